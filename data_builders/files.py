@@ -1,0 +1,170 @@
+"""Reading source files: plain or gzipped, from a folder or a zip, with errors that name file and line."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import urllib.request
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import polars as pl
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a plain or gzipped file."""
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def read_text(path: Path, *, encoding: str = "utf-8") -> str:
+    """Read a whole text file. Raises ValueError naming file and line when it is not in `encoding`."""
+    with open_bytes(path) as file:
+        try:
+            raw = file.read()
+        except (EOFError, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path.name}: damaged gzip file ({error}).") from None
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path.name}:{line}: not {encoding} text ({error.reason}). Say `encoding: latin-1`, or convert it.") from None
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises ValueError naming file and line."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path.name}:{error.lineno}: not valid JSON: {error.msg}.") from None
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, object) for each line that is not blank. Raises ValueError naming file and line."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path.name}:{number}: not valid JSON: {error.msg}.") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path.name}:{number}: a line must hold one JSON object, got {type(row).__name__}.")
+        yield number, row
+
+
+def read_rows(path: Path, *, separator: str, columns: Sequence[str] | None = None, encoding: str = "utf-8", quoted: bool = True) -> pl.DataFrame:
+    """Read delimited text as a table of strings; `columns` for a file without a header.
+
+    Raises ValueError naming file and line for a row with another number of fields.
+    """
+    import csv
+    import io
+
+    text = read_text(path, encoding=encoding).removeprefix("\ufeff")
+    if len(separator) > 1:  # MovieLens 1M separates with '::'
+        rows: Iterator[list[str]] = (line.split(separator) for line in text.splitlines())
+        return _table(((i, row) for i, row in enumerate(rows, start=1)), path, columns)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=True)
+    try:
+        return _table(((reader.line_num, row) for row in reader), path, columns)
+    except csv.Error as error:
+        raise ValueError(f"{path.name}:{reader.line_num}: {error}.") from None
+
+
+def _table(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Sequence[str] | None) -> pl.DataFrame:
+    names = list(columns) if columns is not None else None
+    data: list[list[str]] = []
+    for line, row in rows:
+        if not row or row == [""]:
+            continue
+        if names is None:
+            names = [name.strip() for name in row]
+            if len(set(names)) < len(names):
+                raise ValueError(f"{path.name}:{line}: a column name is given twice: {', '.join(names)}.")
+            continue
+        if len(row) != len(names):
+            raise ValueError(f"{path.name}:{line}: {len(row)} fields, but {len(names)} columns ({', '.join(names)}).")
+        data.append(row)
+    if names is None:
+        raise ValueError(f"{path.name}: the file is empty.")
+    return pl.DataFrame(data, schema={name: pl.String for name in names}, orient="row")
+
+
+def find_file(folder: Path, *patterns: str) -> Path:
+    """Return the one file below `folder` that matches the first pattern with a match (plain or .gz).
+
+    Raises FileNotFoundError when none does and ValueError when several do.
+    """
+    for pattern in patterns:
+        found = sorted({*folder.glob(pattern), *folder.glob(f"{pattern}.gz")})
+        if len(found) > 1:
+            raise ValueError(f"{folder}: several files match `{pattern}`: {', '.join(f.name for f in found)}. Name one.")
+        if found:
+            return found[0]
+    if not folder.is_dir():
+        raise FileNotFoundError(f"`{folder}` is not a folder.")
+    raise FileNotFoundError(f"{folder}: no file `{patterns[0]}` (plain or .gz).")
+
+
+def optional_file(folder: Path, *patterns: str) -> Path | None:
+    """Like `find_file`, but None when nothing matches."""
+    try:
+        return find_file(folder, *patterns)
+    except FileNotFoundError:
+        return None
+
+
+def unzip(archive: Path, into: Path) -> Path:
+    """Unpack a zip into a new folder and return it. Raises ValueError for paths that lead out of it, or a damaged zip."""
+    work = into.with_name(f"{into.name}.partial")
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(archive) as file:
+            for name in file.namelist():
+                if name.startswith("/") or ".." in Path(name).parts or ":" in name:
+                    raise ValueError(f"{archive.name}: the path `{name}` leads out of the archive; it is not unpacked.")
+            file.extractall(work)
+    except zipfile.BadZipFile as error:
+        shutil.rmtree(work, ignore_errors=True)
+        raise ValueError(f"{archive.name}: damaged zip file ({error}).") from None
+    shutil.rmtree(into, ignore_errors=True)
+    os.replace(work, into)
+    return into
+
+
+def download(url: str, file: Path, *, bytes_: int, md5: str) -> Path:
+    """Fetch `url` with a progress bar and check size and MD5. Nothing is left behind when a check fails.
+
+    Raises ValueError when size or checksum differ, OSError when the network does.
+    """
+    from tqdm import tqdm
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    work = file.with_name(f"{file.name}.partial")
+    digest, size = hashlib.md5(usedforsecurity=False), 0
+    try:
+        with urllib.request.urlopen(url, timeout=60) as source, work.open("wb") as out:
+            with tqdm(total=bytes_, unit="B", unit_scale=True, desc=file.name) as bar:
+                while chunk := source.read(1 << 20):
+                    out.write(chunk)
+                    digest.update(chunk)
+                    size += len(chunk)
+                    bar.update(len(chunk))
+        if size != bytes_:
+            raise ValueError(f"{url}: {size} bytes came, but {bytes_} were expected.")
+        if digest.hexdigest() != md5:
+            raise ValueError(f"{url}: MD5 is {digest.hexdigest()}, but {md5} was expected.")
+        os.replace(work, file)
+    finally:
+        work.unlink(missing_ok=True)
+    return file
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: $RECTUNE_CACHE, or ~/.cache/rectune."""
+    return Path(os.environ.get("RECTUNE_CACHE", Path.home() / ".cache" / "rectune"))

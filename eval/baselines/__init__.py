@@ -1,0 +1,1 @@
+"""The rankers that need no language model; one file each."""

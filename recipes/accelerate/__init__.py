@@ -1,0 +1,1 @@
+"""Accelerate configurations for one machine."""

@@ -1,0 +1,57 @@
+"""rectune: from an interaction log to a tuned language model that recommends real items, and an honest report."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# data_builders/, templates/, recipes/ and eval/ stand beside this folder in a clone and inside it once installed.
+if not (Path(__file__).parent / "data_builders").is_dir():
+    __path__.append(str(Path(__file__).parent.parent))
+
+_PUBLIC = {
+    "ItemIndex": "rectune.indexing.item_index",
+    "Log": "rectune.log",
+    "Ranking": "rectune.ranking",
+    "Recipe": "rectune.recipe",
+    "Split": "rectune.split",
+    "Template": "rectune.template",
+    "evaluate": "rectune.run",
+    "load_recipe": "rectune.recipe",
+    "make_log": "rectune.log",
+    "recommend": "rectune.run",
+    "train": "rectune.run",
+}
+
+__all__ = [
+    "ItemIndex",
+    "Log",
+    "Ranking",
+    "Recipe",
+    "Split",
+    "Template",
+    "evaluate",
+    "load_recipe",
+    "make_log",
+    "recommend",
+    "train",
+]
+
+if TYPE_CHECKING:
+    from rectune.indexing.item_index import ItemIndex
+    from rectune.log import Log, make_log
+    from rectune.ranking import Ranking
+    from rectune.recipe import Recipe, load_recipe
+    from rectune.run import evaluate, recommend, train
+    from rectune.split import Split
+    from rectune.template import Template
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names on first use, so that `import rectune` costs milliseconds."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'rectune' has no attribute {name!r}. Public names: {', '.join(__all__)}.")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -1,0 +1,1 @@
+"""From model and trie to ranked lists of real items."""

@@ -1,0 +1,54 @@
+"""What a run hands to its evaluator, and what it gets back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rectune.indexing.item_index import ItemIndex
+from rectune.ranking import Ranking
+from rectune.recipe import Recipe
+from rectune.split import Rows, Split
+from rectune.tasks import TaskRows
+
+HIDDEN, SHOWN = "seen items hidden", "seen items not hidden"  # the two protocols, never mixed
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything a report is made of.
+
+    `task`: the test rows of the ranked task. `rankings[model, protocol]` and `answers[model]` (probability of yes,
+    shape (rows,)): 'untuned' and 'tuned'. `shuffled`: the tuned model's lists for `shuffled_rows` with histories in
+    random order, seen items hidden. `training`: the log of each stage. `cached(name, keys, build)` returns a folder
+    that `build` filled once for this split and these keys.
+    """
+
+    recipe: Recipe
+    split: Split
+    index: ItemIndex
+    task: TaskRows
+    rankings: dict[tuple[str, str], Ranking]
+    answers: dict[str, NDArray[np.float64]]
+    shuffled: Ranking | None
+    shuffled_rows: Rows | None
+    training: list[list[dict[str, Any]]]
+    audits: list[dict[str, Any]]
+    measured: dict[str, Any]
+    environment: dict[str, Any]
+    cached: Callable[[str, Any, Callable[[Path], None]], Path]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """`data` for report.json (`results` is equal to the bit between equal runs, `measured` is not), a page, a table."""
+
+    data: dict[str, Any]
+    page: str
+    text: str

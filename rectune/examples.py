@@ -1,0 +1,151 @@
+"""Examples: rendered, encoded and cut to length; nothing is dropped in silence."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rectune.encoder import Encoder
+from rectune.split import Ints, Part
+from rectune.tasks import TaskRows, Variables
+from rectune.template import Template, draw_wording
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """A task of the recipe: how to get its rows, its template, and its share of an epoch."""
+
+    name: str
+    rows: Callable[[Part], TaskRows]
+    template: Template
+    share: float = 1.0
+
+
+class Example(NamedTuple):
+    """Token ids of one example; `dropped` history entries did not fit, `wording` was drawn."""
+
+    prompt: list[int]
+    completion: list[int]
+    dropped: int
+    wording: int
+
+
+def fit(
+    encoder: Encoder, template: Template, wording: int, variables: Variables, *, max_length: int | None, what: str
+) -> Example:
+    """Encode an example in at most `max_length` tokens: the target is never cut, the oldest history goes first.
+
+    Raises ValueError naming `what` when it does not fit even without a history.
+    """
+    completion = encoder.completion_ids(template.completion(wording, variables), end=template.end)
+    prompt, dropped = fit_prompt(
+        encoder, template, wording, variables, room=None if max_length is None else max_length - len(completion), what=what
+    )
+    return Example(prompt, completion, dropped, wording)
+
+
+def fit_prompt(
+    encoder: Encoder, template: Template, wording: int, variables: Variables, *, room: int | None, what: str
+) -> tuple[list[int], int]:
+    """Encode a prompt in at most `room` tokens and say how many of the oldest history entries were left out."""
+    dropped = 0
+    while True:
+        ids = encoder.prompt_ids(template.prompt(wording, variables))
+        history = variables.get("history") or []
+        if room is None or len(ids) <= room:
+            return ids, dropped
+        if not history:
+            raise ValueError(
+                f"{what}: {len(ids)} tokens of prompt without any history, but only {max(room, 0)} fit beside the target. "
+                f"Raise `max_length` or shorten `{template.name}`."
+            )
+        surplus = max(1, int(len(history) * (1 - room / len(ids)) * 0.5))
+        variables = {**variables, "history": history[surplus:]}
+        dropped += surplus
+
+
+class Mixture:
+    """The training examples of an epoch: every task with its share of rows, drawn anew each epoch.
+
+    Position p of epoch e is the same example whoever asks, whenever: it depends on (seed, e, p) only.
+    """
+
+    def __init__(
+        self, specs: Sequence[TaskSpec], part: Part, encoder: Encoder, *, seed: int, max_length: int | None, loss_on_all: bool
+    ) -> None:
+        self.encoder, self.seed, self.max_length, self.loss_on_all = encoder, seed, max_length, loss_on_all
+        self.tasks = [(spec, rows) for spec in specs if len(rows := spec.rows(part)) > 0]
+        sizes = [max(1, round(spec.share * len(rows))) for spec, rows in self.tasks]
+        self._ends = np.cumsum(sizes)
+        self._order: dict[tuple[int, int], Ints] = {}
+        self.epoch = 0  # set by the trainer; rendering takes the epoch as an argument
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def locate(self, position: int, epoch: int) -> tuple[TaskSpec, TaskRows, int]:
+        """Return the task of a position in an epoch, its rows, and which of them."""
+        which = int(np.searchsorted(self._ends, position, side="right"))
+        spec, rows = self.tasks[which]
+        offset = position - (int(self._ends[which - 1]) if which else 0)
+        return spec, rows, int(self._drawn(which, epoch)[offset])
+
+    def example(self, position: int, epoch: int) -> Example:
+        """Render and encode the example at a position of an epoch."""
+        spec, rows, i = self.locate(position, epoch)
+        wording = draw_wording(spec.template, seed=self.seed, epoch=epoch, row=int(rows.row[i]))
+        what = f"task `{spec.name}`, row {int(rows.row[i])}"
+        return fit(self.encoder, spec.template, wording, rows.variables(i), max_length=self.max_length, what=what)
+
+    def features(self, position: int, epoch: int) -> dict[str, list[int]]:
+        """Return `input_ids` and `labels` (-100 where there is no loss) for the trainer."""
+        example = self.example(position, epoch)
+        ids = example.prompt + example.completion
+        labels = ids if self.loss_on_all else [-100] * len(example.prompt) + example.completion
+        return {"input_ids": ids, "labels": labels}
+
+    def _drawn(self, which: int, epoch: int) -> Ints:
+        """The rows of a task in an epoch: all of them, or a random share without repeats (with whole repeats above 1)."""
+        if (which, epoch) not in self._order:
+            _, rows = self.tasks[which]
+            size = int(self._ends[which]) - (int(self._ends[which - 1]) if which else 0)
+            digest = hashlib.blake2b(f"{self.seed} {epoch} {which}".encode(), digest_size=8).digest()
+            rng = np.random.default_rng(int.from_bytes(digest, "big"))
+            whole, rest = divmod(size, len(rows))
+            drawn = np.sort(rng.choice(len(rows), rest, replace=False))
+            self._order = {k: v for k, v in self._order.items() if k[1] == epoch}
+            self._order[(which, epoch)] = np.concatenate([*[np.arange(len(rows))] * whole, drawn]).astype(np.int64)
+        return self._order[(which, epoch)]
+
+
+def sample_texts(specs: Sequence[TaskSpec], *, most: int) -> Iterator[str]:
+    """Yield up to `most` rendered training texts, evenly spread over tasks, rows and wordings, codes left out.
+
+    A tokenizer trained on them has seen what the model will read.
+    """
+    for spec in specs:
+        rows = spec.rows("train")
+        count = min(most // len(specs) + 1, len(rows))
+        for number, i in enumerate(np.unique(np.linspace(0, len(rows) - 1, num=count, dtype=np.int64))):
+            variables = rows.variables(int(i))
+            wording = number % spec.template.wordings
+            segments = spec.template.prompt(wording, variables) + spec.template.completion(wording, variables)
+            yield "".join(s.text if s.kind != "codes" else " " for s in segments)
+
+
+def length_statistics(mixture: Mixture, positions: Sequence[int]) -> dict[str, Any]:
+    """Token lengths (min, median, 95 %, max) of the examples at `positions`, and what the length limit cuts."""
+    examples = [mixture.example(int(p), 0) for p in positions]
+    lengths = np.array([len(e.prompt) + len(e.completion) for e in examples])
+    dropped = np.array([e.dropped for e in examples])
+    return {
+        "examples": len(mixture),
+        "measured": len(examples),
+        "tokens": [int(np.quantile(lengths, q, method="nearest")) for q in (0, 0.5, 0.95, 1)],
+        "examples_cut": int((dropped > 0).sum()),
+        "history_entries_cut": int(dropped.sum()),
+    }

@@ -1,0 +1,1 @@
+"""How items get their names inside the language model; one file per way."""

@@ -1,0 +1,53 @@
+"""An index from a file."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+from rectune.indexing.item_index import ItemIndex, from_levels, repair_with_digit
+from rectune.split import Split
+
+_TOKEN = re.compile(r"<([a-z])_(\d+)>")
+
+
+def given(split: Split, *, path: Path) -> ItemIndex:
+    """Read names from JSON (plain or gzipped): item id -> list of tokens such as '<a_12>', as LC-Rec writes them.
+
+    The letter is the level. Items that share a name get one more level that tells them apart.
+    Raises ValueError for an item of the catalogue that the file does not name, or a token of another form.
+    """
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
+        try:
+            names = json.load(file)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path.name}:{error.lineno}: not valid JSON: {error.msg}.") from None
+    if not isinstance(names, dict):
+        raise ValueError(f"{path.name}: an index file maps item ids to lists of tokens, got a {type(names).__name__}.")
+    rows = []
+    for item_id in split.log.items["item_id"].to_list():
+        if item_id not in names:
+            raise ValueError(f"{path.name}: no name for item `{item_id}`. Is it the index of another data set?")
+        rows.append(_levels(names[item_id], item_id, path))
+    depth = max(map(len, rows))
+    levels = np.full((len(rows), depth), -1, dtype=np.int32)
+    for i, row in enumerate(rows):
+        levels[i, : len(row)] = row
+    levels, colliding = repair_with_digit(levels)
+    return from_levels(levels, colliding=colliding)
+
+
+def _levels(tokens: object, item_id: str, path: Path) -> list[int]:
+    if not isinstance(tokens, list) or not tokens:
+        raise ValueError(f"{path.name}: the name of item `{item_id}` must be a list of tokens, got {tokens!r}.")
+    codes = []
+    for level, token in enumerate(tokens):
+        match = _TOKEN.fullmatch(str(token))
+        if match is None or ord(match[1]) - ord("a") != level:
+            raise ValueError(f"{path.name}: item `{item_id}`: token {token!r} is not of the form '<{chr(97 + level)}_12>'.")
+        codes.append(int(match[2]))
+    return codes

@@ -1,0 +1,134 @@
+"""The item index: the name each item has inside the language model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Codes = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class ItemIndex:
+    """Names of all items.
+
+    `codes`: (items, levels) int32, each a position in `vocabulary`, -1 where a name is shorter. `vocabulary`: the
+    new tokens, such as '<a_12>'. An index of titles has no levels and keeps its names in `titles`.
+    `meanings`: for each token the words that it stands for, or '' (new embeddings start from their mean).
+    `health`: counts for the report.
+    """
+
+    codes: Codes
+    vocabulary: tuple[str, ...] = ()
+    meanings: tuple[str, ...] = ()
+    titles: tuple[str, ...] = ()
+    health: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def tokens(self, item: int) -> list[str]:
+        """The new tokens of an item's name, in order."""
+        return [self.vocabulary[code] for code in self.codes[item] if code >= 0]
+
+    def name(self, item: int) -> str:
+        """The name of an item as text."""
+        return self.titles[item] if self.titles else "".join(self.tokens(item))
+
+    def save(self, folder: Path) -> None:
+        """Write `index.json` and `codes.npy` into an existing folder."""
+        np.save(folder / "codes.npy", self.codes)
+        rest = {k: getattr(self, k) for k in ("vocabulary", "meanings", "titles", "health")}
+        (folder / "index.json").write_text(json.dumps(rest, ensure_ascii=False), encoding="utf-8")
+
+    @staticmethod
+    def load(folder: Path) -> ItemIndex:
+        """Read what `save` wrote."""
+        rest = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        health = rest.pop("health")
+        return ItemIndex(np.load(folder / "codes.npy"), health=health, **{k: tuple(v) for k, v in rest.items()})
+
+
+def from_levels(levels: Codes, *, meanings: Sequence[Sequence[str]] = (), colliding: int = 0) -> ItemIndex:
+    """Build an index from codes that count from 0 within each level, shape (items, levels), -1 = none.
+
+    Tokens are '<a_0>', '<a_1>' … for the first level, '<b_0>' … for the second. Only codes that are used get a
+    token. `meanings[level][code]` are words for a token, where known. `colliding` goes into the health report.
+    Raises ValueError when two items share a name.
+    """
+    check_unique(levels)
+    vocabulary: list[str] = []
+    words: list[str] = []
+    codes = np.full(levels.shape, -1, dtype=np.int32)
+    for level in range(levels.shape[1]):
+        used, inverse = np.unique(levels[:, level], return_inverse=True)
+        numbers = np.where(used >= 0, np.cumsum(used >= 0) - 1 + len(vocabulary), -1)
+        codes[:, level] = numbers[inverse]
+        letter = level_letter(level)
+        vocabulary += [f"<{letter}_{code}>" for code in used if code >= 0]
+        known = meanings[level] if level < len(meanings) else ()
+        words += [known[code] if code < len(known) else "" for code in used if code >= 0]
+    return ItemIndex(codes, tuple(vocabulary), tuple(words), health=health_of(levels, colliding=colliding))
+
+
+def level_letter(level: int) -> str:
+    """'a' for level 0, 'b' for level 1 … Raises ValueError beyond 26 levels."""
+    if level >= 26:
+        raise ValueError(f"an index can have at most 26 levels, got level {level + 1}.")
+    return chr(ord("a") + level)
+
+
+def check_unique(levels: Codes) -> None:
+    """Raise ValueError when two rows of `levels` are equal, naming the first such pair."""
+    unique, first, counts = np.unique(levels, axis=0, return_index=True, return_counts=True)
+    if (counts > 1).any():
+        row = int(first[np.flatnonzero(counts > 1)[0]])
+        twin = int(np.flatnonzero((levels == levels[row]).all(axis=1))[1])
+        raise ValueError(f"items {row} and {twin} share the name {levels[row].tolist()}; repair collisions first.")
+
+
+def colliding_items(levels: Codes) -> NDArray[np.bool_]:
+    """Which items share their name with another one, shape (items,)."""
+    _, inverse, counts = np.unique(levels, axis=0, return_inverse=True, return_counts=True)
+    return np.asarray(counts[inverse.reshape(-1)] > 1)
+
+
+def repair_with_digit(levels: Codes) -> tuple[Codes, int]:
+    """Make names unique by one more level that numbers the items of a shared name (TIGER, sec. 3.1).
+
+    Items with a name of their own get 0 there. Returns the codes (unchanged where nothing collides) and how many
+    items collided.
+    """
+    shared = colliding_items(levels)
+    if not shared.any():
+        return levels, 0
+    digit = np.zeros(len(levels), dtype=np.int32)
+    counts: dict[bytes, int] = {}
+    for item in np.flatnonzero(shared):
+        key = levels[item].tobytes()
+        digit[item] = counts.get(key, 0)
+        counts[key] = digit[item] + 1
+    return np.column_stack([levels, digit]).astype(np.int32), int(shared.sum())
+
+
+def health_of(levels: Codes, *, colliding: int) -> dict[str, Any]:
+    """Items per code, codes in use and perplexity for each level, and collisions before repair."""
+    report: dict[str, Any] = {"items": len(levels), "levels": [], "colliding_items_before_repair": colliding}
+    for level in range(levels.shape[1]):
+        counts = np.unique(levels[levels[:, level] >= 0, level], return_counts=True)[1]
+        share = counts / counts.sum()
+        report["levels"].append(
+            {
+                "codes_used": len(counts),
+                "items_per_code_mean": float(counts.mean()),
+                "items_per_code_max": int(counts.max()),
+                "perplexity": float(np.exp(-(share * np.log(share)).sum())),
+            }
+        )
+    return report

@@ -1,0 +1,1 @@
+"""How examples become a tuned model; one file per method."""

@@ -1,0 +1,113 @@
+"""The new-token audit: are new tokens really trained, saved and reloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
+
+from rectune.encoder import Encoder
+
+PROBE = "probe.safetensors"
+
+
+class TokenAudit(TrainerCallback):  # type: ignore[misc]
+    """Checks at the first optimizer step that gradient reaches the rows of the new tokens, in and out."""
+
+    def __init__(self, new_tokens: list[int]) -> None:
+        self._new = new_tokens
+        self.report: dict[str, Any] = {"new_tokens": len(new_tokens)}
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if not self._new or "gradient_in" in self.report:
+            return
+        gradients = row_gradients(model, self._new)
+        for side, gradient in gradients.items():
+            self.report[f"gradient_{side}"] = int((gradient.abs().sum(-1) > 0).sum())
+            if self.report[f"gradient_{side}"] == 0:
+                raise ValueError(
+                    f"new-token audit: no gradient reaches the {side}put rows of the {len(self._new)} new tokens at the first "
+                    "step, so they would stay as they are. No example may hold an item's name, or the adapter freezes them."
+                )
+
+
+def row_gradients(model: Any, ids: list[int]) -> dict[str, torch.Tensor]:
+    """Gradient of the rows `ids` of the input and the output embeddings, each (ids, hidden); 'in' only if tied."""
+    sides = {"in": model.get_input_embeddings(), "out": model.get_output_embeddings()}
+    out = {}
+    for side, layer in sides.items():
+        delta = _delta(layer) if _delta(layer) is not None else _delta(sides["in"]) if _shares(sides) else None
+        parameter = delta if delta is not None else layer.weight
+        gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+        out[side] = gradient.float() if delta is not None else gradient[ids].float()
+    return out
+
+
+def _delta(layer: Any) -> Any:
+    """PEFT's trainable rows of a layer, or None where the layer has none of its own."""
+    adapter = layer.token_adapter if hasattr(layer, "token_adapter") else None
+    deltas = list(adapter.trainable_tokens_delta.values()) if adapter is not None else []
+    return deltas[0] if deltas else None
+
+
+def _shares(sides: dict[str, Any]) -> bool:
+    return sides["in"].weight is sides["out"].weight or _delta(sides["out"]) is None
+
+
+def check_saved(folder: Path, model: Any, new_tokens: list[int], *, adapter: bool) -> dict[str, Any]:
+    """Check the saved folder: an adapter holds the new rows and no whole embedding matrix; whole weights hold all.
+
+    Raises ValueError naming what is missing or too much.
+    """
+    file = folder / ("adapter_model.safetensors" if adapter else "model.safetensors")
+    if not file.exists():  # sharded whole weights
+        return {"saved": sorted(f.name for f in folder.glob("*.safetensors"))}
+    with safe_open(file, "pt") as saved:
+        shapes = {key: tuple(saved.get_slice(key).get_shape()) for key in saved.keys()}  # noqa: SIM118
+    rows = [key for key in shapes if "trainable_tokens" in key or "token_adapter" in key]
+    vocabulary = int(model.get_input_embeddings().weight.shape[0])
+    whole = [key for key, shape in shapes.items() if shape[:1] == (vocabulary,) and "lora" not in key]
+    if adapter and whole:
+        raise ValueError(f"new-token audit: the adapter holds the whole matrix {whole[0]} ({shapes[whole[0]]}).")
+    if adapter and new_tokens and not rows:
+        raise ValueError(f"new-token audit: the adapter in {folder} does not hold the rows of the new tokens.")
+    if not adapter and new_tokens and not whole:
+        raise ValueError(f"new-token audit: {file} holds no embedding matrix of {vocabulary} rows.")
+    return {"saved_bytes": file.stat().st_size, "saved_rows": rows or whole}
+
+
+@torch.no_grad()
+def probe_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """Logits after a short fixed sequence, float32 on the CPU, shape (length, vocabulary)."""
+    was_training = model.training
+    logits = model.eval()(input_ids=ids.to(model.device)).logits[0].float().cpu()
+    model.train(was_training)
+    return logits
+
+
+def save_probe(model: Any, encoder: Encoder, folder: Path) -> None:
+    """Keep the logits of a short sequence of text and new tokens beside the weights, to compare after reloading."""
+    ids = encoder.text_ids("What comes next?")[:8] + encoder.code_ids[:: max(1, len(encoder.code_ids) // 8)][:8]
+    probe = torch.tensor([ids])
+    save_file({"ids": probe, "logits": probe_logits(model, probe)}, folder / PROBE)
+
+
+def check_reloaded(model: Any, folder: Path) -> float:
+    """Largest difference between the logits of a reloaded model and those at the end of its training.
+
+    Raises ValueError when it is above what another device or thread count explains.
+    """
+    probe = load_file(folder / PROBE)
+    now = probe_logits(model, probe["ids"])
+    difference = float((now - probe["logits"]).abs().max())
+    scale = float(probe["logits"].abs().max())
+    if not difference <= 0.05 * max(scale, 1.0):
+        raise ValueError(
+            f"new-token audit: the model in {folder} gives other logits than at the end of its training (largest difference "
+            f"{difference:.3g}). Its base is another one, or its files are damaged."
+        )
+    return difference

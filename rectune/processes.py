@@ -1,0 +1,52 @@
+"""One process or several: who am I, wait for the others, gather."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+
+def world_size() -> int:
+    """How many processes work on this run (1 without a launcher)."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    """The number of this process on its machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def is_main() -> bool:
+    """Whether this process writes files and prints."""
+    return rank() == 0
+
+
+def wait() -> None:
+    """Return when every process is here."""
+    if world_size() > 1:
+        _state().wait_for_everyone()
+
+
+def gather(value: Any) -> list[Any]:
+    """Return the values of all processes, in their order, on each of them."""
+    if world_size() == 1:
+        return [value]
+    import torch.distributed as dist
+
+    _state()
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def _state() -> Any:
+    """Accelerate's process state, which starts the process group (gloo on CPUs, NCCL on GPUs)."""
+    import torch
+    from accelerate import PartialState
+
+    return PartialState(cpu=not torch.cuda.is_available())

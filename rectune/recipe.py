@@ -1,0 +1,280 @@
+"""Recipes: one YAML file that holds everything one run needs."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import rectune
+from rectune.checking import check_keywords, keywords_of, near
+
+SECTIONS = ("include", "about", "data", "split", "index", "tasks", "model", "stages", "rank", "eval", "seed", "output_dir")
+REQUIRED = ("data", "split", "tasks", "model", "stages", "rank", "eval", "output_dir")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A resolved recipe: `settings` is the plain nested mapping, `lines` says where each dotted key was written."""
+
+    name: str
+    settings: dict[str, Any]
+    lines: dict[str, str] = field(default_factory=dict)
+    folder: Path | None = None
+
+    def where(self, key: str) -> str:
+        """Return '`key` (file:line)', or only '`key`' when it was not written in a file."""
+        return f"`{key}` ({self.lines[key]})" if key in self.lines else f"`{key}`"
+
+    def find(self, path: str | Path, *, kind: str = "") -> Path:
+        """Look `path` up beside the recipe, then in the working folder, then among the bundled folder `kind`."""
+        places = [self.folder or Path(), Path(), *(bundled(kind) if kind else [])]
+        for place in places:
+            if (place / path).exists():
+                return (place / path).resolve()
+        tried = ", ".join(dict.fromkeys(str((p / path).resolve()) for p in places))
+        raise FileNotFoundError(f"`{path}` was not found. Looked for: {tried}.")
+
+    def dump(self) -> str:
+        """Return the settings as YAML, in the order of the sections."""
+        ordered = {key: self.settings[key] for key in SECTIONS if key in self.settings}
+        return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=110)
+
+
+def bundled(kind: str) -> list[Path]:
+    """Return the folders named `kind` that come with rectune (in a clone, beside the package)."""
+    return [Path(place) / kind for place in rectune.__path__ if (Path(place) / kind).is_dir()]
+
+
+def load_recipe(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> Recipe:
+    """Read a recipe file, or a bundled one by name, follow `include`, and apply dotted overrides in order.
+
+    `overrides` holds pairs such as ("stages.0.learning_rate", "1e-4"); values are read as YAML.
+    Raises FileNotFoundError, ValueError or TypeError with the file and line of what is wrong.
+    """
+    file = _recipe_file(path)
+    settings, lines = _read_with_includes(file, ())
+    recipe = Recipe(name=file.stem, settings=settings, lines=lines, folder=file.parent)
+    for key, text in overrides:
+        _override(recipe, key, text)
+    _check_sections(recipe)
+    return recipe
+
+
+def _recipe_file(path: str | Path) -> Path:
+    asked = Path(path)
+    candidates = [asked, *(folder / f"{asked.stem}.yaml" for folder in bundled("recipes") if asked.parent == Path())]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate.resolve()
+    names = [file.stem for folder in bundled("recipes") for file in folder.glob("*.yaml")]
+    raise FileNotFoundError(f"no recipe `{path}`: not a file, and not bundled.{near(asked.stem, names)}")
+
+
+# ---------------------------------------------------------------------------------------------------- YAML with lines
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML where 1e-4 is a number and yes/no/on/off are words (YAML 1.2), as people expect."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in rules if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d+\.\d*|\.\d+|\d+(?=[eE]))(?:[eE][-+]?\d+)?$|^[-+]?\.(?:inf|Inf)$|^\.(?:nan|NaN)$"),
+    list("-+0123456789."),
+)
+
+
+def read_yaml(text: str, source: str) -> tuple[Any, dict[str, str]]:
+    """Parse YAML safely. Returns the data and, for each dotted key, 'source:line'. Refuses a key given twice."""
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        lines: dict[str, str] = {}
+        if node is not None:
+            _walk(node, "", source, lines)
+        return (loader.construct_document(node) if node is not None else None), lines
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"{source}:{mark.line + 1}" if mark else source
+        raise ValueError(f"{place}: not valid YAML: {error.problem}.") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{source}: not valid YAML: {' '.join(str(error).split())}.") from None
+
+
+def _walk(node: yaml.Node, prefix: str, source: str, lines: dict[str, str]) -> None:
+    if isinstance(node, yaml.SequenceNode):
+        for i, child in enumerate(node.value):
+            lines[f"{prefix}{i}"] = f"{source}:{child.start_mark.line + 1}"
+            _walk(child, f"{prefix}{i}.", source, lines)
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, child in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                raise ValueError(f"{source}:{line}: key `{prefix}{key.value}` was already given on line {seen[key.value]}.")
+            seen[key.value] = line
+            lines[f"{prefix}{key.value}"] = f"{source}:{line}"
+            _walk(child, f"{prefix}{key.value}.", source, lines)
+
+
+def _read_with_includes(file: Path, parents: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    if file in parents:
+        raise ValueError(f"{file.name}: `include` goes round in a circle: {' -> '.join(p.name for p in (*parents, file))}.")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: a recipe must be UTF-8 text ({error.reason} at byte {error.start}).") from None
+    settings, lines = read_yaml(text, file.name)
+    if not isinstance(settings, dict):
+        raise ValueError(f"{file.name}: a recipe must be a mapping of sections ({', '.join(SECTIONS)}).")
+    if "include" not in settings:
+        return settings, lines
+    included = settings.pop("include")
+    if not isinstance(included, str):
+        raise TypeError(f"`include` ({lines['include']}): got {included!r}, but it must be the name of a recipe.")
+    beside = file.parent / included
+    base, base_lines = _read_with_includes(beside.resolve() if beside.is_file() else _recipe_file(included), (*parents, file))
+    return merge(base, settings), {**base_lines, **lines}
+
+
+def merge(base: Any, change: Any) -> Any:
+    """Lay `change` over `base`: mappings key by key, everything else (lists too) replaced.
+
+    A mapping with another `call` replaces the old one whole: its keys belong to another function.
+    """
+    if not (isinstance(base, dict) and isinstance(change, dict)) or base.get("call", 0) != change.get("call", base.get("call", 0)):
+        return copy.deepcopy(change)
+    return {**base, **{key: merge(base.get(key), value) for key, value in change.items()}}
+
+
+def _override(recipe: Recipe, key: str, text: str) -> None:
+    value, _ = read_yaml(text, f"--{key}")
+    *path, last = key.split(".")
+    if path == [] and last not in SECTIONS or path and path[0] not in SECTIONS:
+        raise ValueError(f"`--{key}`: unknown section.{near(key.split('.')[0], SECTIONS)}")
+    here: Any = recipe.settings
+    for depth, part in enumerate(path):
+        here = _step(here, part, ".".join(path[: depth + 1]))
+    if isinstance(here, list):
+        here[_position(here, last, key)] = value
+    else:
+        here[last] = value
+    for old in [line for line in recipe.lines if line == key or line.startswith(f"{key}.")]:
+        del recipe.lines[old]
+
+
+def _step(here: Any, part: str, key: str) -> Any:
+    if isinstance(here, list):
+        return here[_position(here, part, key)]
+    if here.get(part) is None:
+        here[part] = {}
+    if not isinstance(here[part], dict | list):
+        raise ValueError(f"`--{key}`: `{key}` holds {here[part]!r}, which has no keys.")
+    return here[part]
+
+
+def _position(here: list[Any], part: str, key: str) -> int:
+    if not part.isdigit() or int(part) >= len(here):
+        raise ValueError(f"`--{key}`: `{part}` must be a position from 0 to {len(here) - 1} in the list.")
+    return int(part)
+
+
+def _check_sections(recipe: Recipe) -> None:
+    for key in recipe.settings:
+        if key not in SECTIONS:
+            raise ValueError(f"{recipe.where(key)}: unknown section.{near(key, SECTIONS)}")
+    for key in REQUIRED:
+        if recipe.settings.get(key) is None:
+            raise ValueError(f"recipe `{recipe.name}`: the section `{key}` is missing.")
+    kinds = {"data": dict, "split": dict, "index": dict, "tasks": list, "model": dict, "stages": list, "rank": dict, "eval": dict}
+    for key, kind in kinds.items():
+        value = recipe.settings.get(key)
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"{recipe.where(key)}: got {value!r}, but it must be a {'list' if kind is list else 'mapping'}.")
+    for key in ("tasks", "stages"):
+        if not recipe.settings[key] or not all(isinstance(entry, dict) for entry in recipe.settings[key]):
+            raise TypeError(f"{recipe.where(key)}: it must be a list of at least one mapping, each with `call`.")
+    seed = recipe.settings.setdefault("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise TypeError(f"{recipe.where('seed')}: got {seed!r}, but it must be a whole number from 0 on.")
+    if not isinstance(recipe.settings["output_dir"], str):
+        raise TypeError(f"{recipe.where('output_dir')}: got {recipe.settings['output_dir']!r}, but it must be a folder.")
+
+
+# -------------------------------------------------------------------------------------------------- naming a callable
+
+
+def resolve_call(recipe: Recipe, key: str) -> Any:
+    """Import what `key`.call names: 'package.module:function', or 'package.module' for a method."""
+    section = section_at(recipe, key)
+    name = section.get("call")
+    if not isinstance(name, str):
+        raise TypeError(f"{recipe.where(f'{key}.call')}: got {name!r}, but it must be a text such as 'package.module:function'.")
+    where = recipe.where(f"{key}.call")
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise
+        raise ValueError(f"{where}: no module `{module_name}`.{near(module_name, _siblings(module_name))}") from None
+    if not attribute:
+        return module
+    if not callable(getattr(module, attribute, None)):
+        offers = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__]
+        offers = [n for n in offers if not n.startswith("_")]
+        raise ValueError(f"{where}: `{module_name}` has nothing to call named `{attribute}`.{near(attribute, offers)}")
+    return getattr(module, attribute)
+
+
+def _siblings(module_name: str) -> list[str]:
+    """Return the modules that stand where `module_name` was looked for."""
+    parent = module_name.rpartition(".")[0]
+    if not parent:
+        return []
+    try:
+        places = importlib.import_module(parent).__path__
+    except (ImportError, AttributeError):
+        return [name for name in sys.modules if name.startswith("rectune.")]
+    return [f"{parent}.{f.stem}" for place in places for f in Path(place).glob("*.py") if not f.stem.startswith("_")]
+
+
+def section_at(recipe: Recipe, key: str) -> dict[str, Any]:
+    """Return the mapping at the dotted `key`, e.g. 'tasks.0'."""
+    here: Any = recipe.settings
+    for part in key.split("."):
+        here = here[int(part)] if isinstance(here, list) else here[part]
+    assert isinstance(here, dict)
+    return here
+
+
+def bind(
+    recipe: Recipe, key: str, function: Callable[..., Any], *, given: Sequence[str] = (), own: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the keyword arguments that the section `key` gives to `function`, checked by its signature.
+
+    `given` are the parameters that rectune passes itself; `own` are keys of the section that are not for the
+    function. A parameter annotated `Path` is looked for by `Recipe.find`.
+    """
+    section = {k: v for k, v in section_at(recipe, key).items() if k not in ("call", *own)}
+    arguments = check_keywords(function, section, lambda k: recipe.where(f"{key}.{k}"), given=given)
+    for name, parameter in keywords_of(function, given).items():
+        if name in arguments and "Path" in str(parameter.annotation) and isinstance(arguments[name], Path):
+            try:
+                arguments[name] = recipe.find(arguments[name])
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"{recipe.where(f'{key}.{name}')}: {error}") from None
+    return arguments

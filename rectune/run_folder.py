@@ -1,0 +1,137 @@
+"""The run folder: a small build system of fingerprinted, atomic stages."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rectune
+from rectune.processes import is_main, wait
+
+MARK = "run.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A finished stage: its folder and its fingerprint."""
+
+    folder: Path
+    fingerprint: str
+
+
+class RunFolder:
+    """A folder that belongs to one recipe. Each stage's output lies in `stages/<name>-<fingerprint>`."""
+
+    def __init__(self, path: Path, recipe_name: str) -> None:
+        """Raises ValueError when the folder holds something else, or another recipe's run."""
+        self.path, self.recipe_name = path.resolve(), recipe_name
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"`output_dir`: {path} is a file, not a folder.")
+        mark = self.path / MARK
+        if mark.exists():
+            owner = json.loads(mark.read_text())["recipe"]
+            if owner != recipe_name:
+                raise ValueError(f"`output_dir`: {path} belongs to the recipe `{owner}`. Give `{recipe_name}` another one with --output_dir.")
+        elif self.path.is_dir() and any(name.name not in ("stages", ".lock") for name in self.path.iterdir()):
+            raise ValueError(f"`output_dir`: {path} is not empty and not a run folder. Give another one with --output_dir.")
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for this run. Raises ValueError when another run holds it."""
+        if not is_main():
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"another run is working in {self.path}. Wait for it, or give another --output_dir.") from None
+            try:
+                yield
+            finally:
+                if not (self.path / MARK).exists():
+                    _remove_empty(self.path)
+
+    def stage(self, name: str, keys: Any, inputs: Sequence[Stage], build: Callable[[Path], None], *, resumes: bool = False) -> Stage:
+        """Return the stage, built now unless it is already there.
+
+        `keys` is all that the stage reads from the recipe. `build` fills a folder beside the final place, which is
+        then renamed: a killed run leaves a whole stage or none. A stage that `resumes` finds what an earlier attempt
+        left and is built by every process; the others are built by the main one from nothing.
+        """
+        mark = fingerprint(name, keys, [stage.fingerprint for stage in inputs])
+        final = self.path / "stages" / f"{name}-{mark}"
+        work = final.with_name(f"{final.name}.partial")
+        if not final.exists():
+            self._build(work, final, build, resumes=resumes)
+        wait()
+        return Stage(final, mark)
+
+    def _build(self, work: Path, final: Path, build: Callable[[Path], None], *, resumes: bool) -> None:
+        wait()
+        if not resumes and not is_main():
+            return
+        if work.exists() and not resumes:
+            shutil.rmtree(work)
+        work.mkdir(parents=True, exist_ok=True)
+        try:
+            build(work)
+        except BaseException:
+            if not resumes:
+                shutil.rmtree(work, ignore_errors=True)
+            raise
+        if resumes:
+            wait()
+        if is_main():
+            self._claim()
+            os.replace(work, final)
+
+    def _claim(self) -> None:
+        if not (self.path / MARK).exists():
+            write_atomic(self.path / MARK, json.dumps({"recipe": self.recipe_name, "rectune": rectune.__version__}))
+
+
+def _remove_empty(folder: Path) -> None:
+    """Leave nothing behind where no stage was finished."""
+    stages = folder / "stages"
+    if stages.is_dir() and not any(stages.iterdir()):
+        stages.rmdir()
+    if {p.name for p in folder.iterdir()} <= {".lock"}:
+        shutil.rmtree(folder)
+
+
+def fingerprint(name: str, keys: Any, inputs: Sequence[str]) -> str:
+    """Twelve hex digits of a SHA-256 over everything a stage depends on."""
+    text = json.dumps([rectune.__version__, name, keys, list(inputs)], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def write_atomic(file: Path, text: str) -> None:
+    """Write beside the place and rename."""
+    beside = file.with_name(f".{file.name}.partial")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, file)
+
+
+def source_of(function: Callable[..., Any]) -> str:
+    """Hash of the file that defines `function`, so that editing it rebuilds what it made."""
+    import inspect
+
+    module = inspect.getmodule(function)
+    file = getattr(module, "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if file else ""
+
+
+def stamp(path: Path) -> list[Any]:
+    """Name, size and time of a file, or of all files below a folder: what tells that an input has changed."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    return [[str(f.relative_to(path.parent)), f.stat().st_size, f.stat().st_mtime_ns] for f in files]

@@ -1,0 +1,143 @@
+"""Tasks: what one row of a split asks of the model, as the variables of a template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rectune.indexing.item_index import ItemIndex
+from rectune.split import Ints, Part, Rows, Split, windows
+from rectune.template import clean_value, codes_value
+
+Variables = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """The rows of a task in one part of a split.
+
+    `row`: lasting row numbers, shape (rows,). `variables(i)`: what the template may use for row i; `history`, where
+    there is one, is a list, oldest first. `kind` is 'item' when the model must name an item out of the catalogue,
+    'answer' when it must choose one of `answers`, 'text' when it only writes. `target`: item code or position in
+    `answers`, shape (rows,).
+    """
+
+    row: Ints
+    variables: Callable[[int], Variables]
+    kind: Literal["item", "answer", "text"]
+    target: NDArray[Any]
+    answers: tuple[Variables, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+class ItemViews:
+    """What a template sees of an item: its columns (`title`, `brand`, …) and `name`, its name in the index."""
+
+    def __init__(self, split: Split, index: ItemIndex, *, max_characters: int = 300) -> None:
+        self._index = index
+        self._limit = max_characters
+        items = split.log.items
+        self._columns = {name: items[name].to_list() for name in items.columns if name != "item_id"}
+
+    def __call__(self, item: int) -> Variables:
+        """Return the view of an item; texts are cut to `max_characters`, cut ones end with '…'."""
+        view: Variables = {name: self._cut(values[item]) for name, values in self._columns.items()}
+        codes = [int(code) for code in self._index.codes[item] if code >= 0]
+        view["name"] = codes_value(codes) if codes else clean_value(self._index.titles[item])
+        return view
+
+    def _cut(self, text: str) -> str:
+        text = clean_value(text)
+        return text if len(text) <= self._limit else text[: self._limit - 1].rstrip() + "…"
+
+
+def next_item(
+    split: Split, index: ItemIndex, part: Part, *, examples: Literal["targets", "windows"] = "targets"
+) -> TaskRows:
+    """Given the history, name the next item. Variables: `history`, `target`.
+
+    `examples` says what a training example is: 'targets', one for each target with the history before it; or
+    'windows', one for each window of `max_history` + 1 events, for a template that prints nothing but names and a
+    method whose loss covers all of them (`completion_only_loss: false`).
+    """
+    rows = split.part(part)
+    if part == "train" and examples == "windows":
+        longest = int(max((r.stop - r.start).max() if len(r) else 1 for r in (split.train, split.test)))
+        rows = windows(split, length=max(longest, 1))
+    view = ItemViews(split, index)
+
+    def variables(i: int) -> Variables:
+        history = [view(int(item)) for item in split.history(rows, i)]
+        return {"history": history, "target": view(int(split.log.item_codes[rows.target[i]]))}
+
+    return TaskRows(rows.row, variables, "item", split.targets(rows))
+
+
+def item_to_index(split: Split, index: ItemIndex, part: Part) -> TaskRows:
+    """Given an item's texts, name it. Variables: `item`. Only for training: one row an item."""
+    view = ItemViews(split, index)
+    items = np.arange(split.log.n_items if part == "train" else 0)
+    return TaskRows(items, lambda i: {"item": view(int(items[i]))}, "item", items)
+
+
+def index_to_item(split: Split, index: ItemIndex, part: Part) -> TaskRows:
+    """Given an item's name, write its title. Variables: `item`. Only for training: one row an item."""
+    rows = item_to_index(split, index, part)
+    return TaskRows(rows.row, rows.variables, "text", rows.target)
+
+
+def like_or_dislike(split: Split, index: ItemIndex, part: Part, *, like_above: float = 3.0) -> TaskRows:
+    """From liked and disliked items, does the user like the target? Variables: `history`, `target`, `liked`.
+
+    Every entry of `history` has `liked`: whether its rating is above `like_above`. The answers are `liked` false
+    and true. Raises ValueError where the log has no ratings.
+    """
+    ratings = split.log.ratings
+    if ratings is None:
+        raise ValueError(f"{split.log.source}: `like_or_dislike` needs ratings, and this log has none.")
+    likes = ratings > like_above
+    rows = split.part(part)
+    view = ItemViews(split, index)
+
+    def variables(i: int) -> Variables:
+        events = range(int(rows.start[i]), int(rows.stop[i]))
+        history = [{**view(int(split.log.item_codes[e])), "liked": bool(likes[e])} for e in events]
+        at = rows.target[i]
+        return {"history": history, "target": view(int(split.log.item_codes[at])), "liked": bool(likes[at])}
+
+    return TaskRows(rows.row, variables, "answer", likes[rows.target].astype(np.int64), ({"liked": False}, {"liked": True}))
+
+
+def history_split(split: Split, histories: list[list[int]], ratings: list[list[float]] | None = None) -> Split:
+    """Return a split whose test rows are the given histories (item codes, oldest first); their targets mean nothing.
+
+    For recommending outside a log: every task renders such rows like any others.
+    """
+    import polars as pl
+
+    lengths = np.array([len(h) for h in histories], dtype=np.int64)
+    target = np.cumsum(lengths + 1) - 1
+    start = target - lengths
+    events = {
+        "user": np.repeat(np.arange(len(histories), dtype=np.int32), lengths + 1),
+        "item": np.array([i for h in histories for i in [*h, 0]], dtype=np.int32),
+    }
+    if split.log.ratings is not None:
+        known = ratings or [[float(split.log.ratings.max())] * len(h) for h in histories]
+        events["rating"] = np.array([r for h in known for r in [*h, 0.0]], dtype=np.float32)
+    log = type(split.log)(
+        interactions=pl.DataFrame(events),
+        items=split.log.items,
+        users=pl.Series([str(i) for i in range(len(histories))], dtype=pl.String),
+        source="the given histories",
+    )
+    number = np.arange(len(histories), dtype=np.int64)
+    rows = Rows(row=number, user=number, first=start, start=start, stop=target, target=target)
+    none = rows.take(np.zeros(0, dtype=np.int64))
+    return Split(log=log, train=none, validation=none, test=rows, train_events=np.zeros(0, dtype=np.int64))

@@ -1,0 +1,153 @@
+"""Templates: how a task is said in words, rendered as (markup | data | codes) segments."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from rectune.checking import near
+
+# Private-use characters that fence what comes out of an expression; they are replaced in every value that goes in.
+_DATA, _CODES, _END = "\ue000", "\ue001", "\ue002"
+_FENCED = re.compile(f"{_DATA}(.*?){_END}|{_CODES}(.*?){_END}", re.DOTALL)
+_FENCES = re.compile(f"[{_DATA}{_CODES}{_END}]")
+
+
+class Segment(NamedTuple):
+    """A piece of a rendered text.
+
+    `markup` stands literally in the template and may hold special tokens. `data` came out of an expression and is
+    only ever characters. `codes` holds positions in the index vocabulary, such as '12 5 9'.
+    """
+
+    kind: Literal["markup", "data", "codes"]
+    text: str
+
+
+def codes_value(codes: list[int]) -> str:
+    """Return index codes as a value that a template can print; only this makes `codes` segments."""
+    return f"{_CODES}{' '.join(map(str, codes))}{_END}"
+
+
+def clean_value(text: str) -> str:
+    """Return `text` with the private characters that fence segments replaced by U+FFFD."""
+    return _FENCES.sub("\ufffd", text)
+
+
+def _fence(value: Any) -> str:
+    """Fence the value of a template expression: all of it is data, but for codes."""
+    if value is None:
+        raise TypeError("an expression printed None")
+    text = str(value)
+    out, at = [], 0
+    for match in _FENCED.finditer(text):
+        out += [_as_data(text[at : match.start()]), match.group()]
+        at = match.end()
+    return "".join([*out, _as_data(text[at:])])
+
+
+def _as_data(text: str) -> str:
+    return f"{_DATA}{clean_value(text)}{_END}" if text else ""
+
+
+def _segments(rendered: str) -> list[Segment]:
+    out: list[Segment] = []
+    at = 0
+    for match in _FENCED.finditer(rendered):
+        if match.start() > at:
+            out.append(Segment("markup", rendered[at : match.start()]))
+        out.append(Segment("data", match[1]) if match[1] is not None else Segment("codes", match[2]))
+        at = match.end()
+    if at < len(rendered):
+        out.append(Segment("markup", rendered[at:]))
+    return out
+
+
+@dataclass(frozen=True)
+class Template:
+    """A `.jinja` file with two macros, `prompt(wording, ...)` and `completion(wording, ...)`.
+
+    It sets `wordings`, the number of ways it says the task, and may set `end = false` for completions that need no
+    end-of-text token (names that are never a prefix of another name). The other arguments of the macros are
+    variables of the task.
+    """
+
+    name: str
+    source: str
+    wordings: int
+    end: bool
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the file's text; stored with a tuned model and checked when it ranks."""
+        return hashlib.sha256(self.source.encode()).hexdigest()
+
+    def prompt(self, wording: int, variables: Mapping[str, Any]) -> list[Segment]:
+        """Render what the model reads. Raises ValueError for a variable that the task does not give."""
+        return self._render("prompt", wording, variables)
+
+    def completion(self, wording: int, variables: Mapping[str, Any]) -> list[Segment]:
+        """Render what the model has to write. Raises ValueError like `prompt`."""
+        return self._render("completion", wording, variables)
+
+    def arguments(self, macro: str) -> tuple[str, ...]:
+        """The variables that a macro asks for, `wording` left out."""
+        return tuple(a for a in _macro(self.name, self.source, macro).arguments if a != "wording")
+
+    def _render(self, macro: str, wording: int, variables: Mapping[str, Any]) -> list[Segment]:
+        if not 0 <= wording < self.wordings:
+            raise ValueError(f"{self.name}: wording {wording} does not exist; it has 0 to {self.wordings - 1}.")
+        wanted = self.arguments(macro)
+        for name in wanted:
+            if name not in variables:
+                raise ValueError(f"{self.name}: `{macro}` asks for `{name}`, which this task does not give.{near(name, variables)}")
+        try:
+            rendered = _macro(self.name, self.source, macro)(wording, **{name: variables[name] for name in wanted})
+        except (jinja2.TemplateError, TypeError) as error:
+            raise ValueError(f"{self.name}: `{macro}`, wording {wording}: {error}.") from None
+        return _segments(str(rendered))
+
+
+def load_template(path: Path) -> Template:
+    """Read a template file. Raises ValueError when it is not valid Jinja or lacks a macro or `wordings`."""
+    source = path.read_text(encoding="utf-8")
+    module = _module(path.name, source)
+    for macro in ("prompt", "completion"):
+        arguments = getattr(getattr(module, macro, None), "arguments", ())
+        if not arguments or arguments[0] != "wording":
+            raise ValueError(f"{path.name}: a template needs a macro `{macro}(wording, ...)`.")
+    wordings = module.__dict__.get("wordings")
+    if not isinstance(wordings, int) or wordings < 1:
+        raise ValueError(f"{path.name}: a template needs `{{% set wordings = N %}}`, the number of its wordings.")
+    return Template(path.name, source, wordings, bool(module.__dict__.get("end", True)))
+
+
+def draw_wording(template: Template, *, seed: int, epoch: int, row: int) -> int:
+    """The wording of a row in an epoch: a hash, so that any row can be rendered again alone."""
+    digest = hashlib.blake2b(f"{seed} {epoch} {row} {template.name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % template.wordings
+
+
+def _macro(name: str, source: str, macro: str) -> Any:
+    return getattr(_module(name, source), macro)
+
+
+@lru_cache(maxsize=64)
+def _module(name: str, source: str) -> Any:
+    environment = ImmutableSandboxedEnvironment(
+        undefined=jinja2.StrictUndefined, finalize=_fence, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    try:
+        return environment.from_string(source).module
+    except jinja2.TemplateSyntaxError as error:
+        raise ValueError(f"{name}:{error.lineno}: {error.message}.") from None
+    except jinja2.TemplateError as error:
+        raise ValueError(f"{name}: {error.message}.") from None

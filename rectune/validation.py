@@ -1,0 +1,22 @@
+"""Ranking metrics during training, for choosing the best checkpoint."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rectune.ranker import LanguageModelRanker
+from rectune.ranking import target_ranks
+from rectune.tasks import TaskRows
+
+
+def validation_metrics(ranker: LanguageModelRanker, rows: TaskRows) -> dict[str, float]:
+    """recall@10 and ndcg@10 (seen items not hidden), or auc for a task with answers."""
+    if rows.kind == "answer":
+        from sklearn.metrics import roc_auc_score
+
+        chances = ranker.answer(rows)[:, -1]
+        both = len(np.unique(rows.target)) > 1
+        return {"auc": float(roc_auc_score(rows.target, chances)) if both else float("nan")}
+    place = target_ranks(ranker.rank(rows, hidden=None), rows.target.astype(np.int32))
+    hit = place < 10
+    return {"recall@10": float(hit.mean()), "ndcg@10": float(np.where(hit, 1 / np.log2(place + 2), 0).mean())}
