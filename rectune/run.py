@@ -58,11 +58,26 @@ def evaluate(folder: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> P
     line = open_run(folder, overrides)
     with line.folder.lock():
         line.check()
-        if not line.is_trained():
-            raise ValueError(f"{folder}: nothing is trained there with these settings yet. Run `rectune train` first.")
+        line.tuned  # noqa: B018  raises where nothing is trained
         _keep_recipe(line)
         _report(line)
     return line.folder.path
+
+
+def train_seeds(path: str | Path, overrides: Sequence[tuple[str, str]], seeds: Sequence[int]) -> Path:
+    """Run a recipe once for each seed, in `seed-N` folders of its output folder, and sum the reports up there."""
+    folder = Path(load_recipe(path, overrides).settings["output_dir"])
+    for seed in seeds:
+        train(load_recipe(path, [*overrides, ("seed", str(seed)), ("output_dir", str(folder / f"seed-{seed}"))]))
+    if is_main():
+        reports = [json.loads((folder / f"seed-{seed}" / "report.json").read_text()) for seed in seeds]
+        judge = inspect.getmodule(resolve_call(load_recipe(path, overrides), "eval"))
+        summary: Report = judge.summarise(reports, seeds)  # type: ignore[union-attr]
+        write_atomic(folder / "seeds.json", json.dumps(summary.data, indent=1))
+        write_atomic(folder / "report.html", summary.page)
+        print(summary.text)
+    wait()
+    return folder
 
 
 def open_run(folder: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> Line:
@@ -73,7 +88,9 @@ def open_run(folder: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> L
     about = json.loads((path / "run.json").read_text())
     loaded = load_recipe(path / RESOLVED, [*overrides, ("output_dir", str(path))])
     home = Path(about["recipe_folder"]) if about.get("recipe_folder") else None
-    return Line(Recipe(about["recipe"], loaded.settings, loaded.lines, home))
+    line = Line(Recipe(about["recipe"], loaded.settings, loaded.lines, home))
+    line.folder.must_hold = "train"
+    return line
 
 
 def recommend(
@@ -321,19 +338,6 @@ class Line:
             done.append(self._train_stage(i, done[-1] if done else self.base_stage))
         return done
 
-    def is_trained(self) -> bool:
-        """Whether the tuned model of these settings is already there."""
-        marker = _NotBuilt()
-        try:
-            self.folder.stage = marker  # type: ignore[method-assign,assignment]
-            marker.folder = self.folder
-            return len(self.train_stages) > 0
-        except FileNotFoundError:
-            return False
-        finally:
-            del self.folder.stage
-            self.__dict__.pop("train_stages", None)
-
     def _train_stage(self, i: int, before: Stage) -> Stage:
         from rectune.model import settings_for_fingerprint
 
@@ -501,18 +505,6 @@ class Line:
         ranker = self._as_ranker(model)
         ranker.progress = False
         return validation_metrics(ranker, sample)
-
-
-class _NotBuilt:
-    """Stands in for `RunFolder.stage` to ask what is there without building it."""
-
-    folder: RunFolder
-
-    def __call__(self, name: str, keys: Any, inputs: Sequence[Stage], build: Any, *, resumes: bool = False) -> Stage:
-        def refuse(work: Path) -> None:
-            raise FileNotFoundError(name)
-
-        return RunFolder.stage(self.folder, name, keys, inputs, refuse)
 
 
 def base_name(line: Line) -> str:

@@ -33,6 +33,7 @@ class RunFolder:
     def __init__(self, path: Path, recipe_name: str) -> None:
         """Raises ValueError when the folder holds something else, or another recipe's run."""
         self.path, self.recipe_name = path.resolve(), recipe_name
+        self.must_hold: str | None = None  # stages whose names start so must be there already
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"`output_dir`: {path} is a file, not a folder.")
         mark = self.path / MARK
@@ -71,6 +72,8 @@ class RunFolder:
         mark = fingerprint(name, keys, [stage.fingerprint for stage in inputs])
         final = self.path / "stages" / f"{name}-{mark}"
         work = final.with_name(f"{final.name}.partial")
+        if not final.exists() and self.must_hold is not None and name.startswith(self.must_hold):
+            raise ValueError(f"{self.path}: nothing is trained there with these settings yet. Run `rectune train` first.")
         if not final.exists():
             self._build(work, final, build, resumes=resumes)
         wait()

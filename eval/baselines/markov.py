@@ -1,0 +1,40 @@
+"""First-order Markov chain: what followed the last item."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from rectune.eval.baselines.scoring import Baseline, Floats, train_counts
+from rectune.split import Rows, Split
+
+
+def transitions(split: Split) -> sparse.csr_matrix:
+    """How often item j came right after item i of the same user in training, (items, items)."""
+    users, items = split.train_sequences()
+    follows = users[1:] == users[:-1]
+    shape = (split.log.n_items, split.log.n_items)
+    return sparse.csr_matrix((np.ones(int(follows.sum())), (items[:-1][follows], items[1:][follows])), shape=shape)
+
+
+def transition_scores(split: Split) -> sparse.csr_matrix:
+    """P(j | last item i) from training counts, (items, items); rows of items without a follower are empty."""
+    counts = transitions(split)
+    totals = np.asarray(counts.sum(axis=1)).ravel()
+    return sparse.diags(1.0 / np.maximum(totals, 1.0)) @ counts
+
+
+def markov(split: Split) -> Baseline:
+    """score(j) = P(j | last item), popularity (scaled below any count) among the items that never followed it."""
+    chances = transition_scores(split).tocsr()
+    counts = train_counts(split)
+    backoff = 1e-9 * counts / max(counts.max(), 1.0)
+
+    def score(rows: Rows) -> Floats:
+        scores = np.tile(backoff, (len(rows), 1))
+        some = rows.stop > rows.first
+        last = split.log.item_codes[rows.stop[some] - 1]
+        scores[some] += np.asarray(chances[last].todense())
+        return scores
+
+    return Baseline("first-order Markov", {}, score)

@@ -1,0 +1,119 @@
+"""Scores for all items -> places and lists, and choosing a baseline's weights on validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from rectune.split import Rows, Split
+
+Floats = NDArray[np.float64]
+Scorer = Callable[[Rows], Floats]  # rows -> (rows, items), higher is better
+CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A fitted ranker without a language model: its name, the weights that were chosen, and its scores."""
+
+    name: str
+    settings: dict[str, Any]
+    score: Scorer
+
+
+@dataclass(frozen=True)
+class Lists:
+    """`place`: place of the target (rows,), from 0, the catalogue's size where it cannot be listed. `items`: the
+    first items of each row (rows, width) int32, best first, -1 where there are none."""
+
+    place: NDArray[np.int64]
+    items: NDArray[np.int32]
+
+
+def list_rows(split: Split, rows: Rows, score: Scorer, *, width: int) -> tuple[Lists, Lists]:
+    """Rank the whole catalogue for each row, with seen items hidden and not hidden (in this order).
+
+    Ties count against the target: its place is the number of other items that score at least as high.
+    """
+    hidden, shown = [], []
+    for begin in range(0, len(rows), CHUNK):
+        part = rows.take(np.arange(begin, min(begin + CHUNK, len(rows))))
+        scores = score(part).astype(np.float64, copy=True)
+        targets = split.targets(part)
+        shown.append(_listed(scores, targets, width))
+        who, what = seen_pairs(split, part)
+        scores[who, what] = -np.inf
+        hidden.append(_listed(scores, targets, width))
+    return _joined(hidden), _joined(shown)
+
+
+def _listed(scores: Floats, targets: NDArray[np.int32], width: int) -> Lists:
+    own = scores[np.arange(len(targets)), targets]
+    place = (scores >= own[:, None]).sum(axis=1) - 1
+    place[np.isneginf(own)] = scores.shape[1]
+    width = min(width, scores.shape[1])
+    top = np.argpartition(-scores, width - 1, axis=1)[:, :width]
+    values = np.take_along_axis(scores, top, 1)
+    order = np.lexsort((top, -values), axis=-1)
+    items = np.take_along_axis(top, order, 1).astype(np.int32)
+    items[np.isneginf(np.take_along_axis(values, order, 1))] = -1
+    return Lists(place, items)
+
+
+def _joined(parts: list[Lists]) -> Lists:
+    return Lists(np.concatenate([p.place for p in parts]), np.concatenate([p.items for p in parts]))
+
+
+def seen_pairs(split: Split, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Row position and item of every event that stands before the target of its row; shapes (pairs,)."""
+    lengths = rows.stop - rows.first
+    who = np.repeat(np.arange(len(rows)), lengths)
+    offset = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return who, split.log.item_codes[np.repeat(rows.first, lengths) + offset]
+
+
+def history_matrix(split: Split, rows: Rows, decay: float) -> sparse.csr_matrix:
+    """Weights of the seen items, (rows, items): decay ** (events since), 1 for the most recent; the largest counts."""
+    who, what = seen_pairs(split, rows)
+    lengths = rows.stop - rows.first
+    since = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(lengths.sum())
+    order = np.lexsort((since, what, who))
+    who, what, since = who[order], what[order], since[order]
+    latest = np.ones(len(who), dtype=bool)
+    latest[1:] = (who[1:] != who[:-1]) | (what[1:] != what[:-1])
+    weights = decay ** since[latest].astype(np.float64)
+    return sparse.csr_matrix((weights, (who[latest], what[latest])), shape=(len(rows), split.log.n_items))
+
+
+def train_matrix(split: Split) -> sparse.csr_matrix:
+    """Which user touched which item in training, (users, items), ones."""
+    users, items = split.train_sequences()
+    shape = (split.log.n_users, split.log.n_items)
+    matrix = sparse.csr_matrix((np.ones(len(users)), (users, items)), shape=shape)
+    matrix.data[:] = 1.0
+    return matrix
+
+
+def train_counts(split: Split) -> Floats:
+    """Training events of each item, shape (items,)."""
+    return np.bincount(split.train_sequences()[1], minlength=split.log.n_items).astype(np.float64)
+
+
+def choose(split: Split, name: str, candidates: Iterable[tuple[dict[str, Any], Scorer]], *, most: int = 4000) -> Baseline:
+    """Return the candidate with the highest NDCG@10 on validation, seen items hidden; the first of equal ones."""
+    rows = split.validation
+    if len(rows) > most:
+        rows = rows.take(np.linspace(0, len(rows) - 1, most).astype(np.int64))
+    best: tuple[float, Baseline] | None = None
+    for settings, score in candidates:
+        place = list_rows(split, rows, score, width=1)[0].place
+        value = float(np.where(place < 10, 1 / np.log2(place + 2.0), 0.0).mean()) if len(place) else 0.0
+        if best is None or value > best[0]:
+            best = (value, Baseline(name, {**settings, "validation_ndcg@10": round(value, 6)}, score))
+    assert best is not None
+    return best[1]

@@ -1,0 +1,203 @@
+"""The report as a table for the console and as one HTML page that opens offline."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+
+from rectune.evidence import HIDDEN
+
+COLOURS = ("#8aa4c8", "#b9bec7", "#d1603d")  # best baseline, untuned, tuned
+
+
+def page(data: dict[str, Any], figures: dict[str, str], *, kind: str) -> str:
+    """Render the page; `figures` are SVG texts by title."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(number=number, interval=interval, signed=signed)
+    source = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
+    return environment.from_string(source).render(data=data, figures=figures, kind=kind, recipe_text=_yaml(data["settings"]))
+
+
+def number(value: float | None) -> str:
+    """Four digits, '.1234'; '–' for nothing."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    text = f"{value:.4f}"
+    return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
+
+
+def signed(value: float) -> str:
+    """Like `number`, always with a sign."""
+    return ("+" if value >= 0 else "") + number(value)
+
+
+def interval(triple: Sequence[float], *, sign: bool = False) -> str:
+    """'.1234 [.1200, .1260]' of (value, low, high)."""
+    show = signed if sign else number
+    return f"{show(triple[0])} [{show(triple[1])}, {show(triple[2])}]"
+
+
+def _yaml(settings: dict[str, Any]) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=110))
+
+
+# ------------------------------------------------------------------------------------------------------------ console
+
+
+def ranking_text(data: dict[str, Any]) -> str:
+    """The tables of both protocols, the verdict, and what it took."""
+    results = data["results"]
+    parts = [
+        f"{data['recipe']}: {results['log']['users']:,} users, {results['log']['items']:,} items, {results['log']['events']:,} events; "
+        f"{results['rows']:,} test rows, full ranking, scores: {results['scores']}"
+    ]
+    for protocol, table in results["protocols"].items():
+        against = results["tuned_against"][protocol]
+        parts.append(_ranking_table(protocol, table, against))
+    parts.append(verdict(results["tuned_against"][HIDDEN]))
+    if results["oracle_share"] is not None:
+        parts.append(f"The tuned model goes {results['oracle_share']:.0%} of the way from popularity to the oracle.")
+    if results["shuffled_history"] is not None:
+        shuffled = results["shuffled_history"]
+        parts.append(f"Shuffling the history costs {interval(shuffled['cost'])} {shuffled['metric']} on {shuffled['rows']} rows.")
+    parts.append(_took(data["measured"]))
+    return "\n".join(parts)
+
+
+def _ranking_table(protocol: str, table: dict[str, Any], against: dict[str, Any]) -> str:
+    columns = list(next(iter(table.values())))
+    rows = []
+    for name, entry in table.items():
+        cells = [number(v[0] if isinstance(v, list | tuple) else v) for v in entry.values()]
+        difference = against["differences"].get(name)
+        rows.append([name, *cells, interval(difference, sign=True) if difference else ""])
+    return text_table(protocol, ["", *columns, f"tuned minus it, {against['metric']}"], rows)
+
+
+def answer_text(data: dict[str, Any]) -> str:
+    """The table of a Yes/No run, the verdict, and what it took."""
+    results = data["results"]
+    rows = []
+    for name, entry in results["table"].items():
+        difference = results["tuned_against"]["differences"].get(name)
+        cells = [interval(entry["auc"]), *(number(entry[m]) for m in ("user_auc", "log_loss", "calibration_error"))]
+        rows.append([name, *cells, interval(difference, sign=True) if difference else ""])
+    title = f"{data['recipe']}: {results['rows']:,} test rows of {results['users']:,} users, {results['share_liked']:.1%} liked"
+    table = text_table(title, ["", "auc", "user auc", "log loss", "calibration", "tuned minus it, auc"], rows)
+    return "\n".join([table, verdict(results["tuned_against"]), _took(data["measured"])])
+
+
+def text_table(title: str, head: list[str], rows: list[list[str]]) -> str:
+    """A plain table: first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    lines = [title, "  ".join(h.ljust(w) if i == 0 else h.rjust(w) for i, (h, w) in enumerate(zip(head, widths, strict=True)))]
+    lines.append("  ".join("-" * w for w in widths))
+    lines += ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))) for row in rows]
+    return "\n" + "\n".join(line.rstrip() for line in lines)
+
+
+def verdict(against: dict[str, Any]) -> str:
+    """One sentence: is the tuned model better than the best baseline?"""
+    best = against["best_baseline"]
+    value, low, high = against["differences"][best]
+    word = "better than" if low > 0 else "worse than" if high < 0 else "not shown to differ from"
+    return f"The tuned model is {word} the best baseline ({best}): {signed(value)} {against['metric']}, 95 % interval {signed(low)} to {signed(high)}."
+
+
+def _took(measured: dict[str, Any]) -> str:
+    steps = [f"{name} {entry['seconds']:.0f} s" for name, entry in measured.items() if isinstance(entry, dict) and "seconds" in entry]
+    return "Took: " + "; ".join(steps) + "."
+
+
+# ------------------------------------------------------------------------------------------------------------ figures
+
+
+def ranking_figures(data: dict[str, Any]) -> dict[str, str]:
+    """Learning curves and recall by history length and by target popularity, as SVG."""
+    figures = _curves(data["training"])
+    for title, key, label in (
+        ("Recall by history length", "recall_by_history_length", "events before the target"),
+        ("Recall by target popularity", "recall_by_target_popularity", "training events of the target"),
+    ):
+        figures[title] = _bars(data["results"][key], label)
+    return figures
+
+
+def answer_figures(data: dict[str, Any], chances: dict[str, NDArray[np.float64]], liked: NDArray[np.int64]) -> dict[str, str]:
+    """Learning curves and the calibration of the tuned model, as SVG."""
+    figures = _curves(data["training"])
+    p = chances["tuned model"]
+    which = np.minimum((p * 10).astype(int), 9)
+    count = np.bincount(which, minlength=10)
+    stated = np.bincount(which, weights=p, minlength=10)[count > 0] / count[count > 0]
+    came = np.bincount(which, weights=liked, minlength=10)[count > 0] / count[count > 0]
+    figure, axes = _figure()
+    axes.plot([0, 1], [0, 1], color="#b9bec7", linewidth=1)
+    axes.plot(stated, came, marker="o", color=COLOURS[2])
+    axes.set(xlabel="stated chance of a like", ylabel="share liked", xlim=(0, 1), ylim=(0, 1))
+    figures["Calibration of the tuned model"] = _svg(figure)
+    return figures
+
+
+def _curves(training: list[list[dict[str, Any]]]) -> dict[str, str]:
+    figures: dict[str, str] = {}
+    for stage, log in enumerate(training):
+        suffix = f" (stage {stage})" if len(training) > 1 else ""
+        figure, axes = _figure()
+        for key, label, colour in (("loss", "training", COLOURS[0]), ("eval_loss", "validation", COLOURS[2])):
+            points = [(e["step"], e[key]) for e in log if key in e]
+            if points:
+                axes.plot(*zip(*points, strict=True), label=label, color=colour)
+        axes.set(xlabel="step", ylabel="loss")
+        axes.legend(frameon=False)
+        figures[f"Loss{suffix}"] = _svg(figure)
+        metrics = sorted({k for e in log for k in e if "@" in k or k == "eval_auc"})
+        if metrics:
+            figure, axes = _figure()
+            for key in metrics:
+                points = [(e["step"], e[key]) for e in log if key in e]
+                axes.plot(*zip(*points, strict=True), label=key.removeprefix("eval_"), marker="o", markersize=3)
+            axes.set(xlabel="step", ylabel="on validation rows", ylim=(0, None))
+            axes.legend(frameon=False)
+            figures[f"Ranking during training{suffix}"] = _svg(figure)
+    return figures
+
+
+def _bars(groups: list[dict[str, Any]], label: str) -> str:
+    figure, axes = _figure()
+    names = [key for key in groups[0] if key not in ("from", "to", "rows")] if groups else []
+    place = np.arange(len(groups))
+    for i, name in enumerate(names):
+        axes.bar(place + (i - 1) * 0.27, [g[name] for g in groups], width=0.25, label=name, color=COLOURS[i % 3])
+    axes.set_xticks(place, [f"{g['from']:.0f}–{g['to']:.0f}\n({g['rows']:,} rows)" for g in groups])
+    axes.set(xlabel=label, ylabel="recall, seen items hidden")
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def _figure() -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2, 3.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    import matplotlib
+
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "rectune", "svg.fonttype": "none"}):
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    text = out.getvalue()
+    return text[text.index("<svg") :]

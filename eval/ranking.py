@@ -1,0 +1,266 @@
+"""The judge of next-item runs: every row of the table on the same split, twice, with intervals."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rectune.eval.baselines.ease import ease, ease_with_markov
+from rectune.eval.baselines.item_knn import item_knn
+from rectune.eval.baselines.markov import markov
+from rectune.eval.baselines.popularity import popularity
+from rectune.eval.baselines.repeat_last import repeat_last
+from rectune.eval.baselines.scoring import Baseline, Lists, list_rows, train_counts
+from rectune.eval.intervals import Bootstrap
+from rectune.eval.metrics.coverage import coverage
+from rectune.eval.metrics.hits import hits_at
+from rectune.eval.metrics.mrr import mrr
+from rectune.eval.metrics.ndcg import ndcg
+from rectune.eval.metrics.novelty import novelty
+from rectune.eval.metrics.recall import recall
+from rectune.eval.page import page, ranking_figures, ranking_text
+from rectune.eval.seeds import summarise
+from rectune.evidence import HIDDEN, SHOWN, Evidence, Report
+from rectune.ranking import Ranking, target_ranks
+from rectune.run_folder import source_of
+from rectune.split import Split
+
+__all__ = ["ranking", "summarise"]
+
+UNTUNED, TUNED, ORACLE = "untuned model", "tuned model", "oracle"
+WIDTH = 20
+
+
+def ranking(
+    evidence: Evidence,
+    *,
+    k: list[int] = [1, 5, 10],  # noqa: B006  read only
+    ease_items: int = 12_000,
+    oracle: str | None = None,
+    shuffled_rows: int = 1000,
+    examples: int = 6,
+) -> Report:
+    """Judge a next-item run.
+
+    `k`: list lengths. `ease_items`: above so many items EASE runs on the most popular ones. `oracle`:
+    'module:function' of a generator that knows its own probabilities. `shuffled_rows`: how many test rows are ranked
+    once more with shuffled histories (0: none). `examples`: users shown in words.
+    """
+    if not k or min(k) < 1:
+        raise ValueError(f"`eval.k` must hold list lengths from 1 on, got {k}.")
+    split = evidence.split
+    lists, settings = _baseline_lists(evidence, ease_items)
+    if oracle is not None:
+        lists[ORACLE] = _oracle_lists(evidence, oracle)
+    for who, name in (("untuned", UNTUNED), ("tuned", TUNED)):
+        lists[name] = {p: _model_lists(evidence.rankings[who, p], split, p) for p in (HIDDEN, SHOWN)}
+    judge = _Judge(evidence, sorted(k), lists)
+    results = {
+        "protocols": {protocol: judge.table(protocol) for protocol in (HIDDEN, SHOWN)},
+        "tuned_against": {protocol: judge.differences(protocol) for protocol in (HIDDEN, SHOWN)},
+        "recall_by_history_length": judge.by_history_length(),
+        "recall_by_target_popularity": judge.by_popularity(),
+        "shuffled_history": judge.shuffled(),
+        "oracle_share": judge.oracle_share(),
+        "baseline_settings": settings,
+        "index_health": evidence.index.health,
+        "short_lists": {name: int((evidence.rankings[who, HIDDEN].lengths < WIDTH).sum()) for who, name in (("untuned", UNTUNED), ("tuned", TUNED))},
+        "rows": len(split.test),
+        "targets_seen_before": judge.targets_seen(),
+        "log": {"users": split.log.n_users, "items": split.log.n_items, "events": split.log.interactions.height, **split.log.notes},
+        "split": split.notes,
+        "scores": evidence.recipe.settings["rank"].get("scores", "full"),
+        "audits": evidence.audits,
+    }
+    data = {
+        "recipe": evidence.recipe.name,
+        "settings": evidence.recipe.settings,
+        "results": results,
+        "measured": evidence.measured,
+        "training": evidence.training,
+        "environment": evidence.environment,
+        "examples": judge.in_words(examples),
+    }
+    return Report(data, page(data, ranking_figures(data), kind="ranking"), ranking_text(data))
+
+
+def _baseline_lists(evidence: Evidence, ease_items: int) -> tuple[dict[str, dict[str, Lists]], dict[str, Any]]:
+    """Places and lists of every baseline for the test rows; built once for a split and kept."""
+    names: list[str] = []
+    modules = (ease, item_knn, markov, popularity, repeat_last, list_rows)
+    keys = {"ease_items": ease_items, "sources": [source_of(f) for f in modules]}
+    folder = evidence.cached("baselines", keys, lambda work: _save_baselines(evidence.split, ease_items, work))
+    with np.load(folder / "lists.npz", allow_pickle=False) as saved:
+        names = [str(n) for n in saved["names"]]
+        lists = {
+            name: {p: Lists(saved[f"{i} {p} place"], saved[f"{i} {p} items"]) for p in (HIDDEN, SHOWN)} for i, name in enumerate(names)
+        }
+        settings = {name: _plain_settings(str(saved[f"{i} settings"])) for i, name in enumerate(names)}
+    return lists, settings
+
+
+def _save_baselines(split: Split, ease_items: int, work: Path) -> None:
+    arrays: dict[str, Any] = {}
+    fitted = _fit(split, ease_items)
+    for i, baseline in enumerate(fitted):
+        both = list_rows(split, split.test, baseline.score, width=WIDTH)
+        for protocol, lists in zip((HIDDEN, SHOWN), both, strict=True):
+            arrays[f"{i} {protocol} place"], arrays[f"{i} {protocol} items"] = lists.place, lists.items
+        arrays[f"{i} settings"] = np.array(repr(baseline.settings))
+    np.savez_compressed(work / "lists.npz", names=np.array([b.name for b in fitted]), **arrays)
+
+
+def _fit(split: Split, ease_items: int) -> list[Baseline]:
+    simple = [popularity(split), repeat_last(split), markov(split), item_knn(split)]
+    ease_row = ease(split, most_items=ease_items)
+    return [*simple, ease_row, ease_with_markov(split, ease_row)]
+
+
+def _plain_settings(text: str) -> Any:
+    import ast
+
+    return ast.literal_eval(text)
+
+
+def _oracle_lists(evidence: Evidence, name: str) -> dict[str, Lists]:
+    module, _, function = name.partition(":")
+    oracle = getattr(importlib.import_module(module), function)
+    arguments = {k: v for k, v in evidence.recipe.settings["data"].items() if k != "call"}
+    arguments.setdefault("seed", evidence.seed)
+    hidden, shown = list_rows(
+        evidence.split, evidence.split.test, lambda rows: oracle(evidence.split, rows, **arguments), width=WIDTH
+    )
+    return {HIDDEN: hidden, SHOWN: shown}
+
+
+def _model_lists(ranked: Ranking, split: Split, protocol: str) -> Lists:
+    place = target_ranks(ranked, split.targets(split.test))
+    place[place >= ranked.items.shape[1]] = split.log.n_items
+    return Lists(place, ranked.items)
+
+
+@dataclass
+class _Judge:
+    """Turns places and lists into numbers; `lists[row][protocol]`."""
+
+    evidence: Evidence
+    k: list[int]
+    lists: dict[str, dict[str, Lists]]
+
+    def __post_init__(self) -> None:
+        self.split = self.evidence.split
+        self.rows = self.split.test
+        self.bootstrap = Bootstrap(self.rows.user, seed=self.evidence.seed)
+        self.counts = train_counts(self.split)
+        self.one = np.ones(len(self.rows), dtype=np.int64)
+
+    def table(self, protocol: str) -> dict[str, dict[str, Any]]:
+        """One entry a row of the table: each metric as [mean, low, high], coverage and novelty at the largest k."""
+        last = self.k[-1]
+        table = {}
+        for name, by_protocol in self.lists.items():
+            lists = by_protocol[protocol]
+            entry: dict[str, Any] = {}
+            for metric, function in (("recall", recall), ("ndcg", ndcg), ("mrr", mrr)):
+                for k in self.k if metric != "mrr" else [last]:
+                    entry[f"{metric}@{k}"] = self.bootstrap.mean(function(hits_at(lists.place, k), self.one, k))
+            entry[f"coverage@{last}"] = coverage(lists.items, self.split.log.n_items, last)
+            entry[f"novelty@{last}"] = float(np.nanmean(novelty(lists.items, self.counts, last)))
+            table[name] = entry
+        return table
+
+    def differences(self, protocol: str) -> dict[str, Any]:
+        """Tuned minus each other row, NDCG at the largest k, paired over users: [difference, low, high].
+
+        `best_baseline` is the row without a language model that has the highest test NDCG: the hardest rival.
+        """
+        last = self.k[-1]
+        value = {n: ndcg(hits_at(by[protocol].place, last), self.one, last) for n, by in self.lists.items()}
+        rivals = [n for n in value if n not in (UNTUNED, TUNED, ORACLE)]
+        best = max(rivals, key=lambda n: float(value[n].mean()))
+        return {
+            "metric": f"ndcg@{last}",
+            "best_baseline": best,
+            "differences": {n: self.bootstrap.mean(value[TUNED] - value[n]) for n in value if n != TUNED},
+        }
+
+    def oracle_share(self) -> float | None:
+        """How much of the way from popularity to the oracle the tuned model goes (NDCG, seen items hidden)."""
+        if ORACLE not in self.lists:
+            return None
+        last = self.k[-1]
+        mean = {n: float(ndcg(hits_at(by[HIDDEN].place, last), self.one, last).mean()) for n, by in self.lists.items()}
+        return (mean[TUNED] - mean["popularity"]) / (mean[ORACLE] - mean["popularity"])
+
+    def by_history_length(self) -> list[dict[str, Any]]:
+        """Recall by the length of the history, in quarters of the test rows."""
+        return self._by(self.rows.stop - self.rows.first)
+
+    def by_popularity(self) -> list[dict[str, Any]]:
+        """Recall by the training events of the target, in quarters of the test rows."""
+        return self._by(self.counts[self.split.targets(self.rows)])
+
+    def _by(self, value: NDArray[Any]) -> list[dict[str, Any]]:
+        last = self.k[-1]
+        edges = np.unique(np.quantile(value, [0, 0.25, 0.5, 0.75, 1], method="nearest"))
+        out = []
+        for i, low in enumerate(edges[:-1] if len(edges) > 1 else edges):
+            high = edges[i + 1] if len(edges) > 1 else low
+            closing = i >= len(edges) - 2
+            here = (value >= low) & ((value <= high) if closing else (value < high))
+            entry = {"from": float(low), "to": float(high if closing else high - 1), "rows": int(here.sum())}
+            best = self.differences_best
+            for name in (best, UNTUNED, TUNED):
+                entry[name] = float((self.lists[name][HIDDEN].place[here] < last).mean())
+            out.append(entry)
+        return out
+
+    @property
+    def differences_best(self) -> str:
+        """The best baseline with seen items hidden."""
+        last = self.k[-1]
+        rivals = [n for n in self.lists if n not in (UNTUNED, TUNED, ORACLE)]
+        return max(rivals, key=lambda n: float(ndcg(hits_at(self.lists[n][HIDDEN].place, last), self.one, last).mean()))
+
+    def shuffled(self) -> dict[str, Any] | None:
+        """What shuffling the history costs the tuned model, on the sampled rows, seen items hidden."""
+        sample, ranked = self.evidence.shuffled_rows, self.evidence.shuffled
+        if sample is None or ranked is None:
+            return None
+        last = self.k[-1]
+        chosen = np.isin(self.rows.row, sample.row)
+        place = target_ranks(ranked, self.split.targets(sample))
+        one = np.ones(len(place), dtype=np.int64)
+        usual = ndcg(hits_at(self.lists[TUNED][HIDDEN].place[chosen], last), one, last)
+        mixed = ndcg(hits_at(place, last), one, last)
+        bootstrap = Bootstrap(sample.user, seed=self.evidence.seed)
+        return {
+            "metric": f"ndcg@{last}", "rows": len(place), "in_order": bootstrap.mean(usual), "shuffled": bootstrap.mean(mixed),
+            "cost": bootstrap.mean(usual - mixed),
+        }  # fmt: skip
+
+    def targets_seen(self) -> int:
+        """Test rows whose target stands in the history: with seen items hidden they cannot be hit."""
+        targets = self.split.targets(self.rows)
+        return sum(int(targets[i] in self.split.seen(self.rows, i)) for i in range(len(self.rows)))
+
+    def in_words(self, count: int) -> list[dict[str, Any]]:
+        """A few users with history, target and recommendations as titles, spread over the test rows."""
+        titles = self.split.log.items["title"]
+        chosen = np.unique(np.linspace(0, len(self.rows) - 1, num=min(count, len(self.rows)), dtype=np.int64)) if count > 0 else []
+        ranked = self.evidence.rankings["tuned", HIDDEN].items
+        return [
+            {
+                "user": self.split.log.users[int(self.rows.user[i])],
+                "history": [titles[int(item)] for item in self.split.history(self.rows, int(i))],
+                "target": titles[int(self.split.targets(self.rows)[i])],
+                "recommended": [titles[int(item)] for item in ranked[i][: min(10, self.k[-1])] if item >= 0],
+                "place": int(self.lists[TUNED][HIDDEN].place[i]) + 1,
+            }
+            for i in chosen
+        ]

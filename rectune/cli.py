@@ -1,0 +1,211 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import rectune
+
+_OVERRIDE = re.compile(r"--([A-Za-z_][\w@]*(?:\.[\w@]+)*)(?:=(.*))?", re.DOTALL)
+USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code. Errors of the user are one line on standard error."""
+    parser = build_parser()
+    known, rest = parser.parse_known_args(argv)
+    if sys.path[0:1] != [""]:
+        sys.path.insert(0, "")  # a recipe may name callables of the working folder
+    warnings.formatwarning = lambda message, category, *_: f"warning: {message}\n"
+    try:
+        overrides = parse_overrides(rest)
+        if overrides and known.command in ("ls", "recommend"):
+            raise ValueError(f"`--{overrides[0][0]}`: `rectune {known.command}` has no such option. See `rectune {known.command} --help`.")
+        known.run(known, overrides)
+    except USER_ERRORS as error:
+        if known.traceback:
+            raise
+        print(f"error: {message_of(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command continues where it was.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def entry() -> None:
+    """Console script."""
+    sys.exit(main())
+
+
+def message_of(error: BaseException) -> str:
+    """An error as one line."""
+    if isinstance(error, OSError) and error.strerror and error.errno:
+        place = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{place}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def parse_overrides(rest: Sequence[str]) -> list[tuple[str, str]]:
+    """Read `--data.path X`, `--seed=1` … as (key, text) pairs. Raises ValueError for anything else."""
+    pairs = []
+    words = list(rest)
+    while words:
+        word = words.pop(0)
+        match = _OVERRIDE.fullmatch(word)
+        if match is None:
+            raise ValueError(f"`{word}` was not expected. Overrides are written `--section.key value`.")
+        if match[2] is None and not words:
+            raise ValueError(f"`{word}` needs a value: `{word} VALUE`.")
+        pairs.append((match[1], match[2] if match[2] is not None else words.pop(0)))
+    return pairs
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; the help in the docs is made from it."""
+    parser = argparse.ArgumentParser(
+        prog="rectune", description="Tune an open language model into a recommender, and say what tuning was worth.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"rectune {rectune.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    recipe = "a recipe file, or the name of a bundled recipe"
+    override = "Any key of the recipe can be set by its dotted name: --stages.0.learning_rate 1e-4"
+    _command(commands, "ls", _ls, "list the bundled recipes and templates")
+    show = _command(commands, "show", _show, "print a recipe as it is resolved", epilog=override)
+    show.add_argument("recipe", help=recipe)
+    preview = _command(commands, "preview", _preview, "print examples with the trained tokens marked, and token lengths", epilog=override)
+    preview.add_argument("recipe", help=recipe)
+    preview.add_argument("--examples", type=int, default=5, help="how many examples to print (default 5)")
+    train = _command(commands, "train", _train, "run a recipe from log to report, or continue it", epilog=override)
+    train.add_argument("recipe", help=recipe)
+    train.add_argument("--seeds", type=_seeds, default=None, help="run several seeds, e.g. 0,1,2, and sum them up in one report")
+    evaluate = _command(commands, "eval", _eval, "rank and report again in a run folder", epilog=override)
+    evaluate.add_argument("folder", help="a run folder")
+    recommend = _command(commands, "recommend", _recommend, "recommend items after a history")
+    recommend.add_argument("folder", help="a run folder")
+    recommend.add_argument("--items", nargs="*", default=None, metavar="ID", help="a history as item ids, oldest first (none: an empty history)")
+    recommend.add_argument("--titles", nargs="+", default=None, metavar="TITLE", help="a history as titles, oldest first")
+    recommend.add_argument("--users", default=None, metavar="FILE", help="JSON lines, one user a line: {\"user\": …, \"items\": [ID, …]}")
+    recommend.add_argument("--k", type=int, default=None, help="how many items (default: rank.k of the recipe)")
+    recommend.add_argument("--show-seen", action="store_true", help="also list items of the history")
+    recommend.add_argument("--json", action="store_true", help="print JSON lines")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, help_: str, **options: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_, description=help_, allow_abbrev=False, **options)
+    parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers such as 0,1,2") from None
+    if len(set(seeds)) < len(seeds):
+        raise argparse.ArgumentTypeError(f"{text!r} names a seed twice")
+    return seeds
+
+
+def _ls(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    from rectune.recipe import bundled, read_yaml
+
+    print("recipes (rectune show NAME, rectune train NAME)")
+    for folder in bundled("recipes"):
+        for file in sorted(folder.glob("*.yaml")):
+            about = (read_yaml(file.read_text(encoding="utf-8"), file.name)[0] or {}).get("about", "")
+            print(f"  {file.stem:<24} {about}")
+    print("templates")
+    for folder in bundled("templates"):
+        for file in sorted(folder.glob("*.jinja")):
+            print(f"  {file.name}")
+
+
+def _show(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    from rectune.recipe import load_recipe
+
+    print(load_recipe(args.recipe, overrides).dump(), end="")
+
+
+def _preview(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    from rectune.preview import preview
+    from rectune.recipe import load_recipe
+
+    print(preview(load_recipe(args.recipe, overrides), examples=args.examples))
+
+
+def _train(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    _quiet_libraries()
+    from rectune.recipe import load_recipe
+    from rectune.run import train, train_seeds
+
+    recipe = load_recipe(args.recipe, overrides)
+    if args.seeds is None:
+        train(recipe)
+        return
+    train_seeds(args.recipe, overrides, args.seeds)
+
+
+def _eval(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    _quiet_libraries()
+    from rectune.run import evaluate
+
+    evaluate(args.folder, overrides)
+
+
+def _recommend(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    given = [name for name in ("items", "titles", "users") if getattr(args, name) is not None]
+    if len(given) != 1:
+        raise ValueError("give the history in exactly one way: --items ID …, --titles TITLE …, or --users FILE.")
+    _quiet_libraries()
+    from rectune.run import recommend
+
+    users, histories = _histories(args)
+    by = "title" if given == ["titles"] else "item_id"
+    lists = recommend(args.folder, histories, k=args.k, by=by, hide_seen=not args.show_seen)
+    for user, items in zip(users, lists, strict=True):
+        if args.json:
+            print(json.dumps({"user": user, "items": items}, ensure_ascii=False))
+            continue
+        print("" if user is None else f"user {user}")
+        for place, item in enumerate(items, start=1):
+            print(f"{place:3}. {item['title']}  [{item['item_id']}]  {item['score']:.3f}")
+
+
+def _histories(args: argparse.Namespace) -> tuple[list[Any], list[list[str]]]:
+    if args.users is None:
+        return [None], [args.titles if args.titles is not None else args.items]
+    file = Path(args.users)
+    users, histories = [], []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            users.append(row["user"])
+            histories.append([str(item) for item in row["items"]])
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise ValueError(f"{file.name}:{number}: a line must be {{\"user\": …, \"items\": [ID, …]}}.") from None
+    if not users:
+        raise ValueError(f"{file.name}: the file names no user.")
+    return users, histories
+
+
+def _quiet_libraries() -> None:
+    """Keep libraries from talking over the report; their errors still come through."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import logging
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)

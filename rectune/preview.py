@@ -1,0 +1,67 @@
+"""`rectune preview`: what the model will read and what it is trained to write."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from rectune.examples import Mixture, length_statistics
+from rectune.recipe import Recipe
+
+OPEN, CLOSE = "⟦", "⟧"
+SAMPLE = 500
+
+
+def preview(recipe: Recipe, *, examples: int = 5) -> str:
+    """Return examples of each task with the trained tokens between ⟦ and ⟧, and token-length statistics.
+
+    Nothing is kept: stages that the run folder already holds are used, the others are built in a temporary place.
+    """
+    from rectune.run import Line, training_mixture
+
+    if examples < 1:
+        raise ValueError(f"`--examples` must be at least 1, got {examples}.")
+    with tempfile.TemporaryDirectory() as place:
+        settings = {**recipe.settings, "output_dir": str(Path(place) / "preview")}
+        line = Line(replace(recipe, settings=settings))
+        line.check()
+        mixture = training_mixture(line)
+        if len(mixture) == 0:
+            raise ValueError("there is no training example: no user has two training events.")
+        parts = []
+        for spec, rows in mixture.tasks:
+            positions = _positions(mixture, spec.name)
+            statistics = length_statistics(mixture, positions[np.unique(np.linspace(0, len(positions) - 1, SAMPLE).astype(int))].tolist())
+            low, half, high, most = statistics["tokens"]
+            parts.append(
+                f"{spec.name}: {len(positions):,} examples an epoch out of {len(rows):,} rows, {spec.template.name}, "
+                f"{spec.template.wordings} wordings, {line.encoder.form} form\n"
+                f"  tokens of {statistics['measured']}: least {low}, median {half}, 95 % {high}, most {most}; limit {mixture.max_length}: "
+                f"{statistics['examples_cut']} examples lose {statistics['history_entries_cut']} of their oldest history entries, "
+                "no target is cut, no example dropped"
+            )
+            chosen = positions[np.linspace(0, len(positions) - 1, min(examples, len(positions))).astype(int)]
+            parts += [_marked(mixture, int(p)) for p in np.unique(chosen)]
+    return "\n\n".join(parts)
+
+
+def _positions(mixture: Mixture, name: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.array([p for p in range(len(mixture)) if mixture.locate(p, 0)[0].name == name], dtype=np.int64)
+
+
+def _marked(mixture: Mixture, position: int) -> str:
+    """One example as text, trained tokens marked."""
+    spec, rows, i = mixture.locate(position, 0)
+    example = mixture.example(position, 0)
+    features = mixture.features(position, 0)
+    decode = mixture.encoder.tokenizer.decode
+    out, marked = "", False
+    for token, label in zip(features["input_ids"], features["labels"], strict=True):
+        trained = label != -100
+        out += (OPEN if trained and not marked else CLOSE if marked and not trained else "") + decode([token])
+        marked = trained
+    cut = f", {example.dropped} oldest entries cut" if example.dropped else ""
+    return f"--- {spec.name}, row {int(rows.row[i])}, wording {example.wording}{cut}\n{out}{CLOSE if marked else ''}"
