@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import urllib.request
 import zipfile
@@ -137,10 +138,11 @@ def unzip(archive: Path, into: Path) -> Path:
     return into
 
 
-def download(url: str, file: Path, *, bytes_: int, md5: str) -> Path:
-    """Fetch `url` with a progress bar and check size and MD5. Nothing is left behind when a check fails.
+def download(url: str, file: Path, *, md5: str) -> Path:
+    """Fetch `url` with a progress bar; check its size against the server's word and its MD5 against `md5`.
 
-    Raises ValueError when size or checksum differ, OSError when the network does.
+    Nothing is left behind when a check fails. Raises ValueError when size or checksum differ, OSError when the network
+    does.
     """
     from tqdm import tqdm
 
@@ -149,20 +151,31 @@ def download(url: str, file: Path, *, bytes_: int, md5: str) -> Path:
     digest, size = hashlib.md5(usedforsecurity=False), 0
     try:
         with urllib.request.urlopen(url, timeout=60) as source, work.open("wb") as out:
-            with tqdm(total=bytes_, unit="B", unit_scale=True, desc=file.name) as bar:
+            total = int(source.headers.get("Content-Length") or 0)
+            with tqdm(total=total or None, unit="B", unit_scale=True, desc=file.name) as bar:
                 while chunk := source.read(1 << 20):
                     out.write(chunk)
                     digest.update(chunk)
                     size += len(chunk)
                     bar.update(len(chunk))
-        if size != bytes_:
-            raise ValueError(f"{url}: {size} bytes came, but {bytes_} were expected.")
+        if total and size != total:
+            raise ValueError(f"{url}: {size} bytes came, but {total} were announced. Try again.")
         if digest.hexdigest() != md5:
-            raise ValueError(f"{url}: MD5 is {digest.hexdigest()}, but {md5} was expected.")
+            raise ValueError(f"{url}: its MD5 is {digest.hexdigest()}, but {md5} was expected.")
         os.replace(work, file)
     finally:
         work.unlink(missing_ok=True)
     return file
+
+
+def published_md5(url: str) -> str:
+    """The checksum in a small MD5 file ('MD5 (name) = hash' or 'hash  name'). Raises ValueError when it holds none."""
+    with urllib.request.urlopen(url, timeout=60) as source:
+        text = source.read(1000).decode("ascii", "replace")
+    found = re.search(r"\b[0-9a-f]{32}\b", text)
+    if found is None:
+        raise ValueError(f"{url}: it holds no MD5 checksum.")
+    return found.group()
 
 
 def cache_folder() -> Path:

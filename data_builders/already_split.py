@@ -1,0 +1,59 @@
+"""Logs that come already cut into rows: each row's history and target are laid out as events of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from rectune.log import Log, clean_items
+from rectune.split import Part
+
+
+@dataclass(frozen=True)
+class GivenRow:
+    """One row as the source gives it: `history` and `target` are item ids, ratings are given for all or for none."""
+
+    part: Part
+    user: str
+    history: Sequence[str]
+    target: str
+    ratings: Sequence[float] | None = None  # history, then target
+
+
+def given_log(rows: Sequence[GivenRow], items: pl.DataFrame, *, source: str) -> Log:
+    """Lay out rows as a log with a `cut`; the events of a row follow each other, its target last.
+
+    Raises ValueError for a row that names an item which `items` does not hold, or when there is no row.
+    """
+    if not rows:
+        raise ValueError(f"{source}: no row.")
+    catalogue = clean_items(items, source)
+    code = {item: i for i, item in enumerate(catalogue["item_id"].to_list())}
+    users = list(dict.fromkeys(row.user for row in rows))
+    user_code = {user: i for i, user in enumerate(users)}
+    lengths = np.array([len(row.history) + 1 for row in rows])
+    names = [item for row in rows for item in (*row.history, row.target)]
+    for item in names:
+        if item not in code:
+            raise ValueError(f"{source}: item `{item}` is not in the item file.")
+    events = {
+        "user": np.repeat(np.array([user_code[row.user] for row in rows], dtype=np.int32), lengths),
+        "item": np.array([code[item] for item in names], dtype=np.int32),
+    }
+    if all(row.ratings is not None for row in rows):
+        events["rating"] = np.array([r for row in rows for r in row.ratings or ()], dtype=np.float32)
+    target = np.cumsum(lengths) - 1
+    cut = pl.DataFrame(
+        {
+            "part": [row.part for row in rows],
+            "row": np.arange(len(rows)),
+            "user": np.array([user_code[row.user] for row in rows], dtype=np.int32),
+            "start": target - lengths + 1,
+            "stop": target,
+            "target": target,
+        }
+    )
+    return Log(interactions=pl.DataFrame(events), items=catalogue, users=pl.Series(users, dtype=pl.String), source=source, cut=cut)

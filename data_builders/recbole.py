@@ -1,0 +1,68 @@
+"""RecBole's atomic files: `*.inter` and `*.item`, tab-separated, with typed headers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from rectune.data_builders.files import find_file, optional_file, read_rows
+from rectune.log import Log, Repeats, make_log
+
+KINDS = ("token", "token_seq", "float", "float_seq")
+
+
+def recbole(
+    *,
+    path: Path,
+    user: str = "user_id",
+    item: str = "item_id",
+    time: str | None = "timestamp",
+    rating: str | None = "rating",
+    title: str | None = None,
+    user_core: int = 0,
+    item_core: int = 0,
+    repeats: Repeats = "keep",
+) -> Log:
+    """Read a folder of atomic files, plain or .gz. Fields are named without their type.
+
+    `time` and `rating` are used where the file has them. `title` names the item field that is the title (default:
+    the first one whose name holds 'title' or 'name'). Raises ValueError for a header without types.
+    """
+    file = find_file(path, "*.inter")
+    log, fields = _typed(file)
+    wanted = {"user": user, "item": item}
+    wanted |= {k: v for k, v in (("time", time), ("rating", rating)) if v is not None and v in fields}
+    for key, name in wanted.items():
+        if name not in fields:
+            raise ValueError(f"{file.name}: no field `{name}` (named by `data.{key}`). It has: {', '.join(fields)}.")
+    events = log.select([pl.col(name).alias(key) for key, name in wanted.items()])
+    shelf_file = optional_file(path, "*.item")
+    shelf = _shelf(shelf_file, item, title) if shelf_file else None
+    return make_log(
+        events, shelf, source=file.name, user_core=user_core, item_core=item_core, repeats=repeats, warn_unordered=False
+    )
+
+
+def _typed(file: Path) -> tuple[pl.DataFrame, dict[str, str]]:
+    """Read an atomic file; returns the table under plain names and each field's type."""
+    frame = read_rows(file, separator="\t", quoted=False)
+    fields = {}
+    for column in frame.columns:
+        name, _, kind = column.rpartition(":")
+        if kind not in KINDS or not name:
+            raise ValueError(f"{file.name}:1: header `{column}` has no type; RecBole writes `name:token`, `name:float` …")
+        fields[name] = kind
+    return frame.rename({column: column.rpartition(":")[0] for column in frame.columns}), fields
+
+
+def _shelf(file: Path, item: str, title: str | None) -> pl.DataFrame:
+    frame, fields = _typed(file)
+    if item not in fields:
+        raise ValueError(f"{file.name}: no field `{item}` (named by `data.item`). It has: {', '.join(fields)}.")
+    if title is None:
+        title = next((name for name in fields if "title" in name or "name" in name), None)
+    elif title not in fields:
+        raise ValueError(f"{file.name}: no field `{title}` (named by `data.title`). It has: {', '.join(fields)}.")
+    named = frame.rename({item: "item_id", **({title: "title"} if title else {})})
+    return named
