@@ -56,4 +56,10 @@ def given_log(rows: Sequence[GivenRow], items: pl.DataFrame, *, source: str) -> 
             "target": target,
         }
     )
-    return Log(interactions=pl.DataFrame(events), items=catalogue, users=pl.Series(users, dtype=pl.String), source=source, cut=cut)
+    return Log(
+        interactions=pl.DataFrame(events),
+        items=catalogue,
+        users=pl.Series(users, dtype=pl.String),
+        source=source,
+        cut=cut,
+    )

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
-
 from rectune.data_builders.files import find_file, read_json_lines, read_text
+
 from rectune.log import Log, Repeats, make_log
 
 Year = Literal[2014, 2018, 2023]
@@ -33,10 +33,22 @@ def amazon(
     """
     review_file = path / reviews if reviews else find_file(path, *_review_patterns(year))
     meta_file = path / metadata if metadata else find_file(path, "meta_*.json", "meta_*.jsonl")
-    events = pl.DataFrame(list(_events(review_file, year)), schema={"user": pl.String, "item": pl.String, "rating": pl.Float64, "time": pl.Float64}, orient="row")
-    items = pl.DataFrame(list(_items(meta_file, year)), schema=["item_id", "title", "brand", "categories", "description"], orient="row")
+    events = pl.DataFrame(
+        list(_events(review_file, year)),
+        schema={"user": pl.String, "item": pl.String, "rating": pl.Float64, "time": pl.Float64},
+        orient="row",
+    )
+    items = pl.DataFrame(
+        list(_items(meta_file, year)), schema=["item_id", "title", "brand", "categories", "description"], orient="row"
+    )
     return make_log(
-        events, items, source=review_file.name, user_core=user_core, item_core=item_core, repeats=repeats, warn_unordered=False
+        events,
+        items,
+        source=review_file.name,
+        user_core=user_core,
+        item_core=item_core,
+        repeats=repeats,
+        warn_unordered=False,
     )
 
 
@@ -45,7 +57,11 @@ def _review_patterns(year: Year) -> tuple[str, ...]:
 
 
 def _events(file: Path, year: Year) -> Iterator[tuple[str, str, float, float]]:
-    names = ("user_id", "parent_asin", "rating", "timestamp") if year == 2023 else ("reviewerID", "asin", "overall", "unixReviewTime")
+    names = (
+        ("user_id", "parent_asin", "rating", "timestamp")
+        if year == 2023
+        else ("reviewerID", "asin", "overall", "unixReviewTime")
+    )
     for line, row in read_json_lines(file):
         try:
             user, item, rating, time = (row[name] for name in names)
@@ -66,7 +82,13 @@ def _items(file: Path, year: Year) -> Iterator[tuple[str, str, str, str, str]]:
         categories = row.get("category" if year == 2018 else "categories") or []
         if categories and isinstance(categories[0], list):  # 2014: a list of paths; the first one is the main path
             categories = categories[0]
-        yield str(row[item_id]), _text(row.get("title")), _text(brand), ", ".join(map(str, categories)), _text(row.get("description"))
+        yield (
+            str(row[item_id]),
+            _text(row.get("title")),
+            _text(brand),
+            ", ".join(map(str, categories)),
+            _text(row.get("description")),
+        )
 
 
 def _python_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -33,7 +33,9 @@ def read_text(path: Path, *, encoding: str = "utf-8") -> str:
         return raw.decode(encoding)
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path.name}:{line}: not {encoding} text ({error.reason}). Say `encoding: latin-1`, or convert it.") from None
+        raise ValueError(
+            f"{path.name}:{line}: not {encoding} text ({error.reason}). Say `encoding: latin-1`, or convert it."
+        ) from None
 
 
 def read_json(path: Path) -> Any:
@@ -58,7 +60,9 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
-def read_rows(path: Path, *, separator: str, columns: Sequence[str] | None = None, encoding: str = "utf-8", quoted: bool = True) -> pl.DataFrame:
+def read_rows(
+    path: Path, *, separator: str, columns: Sequence[str] | None = None, encoding: str = "utf-8", quoted: bool = True
+) -> pl.DataFrame:
     """Read delimited text as a table of strings; `columns` for a file without a header.
 
     Raises ValueError naming file and line for a row with another number of fields.
@@ -70,7 +74,12 @@ def read_rows(path: Path, *, separator: str, columns: Sequence[str] | None = Non
     if len(separator) > 1:  # MovieLens 1M separates with '::'
         rows: Iterator[list[str]] = (line.split(separator) for line in text.splitlines())
         return _table(((i, row) for i, row in enumerate(rows, start=1)), path, columns)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=True)
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=separator,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+        strict=True,
+    )
     try:
         return _table(((reader.line_num, row) for row in reader), path, columns)
     except csv.Error as error:
@@ -93,7 +102,7 @@ def _table(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Sequence[
         data.append(row)
     if names is None:
         raise ValueError(f"{path.name}: the file is empty.")
-    return pl.DataFrame(data, schema={name: pl.String for name in names}, orient="row")
+    return pl.DataFrame(data, schema=dict.fromkeys(names, pl.String), orient="row")
 
 
 def find_file(folder: Path, *patterns: str) -> Path:
@@ -104,7 +113,9 @@ def find_file(folder: Path, *patterns: str) -> Path:
     for pattern in patterns:
         found = sorted({*folder.glob(pattern), *folder.glob(f"{pattern}.gz")})
         if len(found) > 1:
-            raise ValueError(f"{folder}: several files match `{pattern}`: {', '.join(f.name for f in found)}. Name one.")
+            raise ValueError(
+                f"{folder}: several files match `{pattern}`: {', '.join(f.name for f in found)}. Name one."
+            )
         if found:
             return found[0]
     if not folder.is_dir():

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-
 from rectune.data_builders.files import find_file, optional_file, read_json
+
 from rectune.log import Log, from_sequences
 
 
@@ -25,7 +25,12 @@ def lc_rec(*, path: Path, user_core: int = 0, item_core: int = 1) -> Log:
     texts = optional_file(path, "*.item.json", "*.item.derived.json")
     items = [[str(item) for item in sequence] for sequence in sequences.values()]
     return from_sequences(
-        list(sequences), items, item_table(texts) if texts else None, source=inter.name, user_core=user_core, item_core=item_core
+        list(sequences),
+        items,
+        item_table(texts) if texts else None,
+        source=inter.name,
+        user_core=user_core,
+        item_core=item_core,
     )
 
 
@@ -38,7 +43,7 @@ def item_table(file: Path) -> pl.DataFrame:
     data: dict[str, list[Any]] = {"item_id": list(texts)}
     for column in columns:
         data[column] = [_text(entry.get(column)) for entry in texts.values()]
-    return pl.DataFrame(data, schema={name: pl.String for name in data})
+    return pl.DataFrame(data, schema=dict.fromkeys(data, pl.String))
 
 
 def _text(value: Any) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
-
 from rectune.data_builders.already_split import GivenRow, given_log
 from rectune.data_builders.files import find_file, read_rows
 from rectune.data_builders.lc_rec import item_table
+
 from rectune.log import Log
 from rectune.split import Part
 
@@ -48,7 +48,9 @@ def _rows(file: Path, part: Part) -> Iterator[GivenRow]:
         except (SyntaxError, ValueError):
             items = None
         if not isinstance(items, list):
-            raise ValueError(f"{file.name}: data row {number}: `history_item_id` must be a list of items, got {history[:60]!r}.")
+            raise ValueError(
+                f"{file.name}: data row {number}: `history_item_id` must be a list of items, got {history[:60]!r}."
+            )
         yield GivenRow(part, user, [str(item) for item in items], target)
 
 

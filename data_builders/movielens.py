@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
-
 from rectune.data_builders.files import cache_folder, download, find_file, published_md5, read_rows, unzip
+
 from rectune.log import Log, make_log
 
 Size = Literal["100k", "1m", "latest-small", "25m", "32m"]
@@ -52,7 +52,9 @@ def _new(folder: Path, size: Size) -> tuple[pl.DataFrame, pl.DataFrame]:
     ratings = read_rows(find_file(folder, "ratings.csv"), separator=",")
     films = read_rows(find_file(folder, "movies.csv"), separator=",")
     events = ratings.select(user="userId", item="movieId", rating="rating", time="timestamp")
-    genres = pl.col("genres").str.replace("(no genres listed)", "", literal=True).str.replace_all("|", ", ", literal=True)
+    genres = (
+        pl.col("genres").str.replace("(no genres listed)", "", literal=True).str.replace_all("|", ", ", literal=True)
+    )
     return events, films.select(pl.col("movieId").alias("item_id"), "title", genres)
 
 
@@ -60,12 +62,18 @@ def _old(folder: Path, size: Size) -> tuple[pl.DataFrame, pl.DataFrame]:
     columns = ["user", "item", "rating", "time"]
     if size == "1m":
         events = read_rows(find_file(folder, "ratings.dat"), separator="::", columns=columns)
-        films = read_rows(find_file(folder, "movies.dat"), separator="::", columns=["item_id", "title", "genres"], encoding="latin-1")
+        films = read_rows(
+            find_file(folder, "movies.dat"), separator="::", columns=["item_id", "title", "genres"], encoding="latin-1"
+        )
         return events, films.with_columns(pl.col("genres").str.replace_all("|", ", ", literal=True))
     events = read_rows(find_file(folder, "u.data"), separator="\t", columns=columns)
     genre_rows = read_rows(find_file(folder, "u.genre"), separator="|", columns=["genre", "number"])
     genres = genre_rows.sort(pl.col("number").cast(pl.Int64))["genre"].to_list()
     head = ["item_id", "title", "released", "video", "address"]
-    films = read_rows(find_file(folder, "u.item"), separator="|", columns=[*head, *genres], encoding="latin-1", quoted=False)
-    named = pl.concat_list([pl.when(pl.col(g) == "1").then(pl.lit(g)) for g in genres if g != "unknown"]).list.drop_nulls()
+    films = read_rows(
+        find_file(folder, "u.item"), separator="|", columns=[*head, *genres], encoding="latin-1", quoted=False
+    )
+    named = pl.concat_list(
+        [pl.when(pl.col(g) == "1").then(pl.lit(g)) for g in genres if g != "unknown"]
+    ).list.drop_nulls()
     return events, films.select("item_id", "title", named.list.join(", ").alias("genres"))

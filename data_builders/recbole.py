@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
-
 from rectune.data_builders.files import find_file, optional_file, read_rows
+
 from rectune.log import Log, Repeats, make_log
 
 KINDS = ("token", "token_seq", "float", "float_seq")
@@ -51,7 +51,9 @@ def _typed(file: Path) -> tuple[pl.DataFrame, dict[str, str]]:
     for column in frame.columns:
         name, _, kind = column.rpartition(":")
         if kind not in KINDS or not name:
-            raise ValueError(f"{file.name}:1: header `{column}` has no type; RecBole writes `name:token`, `name:float` …")
+            raise ValueError(
+                f"{file.name}:1: header `{column}` has no type; RecBole writes `name:token`, `name:float` …"
+            )
         fields[name] = kind
     return frame.rename({column: column.rpartition(":")[0] for column in frame.columns}), fields
 
@@ -64,5 +66,4 @@ def _shelf(file: Path, item: str, title: str | None) -> pl.DataFrame:
         title = next((name for name in fields if "title" in name or "name" in name), None)
     elif title not in fields:
         raise ValueError(f"{file.name}: no field `{title}` (named by `data.title`). It has: {', '.join(fields)}.")
-    named = frame.rename({item: "item_id", **({title: "title"} if title else {})})
-    return named
+    return frame.rename({item: "item_id", **({title: "title"} if title else {})})

@@ -32,7 +32,9 @@ NOUNS = {
     "Chess": "board clock piece-set scorebook bag-case mat trophy puzzle-book",
 }
 BRANDS = "Alder Birk Corvo Dalia Elmo Fenna Grove Hask Ilmari Juno Korda Lumo Merle Nordal Osk Pino".split()
-ADJECTIVES = "small large light sturdy folding classic compact travel red blue green grey slim deluxe quiet bright".split()
+ADJECTIVES = (
+    "small large light sturdy folding classic compact travel red blue green grey slim deluxe quiet bright".split()
+)
 
 FOLLOWS = 0.75  # how often the next category follows from the one bought LAG steps ago
 LAG = 2
@@ -82,7 +84,9 @@ def synthetic(
         chances = _chances(world, np.arange(users), bought[:, :step])
         draws = (chances.cumsum(axis=1) < rng.random((users, 1))).sum(axis=1)
         bought[:, step] = np.minimum(draws, items - 1)
-    times = rng.integers(0, 300 * 86_400, size=(users, 1)) + rng.exponential(3 * 86_400, size=(users, longest)).cumsum(axis=1)
+    times = rng.integers(0, 300 * 86_400, size=(users, 1)) + rng.exponential(3 * 86_400, size=(users, longest)).cumsum(
+        axis=1
+    )
     kept = np.arange(longest) < lengths[:, None]
     order = np.argsort(times[kept], kind="stable")
     log = pl.DataFrame(
@@ -138,7 +142,9 @@ def _check_sizes(**sizes: int) -> None:
     room = len(ADJECTIVES) * len(BRANDS) * 8 * sizes["categories"]
     if not 2 * sizes["longest"] * sizes["categories"] // 2 <= sizes["items"] <= room:
         low = sizes["longest"] * sizes["categories"]
-        raise ValueError(f"synthetic: `items` must be from {low} (longest x categories) to {room}, got {sizes['items']}.")
+        raise ValueError(
+            f"synthetic: `items` must be from {low} (longest x categories) to {room}, got {sizes['items']}."
+        )
 
 
 def _world(users: int, items: int, categories: int, habits: int, seed: int) -> _World:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
+from rectune.data_builders.files import read_json_lines, read_rows
 
 from rectune.checking import near
-from rectune.data_builders.files import read_json_lines, read_rows
 from rectune.log import Log, Repeats, make_log
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
@@ -70,7 +70,9 @@ def _read(path: Path | None, dataset: str | None, split: str, encoding: str, key
         return pl.DataFrame([row for _, row in read_json_lines(path)], infer_schema_length=None)
     if kind in SEPARATORS:
         return read_rows(path, separator=SEPARATORS[kind], encoding=encoding)
-    raise ValueError(f"{path.name}: cannot tell what this is. Known endings: .csv, .tsv, .parquet, .jsonl, each plain or .gz.")
+    raise ValueError(
+        f"{path.name}: cannot tell what this is. Known endings: .csv, .tsv, .parquet, .jsonl, each plain or .gz."
+    )
 
 
 def _parquet(path: Path) -> pl.DataFrame:
@@ -85,12 +87,20 @@ def _pick(frame: pl.DataFrame, chosen: dict[str, str], source: str) -> pl.DataFr
         if column not in frame.columns:
             raise ValueError(f"{source}: no column `{column}` (named by `data.{key}`).{near(column, frame.columns)}")
     picked = frame.select([pl.col(column).alias(key) for key, column in chosen.items()])
-    blank = [pl.when(pl.col(c) == "").then(None).otherwise(pl.col(c)).alias(c) for c, t in picked.schema.items() if t == pl.String]
+    blank = [
+        pl.when(pl.col(c) == "").then(None).otherwise(pl.col(c)).alias(c)
+        for c, t in picked.schema.items()
+        if t == pl.String
+    ]
     return picked.with_columns(blank)
 
 
 def _shelf(frame: pl.DataFrame, item_id: str, title: str | None, text: list[str] | None, source: str) -> pl.DataFrame:
-    for key, column in (("item_id", item_id), *([("title", title)] if title else []), *(("text", t) for t in text or [])):
+    for key, column in (
+        ("item_id", item_id),
+        *([("title", title)] if title else []),
+        *(("text", t) for t in text or []),
+    ):
         if column not in frame.columns:
             raise ValueError(f"{source}: no column `{column}` (named by `data.{key}`).{near(column, frame.columns)}")
     others = text if text is not None else [c for c in frame.columns if c not in (item_id, title)]

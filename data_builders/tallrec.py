@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
-
 from rectune.data_builders.already_split import GivenRow, given_log
 from rectune.data_builders.files import find_file, read_json
+
 from rectune.log import Log
 from rectune.split import Part
 
@@ -48,4 +48,6 @@ def _rows(file: Path, part: Part) -> Iterator[GivenRow]:
             raise ValueError(f"{where}: `input` or `output` is not of TALLRec's form.")
         liked, disliked = _TITLE.findall(match["liked"]), _TITLE.findall(match["disliked"])
         target = match["target"].strip().strip('"')
-        yield GivenRow(part, f"{part} {number}", [*liked, *disliked], target, [1.0] * len(liked) + [0.0] * len(disliked) + [answer])
+        yield GivenRow(
+            part, f"{part} {number}", [*liked, *disliked], target, [1.0] * len(liked) + [0.0] * len(disliked) + [answer]
+        )

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
 from rectune.eval.baselines.likes import both, item_like_rate, share_of_likes
 from rectune.eval.intervals import Bootstrap
 from rectune.eval.metrics.auc import auc
@@ -15,6 +14,7 @@ from rectune.eval.metrics.log_loss import log_loss
 from rectune.eval.metrics.user_auc import mean_user_auc
 from rectune.eval.page import answer_figures, answer_text, page
 from rectune.eval.seeds import summarise
+
 from rectune.evidence import Evidence, Report
 
 __all__ = ["answers", "summarise"]
@@ -44,7 +44,12 @@ def answers(evidence: Evidence, *, bootstrap_samples: int = 500, shuffled_rows: 
         "users": len(np.unique(rows.user)),
         "share_liked": float(liked.mean()),
         "split": split.notes,
-        "log": {"users": split.log.n_users, "items": split.log.n_items, "events": split.log.interactions.height, **split.log.notes},
+        "log": {
+            "users": split.log.n_users,
+            "items": split.log.n_items,
+            "events": split.log.interactions.height,
+            **split.log.notes,
+        },
         "index_health": evidence.index.health,
         "audits": evidence.audits,
     }
@@ -63,7 +68,9 @@ def _likes(evidence: Evidence) -> NDArray[np.bool_]:
     return np.asarray(ratings > threshold)
 
 
-def _measure(p: NDArray[np.float64], liked: NDArray[np.int64], user: NDArray[np.int64], bootstrap: Bootstrap) -> dict[str, Any]:
+def _measure(
+    p: NDArray[np.float64], liked: NDArray[np.int64], user: NDArray[np.int64], bootstrap: Bootstrap
+) -> dict[str, Any]:
     return {
         "auc": bootstrap.statistic(lambda rows: auc(p[rows], liked[rows])),
         "user_auc": mean_user_auc(p, liked, user),
@@ -72,7 +79,9 @@ def _measure(p: NDArray[np.float64], liked: NDArray[np.int64], user: NDArray[np.
     }
 
 
-def _differences(chances: dict[str, NDArray[np.float64]], liked: NDArray[np.int64], bootstrap: Bootstrap) -> dict[str, Any]:
+def _differences(
+    chances: dict[str, NDArray[np.float64]], liked: NDArray[np.int64], bootstrap: Bootstrap
+) -> dict[str, Any]:
     value = {name: auc(p, liked) for name, p in chances.items()}
     rivals = [name for name in chances if name not in (UNTUNED, TUNED)]
     best = max(rivals, key=lambda name: value[name])

@@ -19,10 +19,14 @@ COLOURS = ("#8aa4c8", "#b9bec7", "#d1603d")  # best baseline, untuned, tuned
 
 def page(data: dict[str, Any], figures: dict[str, str], *, kind: str) -> str:
     """Render the page; `figures` are SVG texts by title."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters.update(number=number, interval=interval, signed=signed)
     source = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(source).render(data=data, figures=figures, kind=kind, recipe_text=_yaml(data["settings"]))
+    return environment.from_string(source).render(
+        data=data, figures=figures, kind=kind, recipe_text=_yaml(data["settings"])
+    )
 
 
 def number(value: float | None) -> str:
@@ -68,7 +72,9 @@ def ranking_text(data: dict[str, Any]) -> str:
         parts.append(f"The tuned model goes {results['oracle_share']:.0%} of the way from popularity to the oracle.")
     if results["shuffled_history"] is not None:
         shuffled = results["shuffled_history"]
-        parts.append(f"Shuffling the history costs {interval(shuffled['cost'])} {shuffled['metric']} on {shuffled['rows']} rows.")
+        parts.append(
+            f"Shuffling the history costs {interval(shuffled['cost'])} {shuffled['metric']} on {shuffled['rows']} rows."
+        )
     parts.append(_took(data["measured"]))
     return "\n".join(parts)
 
@@ -99,9 +105,15 @@ def answer_text(data: dict[str, Any]) -> str:
 def text_table(title: str, head: list[str], rows: list[list[str]]) -> str:
     """A plain table: first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = [title, "  ".join(h.ljust(w) if i == 0 else h.rjust(w) for i, (h, w) in enumerate(zip(head, widths, strict=True)))]
+    lines = [
+        title,
+        "  ".join(h.ljust(w) if i == 0 else h.rjust(w) for i, (h, w) in enumerate(zip(head, widths, strict=True))),
+    ]
     lines.append("  ".join("-" * w for w in widths))
-    lines += ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))) for row in rows]
+    lines += [
+        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
     return "\n" + "\n".join(line.rstrip() for line in lines)
 
 
@@ -114,7 +126,11 @@ def verdict(against: dict[str, Any]) -> str:
 
 
 def _took(measured: dict[str, Any]) -> str:
-    steps = [f"{name} {entry['seconds']:.0f} s" for name, entry in measured.items() if isinstance(entry, dict) and "seconds" in entry]
+    steps = [
+        f"{name} {entry['seconds']:.0f} s"
+        for name, entry in measured.items()
+        if isinstance(entry, dict) and "seconds" in entry
+    ]
     return "Took: " + "; ".join(steps) + "."
 
 
@@ -132,7 +148,9 @@ def ranking_figures(data: dict[str, Any]) -> dict[str, str]:
     return figures
 
 
-def answer_figures(data: dict[str, Any], chances: dict[str, NDArray[np.float64]], liked: NDArray[np.int64]) -> dict[str, str]:
+def answer_figures(
+    data: dict[str, Any], chances: dict[str, NDArray[np.float64]], liked: NDArray[np.int64]
+) -> dict[str, str]:
     """Learning curves and the calibration of the tuned model, as SVG."""
     figures = _curves(data["training"])
     p = chances["tuned model"]

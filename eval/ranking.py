@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
 from rectune.eval.baselines.ease import ease, ease_with_markov
 from rectune.eval.baselines.item_knn import item_knn
 from rectune.eval.baselines.markov import markov
@@ -25,6 +24,7 @@ from rectune.eval.metrics.novelty import novelty
 from rectune.eval.metrics.recall import recall
 from rectune.eval.page import page, ranking_figures, ranking_text
 from rectune.eval.seeds import summarise
+
 from rectune.evidence import HIDDEN, SHOWN, Evidence, Report
 from rectune.ranking import Ranking, target_ranks
 from rectune.run_folder import source_of
@@ -69,10 +69,18 @@ def ranking(
         "oracle_share": judge.oracle_share(),
         "baseline_settings": settings,
         "index_health": evidence.index.health,
-        "short_lists": {name: int((evidence.rankings[who, HIDDEN].lengths < WIDTH).sum()) for who, name in (("untuned", UNTUNED), ("tuned", TUNED))},
+        "short_lists": {
+            name: int((evidence.rankings[who, HIDDEN].lengths < WIDTH).sum())
+            for who, name in (("untuned", UNTUNED), ("tuned", TUNED))
+        },
         "rows": len(split.test),
         "targets_seen_before": judge.targets_seen(),
-        "log": {"users": split.log.n_users, "items": split.log.n_items, "events": split.log.interactions.height, **split.log.notes},
+        "log": {
+            "users": split.log.n_users,
+            "items": split.log.n_items,
+            "events": split.log.interactions.height,
+            **split.log.notes,
+        },
         "split": split.notes,
         "scores": evidence.recipe.settings["rank"].get("scores", "full"),
         "audits": evidence.audits,
@@ -98,7 +106,8 @@ def _baseline_lists(evidence: Evidence, ease_items: int) -> tuple[dict[str, dict
     with np.load(folder / "lists.npz", allow_pickle=False) as saved:
         names = [str(n) for n in saved["names"]]
         lists = {
-            name: {p: Lists(saved[f"{i} {p} place"], saved[f"{i} {p} items"]) for p in (HIDDEN, SHOWN)} for i, name in enumerate(names)
+            name: {p: Lists(saved[f"{i} {p} place"], saved[f"{i} {p} items"]) for p in (HIDDEN, SHOWN)}
+            for i, name in enumerate(names)
         }
         settings = {name: _plain_settings(str(saved[f"{i} settings"])) for i, name in enumerate(names)}
     return lists, settings
@@ -252,7 +261,11 @@ class _Judge:
     def in_words(self, count: int) -> list[dict[str, Any]]:
         """A few users with history, target and recommendations as titles, spread over the test rows."""
         titles = self.split.log.items["title"]
-        chosen = np.unique(np.linspace(0, len(self.rows) - 1, num=min(count, len(self.rows)), dtype=np.int64)) if count > 0 else []
+        chosen = (
+            np.unique(np.linspace(0, len(self.rows) - 1, num=min(count, len(self.rows)), dtype=np.int64))
+            if count > 0
+            else []
+        )
         ranked = self.evidence.rankings["tuned", HIDDEN].items
         return [
             {

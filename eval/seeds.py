@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
 from rectune.eval.page import number, signed, text_table
+
 from rectune.evidence import Report
 
 
@@ -16,7 +16,10 @@ def summarise(reports: Sequence[dict[str, Any]], seeds: Sequence[int]) -> Report
     """Mean and standard deviation (n - 1) over seeds of every metric of every row, and of tuned minus best baseline."""
     tables = [_tables(report) for report in reports]
     summary = {
-        title: {row: {metric: _spread([t[title][row][metric] for t in tables]) for metric in entry} for row, entry in rows.items()}
+        title: {
+            row: {metric: _spread([t[title][row][metric] for t in tables]) for metric in entry}
+            for row, entry in rows.items()
+        }
         for title, rows in tables[0].items()
     }
     differences = {title: [_difference(report, title) for report in reports] for title in summary}
@@ -47,8 +50,14 @@ def _text(data: dict[str, Any]) -> str:
     parts = [f"{data['recipe']}: mean ± standard deviation over seeds {', '.join(map(str, data['seeds']))}"]
     for title, rows in data["results"].items():
         head = ["", *next(iter(rows.values()))]
-        cells = [[row, *(f"{number(mean)} ± {number(spread)}" for mean, spread in entry.values())] for row, entry in rows.items()]
+        cells = [
+            [row, *(f"{number(mean)} ± {number(spread)}" for mean, spread in entry.values())]
+            for row, entry in rows.items()
+        ]
         parts.append(text_table(title, head, cells))
-        best = "; ".join(f"seed {seed}: {signed(d[0])} [{signed(d[1])}, {signed(d[2])}]" for seed, d in zip(data["seeds"], data["differences"][title], strict=True))
+        best = "; ".join(
+            f"seed {seed}: {signed(d[0])} [{signed(d[1])}, {signed(d[2])}]"
+            for seed, d in zip(data["seeds"], data["differences"][title], strict=True)
+        )
         parts.append(f"Tuned minus the best baseline: {best}")
     return "\n".join(parts)

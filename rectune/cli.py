@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         overrides = parse_overrides(rest)
         if overrides and known.command in ("ls", "recommend"):
-            raise ValueError(f"`--{overrides[0][0]}`: `rectune {known.command}` has no such option. See `rectune {known.command} --help`.")
+            raise ValueError(
+                f"`--{overrides[0][0]}`: `rectune {known.command}` has no such option. See `rectune {known.command} --help`."
+            )
         known.run(known, overrides)
     except USER_ERRORS as error:
         if known.traceback:
@@ -72,7 +74,9 @@ def parse_overrides(rest: Sequence[str]) -> list[tuple[str, str]]:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; the help in the docs is made from it."""
     parser = argparse.ArgumentParser(
-        prog="rectune", description="Tune an open language model into a recommender, and say what tuning was worth.", allow_abbrev=False
+        prog="rectune",
+        description="Tune an open language model into a recommender, and say what tuning was worth.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"rectune {rectune.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -81,19 +85,37 @@ def build_parser() -> argparse.ArgumentParser:
     _command(commands, "ls", _ls, "list the bundled recipes and templates")
     show = _command(commands, "show", _show, "print a recipe as it is resolved", epilog=override)
     show.add_argument("recipe", help=recipe)
-    preview = _command(commands, "preview", _preview, "print examples with the trained tokens marked, and token lengths", epilog=override)
+    preview = _command(
+        commands,
+        "preview",
+        _preview,
+        "print examples with the trained tokens marked, and token lengths",
+        epilog=override,
+    )
     preview.add_argument("recipe", help=recipe)
     preview.add_argument("--examples", type=int, default=5, help="how many examples to print (default 5)")
     train = _command(commands, "train", _train, "run a recipe from log to report, or continue it", epilog=override)
     train.add_argument("recipe", help=recipe)
-    train.add_argument("--seeds", type=_seeds, default=None, help="run several seeds, e.g. 0,1,2, and sum them up in one report")
+    train.add_argument(
+        "--seeds", type=_seeds, default=None, help="run several seeds, e.g. 0,1,2, and sum them up in one report"
+    )
     evaluate = _command(commands, "eval", _eval, "rank and report again in a run folder", epilog=override)
     evaluate.add_argument("folder", help="a run folder")
     recommend = _command(commands, "recommend", _recommend, "recommend items after a history")
     recommend.add_argument("folder", help="a run folder")
-    recommend.add_argument("--items", nargs="*", default=None, metavar="ID", help="a history as item ids, oldest first (none: an empty history)")
-    recommend.add_argument("--titles", nargs="+", default=None, metavar="TITLE", help="a history as titles, oldest first")
-    recommend.add_argument("--users", default=None, metavar="FILE", help="JSON lines, one user a line: {\"user\": …, \"items\": [ID, …]}")
+    recommend.add_argument(
+        "--items",
+        nargs="*",
+        default=None,
+        metavar="ID",
+        help="a history as item ids, oldest first (none: an empty history)",
+    )
+    recommend.add_argument(
+        "--titles", nargs="+", default=None, metavar="TITLE", help="a history as titles, oldest first"
+    )
+    recommend.add_argument(
+        "--users", default=None, metavar="FILE", help='JSON lines, one user a line: {"user": …, "items": [ID, …]}'
+    )
     recommend.add_argument("--k", type=int, default=None, help="how many items (default: rank.k of the recipe)")
     recommend.add_argument("--show-seen", action="store_true", help="also list items of the history")
     recommend.add_argument("--json", action="store_true", help="print JSON lines")
@@ -101,7 +123,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _command(commands: Any, name: str, run: Any, help_: str, **options: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_, description=help_, allow_abbrev=False, **options)
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=help_, description=help_, allow_abbrev=False, **options
+    )
     parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
     parser.set_defaults(run=run)
     return parser
@@ -195,7 +219,7 @@ def _histories(args: argparse.Namespace) -> tuple[list[Any], list[list[str]]]:
             users.append(row["user"])
             histories.append([str(item) for item in row["items"]])
         except (json.JSONDecodeError, KeyError, TypeError):
-            raise ValueError(f"{file.name}:{number}: a line must be {{\"user\": …, \"items\": [ID, …]}}.") from None
+            raise ValueError(f'{file.name}:{number}: a line must be {{"user": …, "items": [ID, …]}}.') from None
     if not users:
         raise ValueError(f"{file.name}: the file names no user.")
     return users, histories

@@ -48,7 +48,9 @@ class Encoder:
             if number not in self._forbidden:
                 ids.append(number)
                 continue
-            letters = [n for letter in text[start:stop] for n in self._text.encode(letter, add_special_tokens=False).ids]
+            letters = [
+                n for letter in text[start:stop] for n in self._text.encode(letter, add_special_tokens=False).ids
+            ]
             ids += [n for n in letters if n not in self._forbidden]
         return ids
 
@@ -74,7 +76,9 @@ class Encoder:
         """Ids of all that stands before the completion, turns and beginning of text included."""
         ids = self.ids([*self._before, *_strip_end(prompt), *self._between])
         if not ids:
-            raise ValueError("a prompt has no tokens: this tokenizer sets no beginning of text and the template printed nothing.")
+            raise ValueError(
+                "a prompt has no tokens: this tokenizer sets no beginning of text and the template printed nothing."
+            )
         return ids
 
     def completion_ids(self, completion: Sequence[Segment], *, end: bool = True) -> list[int]:

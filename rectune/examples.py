@@ -43,7 +43,12 @@ def fit(
     """
     completion = encoder.completion_ids(template.completion(wording, variables), end=template.end)
     prompt, dropped = fit_prompt(
-        encoder, template, wording, variables, room=None if max_length is None else max_length - len(completion), what=what
+        encoder,
+        template,
+        wording,
+        variables,
+        room=None if max_length is None else max_length - len(completion),
+        what=what,
     )
     return Example(prompt, completion, dropped, wording)
 
@@ -75,7 +80,14 @@ class Mixture:
     """
 
     def __init__(
-        self, specs: Sequence[TaskSpec], part: Part, encoder: Encoder, *, seed: int, max_length: int | None, loss_on_all: bool
+        self,
+        specs: Sequence[TaskSpec],
+        part: Part,
+        encoder: Encoder,
+        *,
+        seed: int,
+        max_length: int | None,
+        loss_on_all: bool,
     ) -> None:
         self.encoder, self.seed, self.max_length, self.loss_on_all = encoder, seed, max_length, loss_on_all
         self.tasks = [(spec, rows) for spec in specs if len(rows := spec.rows(part)) > 0]

@@ -165,7 +165,9 @@ def as_number(column: pl.Series, where: str) -> pl.Series:
     bad = numbers.is_null() | ~numbers.is_finite().fill_null(False)
     if bad.any():
         row = int(bad.arg_true()[0])
-        raise ValueError(f"{where} is not a number in {bad.sum()} rows, the first is data row {row + 1}: {column[row]!r}.")
+        raise ValueError(
+            f"{where} is not a number in {bad.sum()} rows, the first is data row {row + 1}: {column[row]!r}."
+        )
     return numbers
 
 
@@ -227,7 +229,9 @@ def _catalogue(
     missing = touched.filter(~touched.is_in(items["item_id"].implode()))
     notes["items_without_metadata"] = len(missing)
     if len(missing):
-        _warn(f"{source}: {len(missing)} items of the log have no metadata, for example `{missing[0]}`; their texts are empty.")
+        _warn(
+            f"{source}: {len(missing)} items of the log have no metadata, for example `{missing[0]}`; their texts are empty."
+        )
         blank = {c: pl.Series([""] * len(missing), dtype=pl.String) for c in items.columns if c != "item_id"}
         catalogue = pl.concat([catalogue, pl.DataFrame({"item_id": missing, **blank})], how="diagonal")
     return _with_titles(catalogue, source, notes)
@@ -244,7 +248,9 @@ def clean_items(items: pl.DataFrame, source: str) -> pl.DataFrame:
     cleaned = items.select(columns)
     unique = cleaned.unique("item_id", keep="first", maintain_order=True)
     if unique.height < cleaned.height:
-        _warn(f"{source}: {cleaned.height - unique.height} rows of the item table repeat an item; the first one counts.")
+        _warn(
+            f"{source}: {cleaned.height - unique.height} rows of the item table repeat an item; the first one counts."
+        )
     return unique
 
 

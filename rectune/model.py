@@ -54,12 +54,16 @@ def model_settings(recipe: Recipe) -> ModelSettings:
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"{recipe.where('model.device')}: got {device!r}; use auto, cpu or cuda.")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"{recipe.where('model.device')}: cuda was asked for, but torch sees no CUDA device. Use auto or cpu.")
+        raise ValueError(
+            f"{recipe.where('model.device')}: cuda was asked for, but torch sees no CUDA device. Use auto or cpu."
+        )
     if own["from_scratch"] is not None:
         _check_from_scratch(own["from_scratch"], recipe)
     size = own["text_vocab_size"] if own["text_vocab_size"] is not None else 4096
     if not isinstance(size, int) or size < 260:
-        raise ValueError(f"{recipe.where('model.text_vocab_size')}: got {size!r}; it must be at least 260 (256 bytes and 4 more).")
+        raise ValueError(
+            f"{recipe.where('model.text_vocab_size')}: got {size!r}; it must be at least 260 (256 bytes and 4 more)."
+        )
     return ModelSettings(library, own["from_scratch"], size, own["prompt_form"] or "auto", device)
 
 
@@ -80,11 +84,15 @@ def _check_from_scratch(fields: Any, recipe: Recipe) -> None:
         raise TypeError(f"{where}: it must be a mapping with `model_type` and the fields of that model's config.")
     kind = fields["model_type"]
     if kind not in CONFIG_MAPPING:
-        raise ValueError(f"{recipe.where('model.from_scratch.model_type')}: unknown model type {kind!r}.{near(str(kind), CONFIG_MAPPING.keys())}")
+        raise ValueError(
+            f"{recipe.where('model.from_scratch.model_type')}: unknown model type {kind!r}.{near(str(kind), CONFIG_MAPPING.keys())}"
+        )
     known = set(inspect.signature(CONFIG_MAPPING[kind].__init__).parameters) | {"model_type"}
     for key in fields:
         if key not in known:
-            raise ValueError(f"{recipe.where(f'model.from_scratch.{key}')}: `{kind}` has no such field.{near(key, known)}")
+            raise ValueError(
+                f"{recipe.where(f'model.from_scratch.{key}')}: `{kind}` has no such field.{near(key, known)}"
+            )
 
 
 # ------------------------------------------------------------------------------------------------------------ the base
@@ -121,7 +129,9 @@ def load_base(settings: ModelSettings, base: Path, index: ItemIndex, *, seed: in
     else:
         name = settings.library.model_name_or_path
         model = AutoModelForCausalLM.from_pretrained(
-            name, revision=settings.library.model_revision, trust_remote_code=settings.library.trust_remote_code, **options
+            name,
+            revision=settings.library.model_revision,
+            **options,
         )
         if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
@@ -137,9 +147,7 @@ def _named(settings: ModelSettings) -> tuple[str, Any]:
 
     name = settings.library.model_name_or_path
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            name, revision=settings.library.model_revision, trust_remote_code=settings.library.trust_remote_code
-        )
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=settings.library.model_revision)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise FileNotFoundError(
@@ -208,7 +216,9 @@ def _add_tokens(tokenizer: Any, vocabulary: Sequence[str]) -> None:
 
     taken = set(vocabulary) & set(tokenizer.get_vocab())
     if taken:
-        raise ValueError(f"the tokenizer already has the token {sorted(taken)[0]!r} of the item index; use another base or index.")
+        raise ValueError(
+            f"the tokenizer already has the token {sorted(taken)[0]!r} of the item index; use another base or index."
+        )
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in vocabulary])
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -275,7 +285,9 @@ def with_adapter(model: Any, settings: ModelSettings, token_ids: Sequence[int], 
     if config.target_modules is None:
         config.target_modules = "all-linear"
     if token_ids and config.modules_to_save:
-        raise ValueError("`model.lora_modules_to_save` unties or copies whole embedding matrices; new tokens are trained without it.")
+        raise ValueError(
+            "`model.lora_modules_to_save` unties or copies whole embedding matrices; new tokens are trained without it."
+        )
     if token_ids:
         config.trainable_token_indices = _trainable(model, token_ids)
     if quantization_config(settings) is not None:
@@ -296,7 +308,9 @@ def _trainable(model: Any, token_ids: Sequence[int]) -> list[int] | dict[str, li
     return {name.rpartition(".")[2]: ids for name in names}
 
 
-def load_tuned(settings: ModelSettings, base: Path, tuned: Path, index: ItemIndex, *, seed: int, trainable: bool = False) -> Any:
+def load_tuned(
+    settings: ModelSettings, base: Path, tuned: Path, index: ItemIndex, *, seed: int, trainable: bool = False
+) -> Any:
     """Load a tuned model: an adapter on the base, or whole weights. In eval mode unless `trainable`."""
     from transformers import AutoModelForCausalLM
 
@@ -332,8 +346,15 @@ def base_identity(settings: ModelSettings) -> dict[str, Any]:
 
 def settings_for_fingerprint(settings: ModelSettings) -> dict[str, Any]:
     """The section `model` as plain data."""
-    plain = {k: v for k, v in dataclasses.asdict(settings.library).items() if isinstance(v, str | int | float | bool | list)}
-    return {"library": plain, "from_scratch": settings.from_scratch, "form": settings.prompt_form, "vocab": settings.text_vocab_size}
+    plain = {
+        k: v for k, v in dataclasses.asdict(settings.library).items() if isinstance(v, str | int | float | bool | list)
+    }
+    return {
+        "library": plain,
+        "from_scratch": settings.from_scratch,
+        "form": settings.prompt_form,
+        "vocab": settings.text_vocab_size,
+    }
 
 
 def seeded(seed: int, *parts: object) -> np.random.Generator:

@@ -20,7 +20,7 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
 
     Nothing is kept: stages that the run folder already holds are used, the others are built in a temporary place.
     """
-    from rectune.run import Line, training_mixture
+    from rectune.line import Line, training_mixture
 
     if examples < 1:
         raise ValueError(f"`--examples` must be at least 1, got {examples}.")
@@ -34,7 +34,9 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
         parts = []
         for spec, rows in mixture.tasks:
             positions = _positions(mixture, spec.name)
-            statistics = length_statistics(mixture, positions[np.unique(np.linspace(0, len(positions) - 1, SAMPLE).astype(int))].tolist())
+            statistics = length_statistics(
+                mixture, positions[np.unique(np.linspace(0, len(positions) - 1, SAMPLE).astype(int))].tolist()
+            )
             low, half, high, most = statistics["tokens"]
             parts.append(
                 f"{spec.name}: {len(positions):,} examples an epoch out of {len(rows):,} rows, {spec.template.name}, "

@@ -42,7 +42,9 @@ class RankSettings:
             if getattr(self, name) < 1:
                 raise ValueError(f"`rank.{name}` must be at least 1, got {getattr(self, name)}.")
         if self.k > self.beams:
-            raise ValueError(f"`rank.k` is {self.k}, but only `rank.beams` = {self.beams} items are searched. Raise beams or lower k.")
+            raise ValueError(
+                f"`rank.k` is {self.k}, but only `rank.beams` = {self.beams} items are searched. Raise beams or lower k."
+            )
         if self.wording < 0:
             raise ValueError(f"`rank.wording` must be 0 or more, got {self.wording}.")
 
@@ -124,11 +126,13 @@ class LanguageModelRanker:
         prompts = self.prompts(rows)
         example = rows.variables(0)
         answers = [
-            self.encoder.completion_ids(self.template.completion(self.settings.wording, {**example, **answer}), end=False)
+            self.encoder.completion_ids(
+                self.template.completion(self.settings.wording, {**example, **answer}), end=False
+            )
             for answer in rows.answers
         ]
         distinct_answers(answers)
-        own = {}
+        own: dict[int, NDArray[np.float64]] = {}
         for _, batch in self._batches(prompts):
             logp = answer_log_probabilities(self.model, [prompts[i] for i in batch], answers, pad=self._pad)
             own.update(zip(batch.tolist(), choice_probabilities(logp), strict=True))
@@ -142,7 +146,9 @@ class LanguageModelRanker:
         order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
         cuts = range(self.settings.batch_size, len(order), self.settings.batch_size)
         batches = list(enumerate(np.split(order, list(cuts))))[rank() :: world_size()]
-        yield from tqdm(batches, desc="ranking", unit="batch", disable=not self.progress or rank() > 0 or len(batches) < 8)
+        yield from tqdm(
+            batches, desc="ranking", unit="batch", disable=not self.progress or rank() > 0 or len(batches) < 8
+        )
 
 
 def catalogue_trie(encoder: Encoder, template: Template, rows: TaskRows, wording: int, views: Sequence[Any]) -> Trie:

@@ -58,7 +58,9 @@ def join_rankings(parts: Sequence[Ranking], rows: NDArray[np.int64]) -> Ranking:
     wanted = np.argsort(np.argsort(rows, kind="stable"), kind="stable")
     if not np.array_equal(row[order], np.sort(rows)):
         raise ValueError(f"the parts hold {len(row)} rows, but {len(rows)} were asked for, each once.")
-    items, scores, exact = (np.concatenate([getattr(p, name) for p in parts])[order] for name in ("items", "scores", "exact"))
+    items, scores, exact = (
+        np.concatenate([getattr(p, name) for p in parts])[order] for name in ("items", "scores", "exact")
+    )
     return Ranking(rows, items[wanted], scores[wanted], exact[wanted])
 
 
@@ -68,4 +70,4 @@ def target_ranks(ranking: Ranking, targets: NDArray[np.int32]) -> NDArray[np.int
     found = ranking.items == targets[:, None]
     score = np.where(found, ranking.scores, -np.inf).max(axis=1)
     ahead = (ranking.scores >= score[:, None]).sum(axis=1) - 1
-    return np.where(found.any(axis=1), ahead, width).astype(np.int64)
+    return np.asarray(np.where(found.any(axis=1), ahead, width), dtype=np.int64)

@@ -16,7 +16,20 @@ import yaml
 import rectune
 from rectune.checking import check_keywords, keywords_of, near
 
-SECTIONS = ("include", "about", "data", "split", "index", "tasks", "model", "stages", "rank", "eval", "seed", "output_dir")
+SECTIONS = (
+    "include",
+    "about",
+    "data",
+    "split",
+    "index",
+    "tasks",
+    "model",
+    "stages",
+    "rank",
+    "eval",
+    "seed",
+    "output_dir",
+)
 REQUIRED = ("data", "split", "tasks", "model", "stages", "rank", "eval", "output_dir")
 
 
@@ -86,7 +99,9 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in rules if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")]
+    first: [
+        (tag, pattern) for tag, pattern in rules if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float")
+    ]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|false|False)$"), list("tTfF"))
@@ -124,7 +139,9 @@ def _walk(node: yaml.Node, prefix: str, source: str, lines: dict[str, str]) -> N
         for key, child in node.value:
             line = key.start_mark.line + 1
             if key.value in seen:
-                raise ValueError(f"{source}:{line}: key `{prefix}{key.value}` was already given on line {seen[key.value]}.")
+                raise ValueError(
+                    f"{source}:{line}: key `{prefix}{key.value}` was already given on line {seen[key.value]}."
+                )
             seen[key.value] = line
             lines[f"{prefix}{key.value}"] = f"{source}:{line}"
             _walk(child, f"{prefix}{key.value}.", source, lines)
@@ -132,7 +149,9 @@ def _walk(node: yaml.Node, prefix: str, source: str, lines: dict[str, str]) -> N
 
 def _read_with_includes(file: Path, parents: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
     if file in parents:
-        raise ValueError(f"{file.name}: `include` goes round in a circle: {' -> '.join(p.name for p in (*parents, file))}.")
+        raise ValueError(
+            f"{file.name}: `include` goes round in a circle: {' -> '.join(p.name for p in (*parents, file))}."
+        )
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -146,7 +165,9 @@ def _read_with_includes(file: Path, parents: tuple[Path, ...]) -> tuple[dict[str
     if not isinstance(included, str):
         raise TypeError(f"`include` ({lines['include']}): got {included!r}, but it must be the name of a recipe.")
     beside = file.parent / included
-    base, base_lines = _read_with_includes(beside.resolve() if beside.is_file() else _recipe_file(included), (*parents, file))
+    base, base_lines = _read_with_includes(
+        beside.resolve() if beside.is_file() else _recipe_file(included), (*parents, file)
+    )
     return merge(base, settings), {**base_lines, **lines}
 
 
@@ -155,7 +176,9 @@ def merge(base: Any, change: Any) -> Any:
 
     A mapping with another `call` replaces the old one whole: its keys belong to another function.
     """
-    if not (isinstance(base, dict) and isinstance(change, dict)) or base.get("call", 0) != change.get("call", base.get("call", 0)):
+    if not (isinstance(base, dict) and isinstance(change, dict)) or base.get("call", 0) != change.get(
+        "call", base.get("call", 0)
+    ):
         return copy.deepcopy(change)
     return {**base, **{key: merge(base.get(key), value) for key, value in change.items()}}
 
@@ -163,7 +186,7 @@ def merge(base: Any, change: Any) -> Any:
 def _override(recipe: Recipe, key: str, text: str) -> None:
     value, _ = read_yaml(text, f"--{key}")
     *path, last = key.split(".")
-    if path == [] and last not in SECTIONS or path and path[0] not in SECTIONS:
+    if (path == [] and last not in SECTIONS) or (path and path[0] not in SECTIONS):
         raise ValueError(f"`--{key}`: unknown section.{near(key.split('.')[0], SECTIONS)}")
     here: Any = recipe.settings
     for depth, part in enumerate(path):
@@ -199,11 +222,22 @@ def _check_sections(recipe: Recipe) -> None:
     for key in REQUIRED:
         if recipe.settings.get(key) is None:
             raise ValueError(f"recipe `{recipe.name}`: the section `{key}` is missing.")
-    kinds = {"data": dict, "split": dict, "index": dict, "tasks": list, "model": dict, "stages": list, "rank": dict, "eval": dict}
+    kinds = {
+        "data": dict,
+        "split": dict,
+        "index": dict,
+        "tasks": list,
+        "model": dict,
+        "stages": list,
+        "rank": dict,
+        "eval": dict,
+    }
     for key, kind in kinds.items():
         value = recipe.settings.get(key)
         if value is not None and not isinstance(value, kind):
-            raise TypeError(f"{recipe.where(key)}: got {value!r}, but it must be a {'list' if kind is list else 'mapping'}.")
+            raise TypeError(
+                f"{recipe.where(key)}: got {value!r}, but it must be a {'list' if kind is list else 'mapping'}."
+            )
     for key in ("tasks", "stages"):
         if not recipe.settings[key] or not all(isinstance(entry, dict) for entry in recipe.settings[key]):
             raise TypeError(f"{recipe.where(key)}: it must be a list of at least one mapping, each with `call`.")
@@ -211,7 +245,9 @@ def _check_sections(recipe: Recipe) -> None:
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise TypeError(f"{recipe.where('seed')}: got {seed!r}, but it must be a whole number from 0 on.")
     if not isinstance(recipe.settings["output_dir"], str):
-        raise TypeError(f"{recipe.where('output_dir')}: got {recipe.settings['output_dir']!r}, but it must be a folder.")
+        raise TypeError(
+            f"{recipe.where('output_dir')}: got {recipe.settings['output_dir']!r}, but it must be a folder."
+        )
 
 
 # -------------------------------------------------------------------------------------------------- naming a callable
@@ -222,7 +258,9 @@ def resolve_call(recipe: Recipe, key: str) -> Any:
     section = section_at(recipe, key)
     name = section.get("call")
     if not isinstance(name, str):
-        raise TypeError(f"{recipe.where(f'{key}.call')}: got {name!r}, but it must be a text such as 'package.module:function'.")
+        raise TypeError(
+            f"{recipe.where(f'{key}.call')}: got {name!r}, but it must be a text such as 'package.module:function'."
+        )
     where = recipe.where(f"{key}.call")
     module_name, _, attribute = name.partition(":")
     try:

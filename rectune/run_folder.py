@@ -40,9 +40,13 @@ class RunFolder:
         if mark.exists():
             owner = json.loads(mark.read_text())["recipe"]
             if owner != recipe_name:
-                raise ValueError(f"`output_dir`: {path} belongs to the recipe `{owner}`. Give `{recipe_name}` another one with --output_dir.")
+                raise ValueError(
+                    f"`output_dir`: {path} belongs to the recipe `{owner}`. Give `{recipe_name}` another one with --output_dir."
+                )
         elif self.path.is_dir() and any(name.name not in ("stages", ".lock") for name in self.path.iterdir()):
-            raise ValueError(f"`output_dir`: {path} is not empty and not a run folder. Give another one with --output_dir.")
+            raise ValueError(
+                f"`output_dir`: {path} is not empty and not a run folder. Give another one with --output_dir."
+            )
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -55,14 +59,18 @@ class RunFolder:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ValueError(f"another run is working in {self.path}. Wait for it, or give another --output_dir.") from None
+                raise ValueError(
+                    f"another run is working in {self.path}. Wait for it, or give another --output_dir."
+                ) from None
             try:
                 yield
             finally:
                 if not (self.path / MARK).exists():
                     _remove_empty(self.path)
 
-    def stage(self, name: str, keys: Any, inputs: Sequence[Stage], build: Callable[[Path], None], *, resumes: bool = False) -> Stage:
+    def stage(
+        self, name: str, keys: Any, inputs: Sequence[Stage], build: Callable[[Path], None], *, resumes: bool = False
+    ) -> Stage:
         """Return the stage, built now unless it is already there.
 
         `keys` is all that the stage reads from the recipe. `build` fills a folder beside the final place, which is
@@ -73,7 +81,9 @@ class RunFolder:
         final = self.path / "stages" / f"{name}-{mark}"
         work = final.with_name(f"{final.name}.partial")
         if not final.exists() and self.must_hold is not None and name.startswith(self.must_hold):
-            raise ValueError(f"{self.path}: nothing is trained there with these settings yet. Run `rectune train` first.")
+            raise ValueError(
+                f"{self.path}: nothing is trained there with these settings yet. Run `rectune train` first."
+            )
         if not final.exists():
             self._build(work, final, build, resumes=resumes)
         wait()

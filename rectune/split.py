@@ -77,7 +77,9 @@ class Split:
         """Write the offsets (not the log) into an existing folder."""
         for name in PARTS:
             rows = self.part(name)
-            pl.DataFrame({f: getattr(rows, f) for f in rows.__dataclass_fields__}).write_parquet(folder / f"{name}.parquet")
+            pl.DataFrame({f: getattr(rows, f) for f in rows.__dataclass_fields__}).write_parquet(
+                folder / f"{name}.parquet"
+            )
         np.save(folder / "train_events.npy", self.train_events)
         (folder / "split.json").write_text(json.dumps(self.notes))
 
@@ -131,7 +133,9 @@ def by_time(
     if times is None:
         raise ValueError(f"{log.source}: `by_time` needs times, and this log has none. Use `leave_one_out`.")
     if not (0 < validation < 1 and 0 < test < 1 and validation + test < 1):
-        raise ValueError(f"`validation` ({validation}) and `test` ({test}) must be shares above 0 that sum to less than 1.")
+        raise ValueError(
+            f"`validation` ({validation}) and `test` ({test}) must be shares above 0 that sum to less than 1."
+        )
     ordered = np.sort(times)
     cuts = [ordered[int(len(ordered) * share)] for share in (1 - validation - test, 1 - test)]
     if ordered[0] == cuts[0] or cuts[0] == cuts[1]:
@@ -144,7 +148,9 @@ def by_time(
     parts["train"] = parts["train"][position[parts["train"]] > first[parts["train"]]]
     for name in ("validation", "test"):
         if len(parts[name]) == 0:
-            raise ValueError(f"{log.source}: no row in `{name}`: no event there has {min_history} earlier ones of its user.")
+            raise ValueError(
+                f"{log.source}: no row in `{name}`: no event there has {min_history} earlier ones of its user."
+            )
     notes = {"rule": "by_time", "cuts": [float(c) for c in cuts], "rows_left_out": int(((stage > 0) & ~enough).sum())}
     rows = {name: _rows(log, events, first, max_history) for name, events in parts.items()}
     return Split(log=log, train_events=position[stage == 0], notes=notes, **rows)
@@ -194,14 +200,12 @@ def windows(split: Split, *, length: int) -> Rows:
     last = np.ones(len(train), dtype=bool)
     last[:-1] = (train.user[1:] != train.user[:-1]) | (first[1:] != first[:-1])
     ends = np.flatnonzero(last)
-    starts, targets, positions = [], [], []
+    spans: list[tuple[int, int, int]] = []  # position among the training rows, start, target
     for i in ends:
         for start in range(int(first[i]), int(train.target[i]), length):
-            starts.append(start)
-            targets.append(min(start + length, int(train.target[i])))
-            positions.append(i)
-    at, start, target = np.array(positions, dtype=np.int64), np.array(starts), np.array(targets)
-    return Rows(row=target, user=train.user[at], first=first[at], start=start, stop=target, target=target)
+            spans.append((int(i), start, min(start + length, int(train.target[i]))))
+    at, begin, target = np.array(spans, dtype=np.int64).reshape(-1, 3).T
+    return Rows(row=target, user=train.user[at], first=first[at], start=begin, stop=target, target=target)
 
 
 def user_bounds(log: Log) -> tuple[Ints, Ints]:

@@ -111,7 +111,9 @@ def like_or_dislike(split: Split, index: ItemIndex, part: Part, *, like_above: f
         at = rows.target[i]
         return {"history": history, "target": view(int(split.log.item_codes[at])), "liked": bool(likes[at])}
 
-    return TaskRows(rows.row, variables, "answer", likes[rows.target].astype(np.int64), ({"liked": False}, {"liked": True}))
+    return TaskRows(
+        rows.row, variables, "answer", likes[rows.target].astype(np.int64), ({"liked": False}, {"liked": True})
+    )
 
 
 def history_split(split: Split, histories: list[list[int]], ratings: list[list[float]] | None = None) -> Split:

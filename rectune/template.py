@@ -108,7 +108,9 @@ class Template:
         wanted = self.arguments(macro)
         for name in wanted:
             if name not in variables:
-                raise ValueError(f"{self.name}: `{macro}` asks for `{name}`, which this task does not give.{near(name, variables)}")
+                raise ValueError(
+                    f"{self.name}: `{macro}` asks for `{name}`, which this task does not give.{near(name, variables)}"
+                )
         try:
             rendered = _macro(self.name, self.source, macro)(wording, **{name: variables[name] for name in wanted})
         except (jinja2.TemplateError, TypeError) as error:

@@ -6,17 +6,21 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import linalg
-
 from rectune.eval.baselines.markov import transition_scores
 from rectune.eval.baselines.scoring import Baseline, Floats, Scorer, choose, history_matrix, train_counts, train_matrix
+from scipy import linalg
+
 from rectune.split import Rows, Split
 
 MIX = (0.0, 0.03, 0.1, 0.3, 1.0)
 
 
 def ease(
-    split: Split, *, penalties: Sequence[float] = (30.0, 100.0, 300.0), decays: Sequence[float] = (0.5, 0.7, 0.85, 1.0), most_items: int = 12_000
+    split: Split,
+    *,
+    penalties: Sequence[float] = (30.0, 100.0, 300.0),
+    decays: Sequence[float] = (0.5, 0.7, 0.85, 1.0),
+    most_items: int = 12_000,
 ) -> Baseline:
     """score = w B, where w weighs the history by decay ** age and B minimises |X - X B|² + penalty |B|², diag(B) = 0.
 

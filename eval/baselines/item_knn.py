@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from rectune.eval.baselines.scoring import Baseline, Floats, Scorer, choose, history_matrix, train_matrix
 from scipy import sparse
 
-from rectune.eval.baselines.scoring import Baseline, Floats, Scorer, choose, history_matrix, train_matrix
 from rectune.split import Rows, Split
 
 

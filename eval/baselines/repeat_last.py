@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-
 from rectune.eval.baselines.scoring import Baseline, Floats, history_matrix
+
 from rectune.split import Rows, Split
 
 

@@ -104,7 +104,9 @@ def train_counts(split: Split) -> Floats:
     return np.bincount(split.train_sequences()[1], minlength=split.log.n_items).astype(np.float64)
 
 
-def choose(split: Split, name: str, candidates: Iterable[tuple[dict[str, Any], Scorer]], *, most: int = 4000) -> Baseline:
+def choose(
+    split: Split, name: str, candidates: Iterable[tuple[dict[str, Any], Scorer]], *, most: int = 4000
+) -> Baseline:
     """Return the candidate with the highest NDCG@10 on validation, seen items hidden; the first of equal ones."""
     rows = split.validation
     if len(rows) > most:

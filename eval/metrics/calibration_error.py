@@ -29,7 +29,10 @@ class CalibrationError(evaluate.Metric):  # type: ignore[misc]
     def _info(self) -> Any:
         kinds = {"predictions": datasets.Value("float64"), "references": datasets.Value("int64")}
         return evaluate.MetricInfo(
-            description=__doc__, citation="", inputs_description=calibration_error.__doc__, features=datasets.Features(kinds)
+            description=__doc__,
+            citation="",
+            inputs_description=calibration_error.__doc__,
+            features=datasets.Features(kinds),
         )
 
     def _compute(self, predictions: Any, references: Any, bins: int = 10) -> dict[str, float]:

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def hits_of(predictions: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+def hits_of(
+    predictions: Sequence[Sequence[int]], references: Sequence[Sequence[int]]
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
     """Which places of each list hold a relevant item.
 
     Returns hits (rows, longest list) and the number of relevant items (rows,). An item listed twice is a hit once.

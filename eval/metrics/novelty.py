@@ -32,7 +32,9 @@ class Novelty(evaluate.Metric):  # type: ignore[misc]
             features=datasets.Features({"predictions": datasets.Sequence(datasets.Value("int64"))}),
         )  # fmt: skip
 
-    def _compute(self, predictions: Any, references: Any = None, popularity: Any = None, k: int = 10) -> dict[str, float]:
+    def _compute(
+        self, predictions: Any, references: Any = None, popularity: Any = None, k: int = 10
+    ) -> dict[str, float]:
         if popularity is None:
             raise ValueError("novelty needs the training count of each item: compute(..., popularity=[...]).")
         width = max(map(len, predictions))

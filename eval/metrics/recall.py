@@ -8,7 +8,6 @@ import datasets
 import evaluate
 import numpy as np
 from numpy.typing import NDArray
-
 from rectune.eval.metrics.hits import hits_of
 
 

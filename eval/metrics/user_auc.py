@@ -8,11 +8,12 @@ import datasets
 import evaluate
 import numpy as np
 from numpy.typing import NDArray
-
 from rectune.eval.metrics.auc import auc
 
 
-def user_auc(scores: NDArray[np.float64], liked: NDArray[np.int64], user: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def user_auc(
+    scores: NDArray[np.float64], liked: NDArray[np.int64], user: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """AUC of each user's rows (NaN for a user without both answers), and each user's number of rows, users sorted.
 
     All arguments have shape (rows,). The usual summary (GAUC) is the mean weighted by rows over users that have one:

@@ -37,7 +37,9 @@ def answer_log_probabilities(
 def distinct_answers(answers: Sequence[Sequence[int]]) -> None:
     """Raise ValueError when two answers have the same tokens: their order would mean nothing."""
     if len({tuple(answer) for answer in answers}) < len(answers):
-        raise ValueError(f"the answers tokenise to {[list(a) for a in answers]}; two of them are the same for this tokenizer.")
+        raise ValueError(
+            f"the answers tokenise to {[list(a) for a in answers]}; two of them are the same for this tokenizer."
+        )
 
 
 def choice_probabilities(logp: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -109,7 +109,9 @@ class _TrieScores:
                 values = values - values.logsumexp(0)
             dead = self._dead[beam // self._beams]
             if dead:
-                values = values.masked_fill(torch.tensor([n in dead for n in children.values()], device=scores.device), -torch.inf)
+                values = values.masked_fill(
+                    torch.tensor([n in dead for n in children.values()], device=scores.device), -torch.inf
+                )
             out[beam, allowed] = values
         return out
 

@@ -48,6 +48,8 @@ def _levels(tokens: object, item_id: str, path: Path) -> list[int]:
     for level, token in enumerate(tokens):
         match = _TOKEN.fullmatch(str(token))
         if match is None or ord(match[1]) - ord("a") != level:
-            raise ValueError(f"{path.name}: item `{item_id}`: token {token!r} is not of the form '<{chr(97 + level)}_12>'.")
+            raise ValueError(
+                f"{path.name}: item `{item_id}`: token {token!r} is not of the form '<{chr(97 + level)}_12>'."
+            )
         codes.append(int(match[2]))
     return codes

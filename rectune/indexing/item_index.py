@@ -86,7 +86,7 @@ def level_letter(level: int) -> str:
 
 def check_unique(levels: Codes) -> None:
     """Raise ValueError when two rows of `levels` are equal, naming the first such pair."""
-    unique, first, counts = np.unique(levels, axis=0, return_index=True, return_counts=True)
+    _unique, first, counts = np.unique(levels, axis=0, return_index=True, return_counts=True)
     if (counts > 1).any():
         row = int(first[np.flatnonzero(counts > 1)[0]])
         twin = int(np.flatnonzero((levels == levels[row]).all(axis=1))[1])

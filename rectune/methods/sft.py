@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from rectune.examples import Mixture
+from rectune.methods.progress import TrainingBar
 from rectune.methods.token_audit import TokenAudit, check_saved, save_probe
 from rectune.methods.trainable import Trainable
 from rectune.processes import is_main, wait
@@ -23,12 +25,14 @@ DEFAULTS = {"report_to": "none", "save_strategy": "no", "logging_steps": 10, "ac
 
 
 @dataclass
-class Config(SFTConfig):
+class Config(SFTConfig):  # type: ignore[misc]
     """TRL's SFTConfig and one key of our own."""
 
     ranked_rows: int = field(
         default=512,
-        metadata={"help": "Validation rows that are ranked at each evaluation (eval_recall@10, eval_ndcg@10, eval_auc)."},
+        metadata={
+            "help": "Validation rows that are ranked at each evaluation (eval_recall@10, eval_ndcg@10, eval_auc)."
+        },
     )
 
 
@@ -45,8 +49,11 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
         part: Mixture(task.specs, part, task.encoder, seed=task.seed, max_length=config.max_length, loss_on_all=on_all)  # type: ignore[arg-type]
         for part in ("train", "validation")
     }
+    refuse_sharding(config, task)
     if len(parts["train"]) == 0:
-        raise ValueError("there is no training example: no user has two training events. Use a longer log or another split.")
+        raise ValueError(
+            "there is no training example: no user has two training events. Use a longer log or another split."
+        )
     audit = TokenAudit(task.new_tokens)
     trainer = _Trainer(
         model=task.model,
@@ -56,9 +63,24 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
         eval_dataset=_lazy(parts["validation"], most=config.ranked_rows) if len(parts["validation"]) else None,
         callbacks=[_EpochClock(parts["train"]), audit],
     )
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(TrainingBar())
     trainer.rank_validation = lambda model: task.rank_validation(model, config.ranked_rows)
     trainer.train(resume_from_checkpoint=last_complete(checkpoints))
     _finish(trainer, task, audit, folder)
+
+
+def refuse_sharding(config: Config, task: Trainable) -> None:
+    """Raise ValueError for FSDP or DeepSpeed with an adapter or new tokens: trained rows are not shown to work there."""
+    sharded = bool(config.fsdp or config.deepspeed) or any(
+        os.environ.get(name) == "true" for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    )
+    if sharded and (task.adapter or task.new_tokens):
+        raise ValueError(
+            "FSDP and DeepSpeed are only for full fine-tuning without new tokens (`use_peft: false`, an index of titles): "
+            "adapters and new token rows are not shown to be trained and saved there. Use recipes/accelerate/several-gpus.yaml."
+        )
 
 
 def _finish(trainer: Any, task: Trainable, audit: TokenAudit, folder: Path) -> None:
@@ -78,7 +100,9 @@ def _finish(trainer: Any, task: Trainable, audit: TokenAudit, folder: Path) -> N
 
 def last_complete(checkpoints: Path) -> str | None:
     """The newest checkpoint that was written to its end, or None; half-written ones are removed."""
-    found = {int(c.name.partition("-")[2]): c for c in checkpoints.glob("checkpoint-*") if c.name.partition("-")[2].isdigit()}
+    found = {
+        int(c.name.partition("-")[2]): c for c in checkpoints.glob("checkpoint-*") if c.name.partition("-")[2].isdigit()
+    }
     for step in sorted(found, reverse=True):
         if (found[step] / COMPLETE).exists():
             return str(found[step])
@@ -125,7 +149,9 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
             super()._save(output_dir, state_dict)
             return
         folder = output_dir or self.args.output_dir
-        self.accelerator.unwrap_model(self.model).save_pretrained(folder, state_dict=state_dict, save_embedding_layers=False)
+        self.accelerator.unwrap_model(self.model).save_pretrained(
+            folder, state_dict=state_dict, save_embedding_layers=False
+        )
 
 
 class _EpochClock(TrainerCallback):  # type: ignore[misc]
@@ -142,7 +168,7 @@ def _lazy(mixture: Mixture, *, most: int | None = None) -> Any:
     """A data set whose examples are rendered when they are asked for."""
     from datasets import Dataset
 
-    positions = range(len(mixture))
+    positions = list(range(len(mixture)))
     if most is not None and len(mixture) > most:
         positions = torch.linspace(0, len(mixture) - 1, most).long().tolist()
 
@@ -150,7 +176,7 @@ def _lazy(mixture: Mixture, *, most: int | None = None) -> Any:
         rows = [mixture.features(p, mixture.epoch) for p in batch["position"]]
         return {key: [row[key] for row in rows] for key in ("input_ids", "labels")}
 
-    data = Dataset.from_dict({"position": list(positions)})
+    data = Dataset.from_dict({"position": positions})
     data.set_transform(render)
     return data
 
@@ -158,5 +184,9 @@ def _lazy(mixture: Mixture, *, most: int | None = None) -> Any:
 def config_defaults(given: dict[str, Any], *, cpu: bool, seed: int) -> dict[str, Any]:
     """The keys of a stage with what rectune fills in: the recipe's seed, what the device can do, lazy rendering."""
     device = {"use_cpu": True, "bf16": False} if cpu else {}
-    ours = {"remove_unused_columns": False, "dataset_kwargs": {"skip_prepare_dataset": True}, "output_dir": "checkpoints"}
+    ours = {
+        "remove_unused_columns": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "output_dir": "checkpoints",
+    }
     return {**DEFAULTS, **device, "seed": seed, **given, **ours}

@@ -86,7 +86,7 @@ def probe_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
     was_training = model.training
     logits = model.eval()(input_ids=ids.to(model.device)).logits[0].float().cpu()
     model.train(was_training)
-    return logits
+    return torch.as_tensor(logits)
 
 
 def save_probe(model: Any, encoder: Encoder, folder: Path) -> None:

@@ -1,0 +1,416 @@
+"""The line of one recipe: every box, built or loaded from its stage when it is first asked for."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rectune.checking import check_keywords, near
+from rectune.encoder import Encoder
+from rectune.examples import Mixture, TaskSpec, sample_texts
+from rectune.indexing.item_index import ItemIndex
+from rectune.log import Log
+from rectune.processes import is_main
+from rectune.ranker import LanguageModelRanker, RankSettings, catalogue_trie
+from rectune.recipe import Recipe, bind, resolve_call, section_at
+from rectune.run_folder import RunFolder, Stage, source_of, stamp, write_atomic
+from rectune.split import Split
+from rectune.tasks import ItemViews, TaskRows
+from rectune.template import Template, load_template
+
+
+@dataclass
+class Line:
+    """All boxes of one recipe's line; each is built, or loaded from its stage, when it is first asked for."""
+
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        self.folder = RunFolder(Path(self.recipe.settings["output_dir"]), self.recipe.name)
+        self.loaded: dict[str, LanguageModelRanker] = {}
+
+    def check(self) -> None:
+        """Check every section before anything is built."""
+        from rectune.model import model_settings
+
+        _ = self._data_call, self._split_call, self._index_call, self.rank_settings, self.rank_template
+        for entry in self.task_calls:
+            _ = entry
+        _ = model_settings(self.recipe)
+        for i in range(len(self.recipe.settings["stages"])):
+            self.stage_config(i)
+        function = resolve_call(self.recipe, "eval")
+        bind(self.recipe, "eval", function, given=("evidence",))
+
+    # ------------------------------------------------------------------------------------------------ log and split
+
+    @cached_property
+    def _data_call(self) -> tuple[Callable[..., Log], dict[str, Any]]:
+        function = resolve_call(self.recipe, "data")
+        arguments = bind(self.recipe, "data", function, given=("seed",))
+        return function, arguments
+
+    @cached_property
+    def data_stage(self) -> Stage:
+        """The stage that holds the log."""
+        function, arguments = self._data_call
+        files = {name: stamp(value) for name, value in arguments.items() if isinstance(value, Path)}
+        keys = {"call": self.recipe.settings["data"]["call"], "source": source_of(function), "files": files}
+        keys["arguments"] = {n: v for n, v in arguments.items() if n not in files}
+        if "seed" in inspect.signature(function).parameters:
+            arguments = {**arguments, "seed": self.seed}
+            keys["seed"] = self.seed
+        return self.folder.stage("log", keys, [], lambda work: function(**arguments).save(work))
+
+    @cached_property
+    def log(self) -> Log:
+        """The log."""
+        return Log.load(self.data_stage.folder)
+
+    @cached_property
+    def _split_call(self) -> tuple[Callable[..., Split], dict[str, Any]]:
+        function = resolve_call(self.recipe, "split")
+        return function, bind(self.recipe, "split", function, given=("log",))
+
+    @cached_property
+    def split_stage(self) -> Stage:
+        """The stage that holds the split."""
+        function, arguments = self._split_call
+        keys = {"call": self.recipe.settings["split"]["call"], "source": source_of(function), "arguments": arguments}
+        return self.folder.stage(
+            "split", keys, [self.data_stage], lambda work: function(self.log, **arguments).save(work)
+        )
+
+    @cached_property
+    def split(self) -> Split:
+        """The split of the log."""
+        return Split.load(self.split_stage.folder, self.log)
+
+    # -------------------------------------------------------------------------------------------------------- index
+
+    @cached_property
+    def _index_call(self) -> tuple[Callable[..., ItemIndex], dict[str, Any]]:
+        if self.recipe.settings.get("index") is None:
+            self.recipe.settings["index"] = {"call": "rectune.indexing.titles:titles"}
+        function = resolve_call(self.recipe, "index")
+        arguments = bind(self.recipe, "index", function, given=("split",))
+        if "seed" in inspect.signature(function).parameters:
+            arguments.setdefault("seed", self.seed)
+        return function, arguments
+
+    @cached_property
+    def index_stage(self) -> Stage:
+        """The stage that holds the item index."""
+        function, arguments = self._index_call
+        keys = {"call": self.recipe.settings["index"]["call"], "source": source_of(function), "arguments": arguments}
+        keys["files"] = [stamp(value) for value in arguments.values() if isinstance(value, Path)]
+        return self.folder.stage(
+            "index", keys, [self.split_stage], lambda work: function(self.split, **arguments).save(work)
+        )
+
+    @cached_property
+    def index(self) -> ItemIndex:
+        """The item index."""
+        return ItemIndex.load(self.index_stage.folder)
+
+    # ------------------------------------------------------------------------------------------- tasks and templates
+
+    @cached_property
+    def task_calls(self) -> list[tuple[Callable[..., TaskRows], dict[str, Any], Template, float]]:
+        """For each task of the recipe its function, bound arguments, template and share."""
+        calls = []
+        for i, entry in enumerate(self.recipe.settings["tasks"]):
+            function = resolve_call(self.recipe, f"tasks.{i}")
+            arguments = bind(
+                self.recipe, f"tasks.{i}", function, given=("split", "index", "part"), own=("template", "share")
+            )
+            share = entry.get("share", 1.0)
+            if isinstance(share, bool) or not isinstance(share, int | float) or share <= 0:
+                raise ValueError(
+                    f"{self.recipe.where(f'tasks.{i}.share')}: got {share!r}, but it must be a number above 0."
+                )
+            calls.append((function, arguments, self._template(f"tasks.{i}"), float(share)))
+        return calls
+
+    def _template(self, key: str) -> Template:
+        name = section_at(self.recipe, key).get("template")
+        if not isinstance(name, str):
+            raise TypeError(
+                f"{self.recipe.where(f'{key}.template')}: got {name!r}, but it must be the name of a `.jinja` file."
+            )
+        try:
+            return load_template(self.recipe.find(name, kind="templates"))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{self.recipe.where(f'{key}.template')}: {error}") from None
+
+    @cached_property
+    def specs(self) -> list[TaskSpec]:
+        """The tasks of the recipe."""
+        return [
+            TaskSpec(function.__name__, partial(self._rows_of, function, arguments), template, share)
+            for function, arguments, template, share in self.task_calls
+        ]
+
+    def _rows_of(self, function: Callable[..., TaskRows], arguments: dict[str, Any], part: str) -> TaskRows:
+        return function(self.split, self.index, part, **arguments)
+
+    def task_rows(self, split: Split) -> TaskRows:
+        """The test rows of `split` for the ranked task, which is the first task of the recipe."""
+        function, arguments, _, _ = self.task_calls[0]
+        return function(split, self.index, "test", **arguments)
+
+    @cached_property
+    def task(self) -> TaskRows:
+        """The test rows of the ranked task."""
+        return self.task_rows(self.split)
+
+    @cached_property
+    def rank_settings(self) -> RankSettings:
+        """The section `rank`."""
+        keys = check_keywords(
+            RankSettings, self.recipe.settings["rank"], lambda k: self.recipe.where(f"rank.{k}"), given=()
+        )
+        return RankSettings(**keys)
+
+    @cached_property
+    def rank_template(self) -> Template:
+        """The template that ranking uses. Raises ValueError when its wording does not exist or it was not trained."""
+        template = self._template("rank")
+        if self.rank_settings.wording >= template.wordings:
+            raise ValueError(
+                f"{self.recipe.where('rank.wording')}: {template.name} has wordings 0 to {template.wordings - 1}."
+            )
+        if template.hash != self.task_calls[0][2].hash:
+            raise ValueError(
+                f"{self.recipe.where('rank.template')}: the first task trains `{self.task_calls[0][2].name}`, but ranking would "
+                f"prompt with `{template.name}`. One prompt for all stages: name the same template in both."
+            )
+        return template
+
+    # -------------------------------------------------------------------------------------------------------- model
+
+    @property
+    def seed(self) -> int:
+        """The seed of the recipe."""
+        return int(self.recipe.settings["seed"])
+
+    @cached_property
+    def model_settings(self) -> Any:
+        """The section `model`."""
+        from rectune.model import model_settings
+
+        return model_settings(self.recipe)
+
+    @cached_property
+    def base_stage(self) -> Stage:
+        """The stage that holds the tokenizer with the new tokens, and the base itself if it is made from scratch."""
+        from rectune.model import base_identity, build_base
+
+        keys: dict[str, Any] = {"base": base_identity(self.model_settings)}
+        if self.model_settings.from_scratch is not None:
+            keys.update(seed=self.seed, tasks=self.task_keys)
+        texts = sample_texts(self.specs, most=20_000)
+        build = partial(build_base, self.model_settings, self.index, texts, seed=self.seed)
+        return self.folder.stage("base", keys, [self.index_stage], lambda work: build(work))
+
+    @cached_property
+    def task_keys(self) -> list[Any]:
+        """What fingerprints say of the tasks."""
+        return [
+            [function.__name__, source_of(function), arguments, template.hash, share]
+            for function, arguments, template, share in self.task_calls
+        ]
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder of the base's tokenizer."""
+        from rectune.model import load_tokenizer
+
+        return Encoder(
+            load_tokenizer(self.base_stage.folder), self.index.vocabulary, form=self.model_settings.prompt_form
+        )
+
+    # ------------------------------------------------------------------------------------------------------- stages
+
+    def stage_config(self, i: int) -> tuple[Any, Any]:
+        """The method module of stage i and its checked Config."""
+        from rectune.library_config import library_config
+        from rectune.model import pick_device
+
+        key = f"stages.{i}"
+        module = resolve_call(self.recipe, key)
+        for needed in ("Config", "train", "config_defaults"):
+            if not hasattr(module, needed):
+                raise ValueError(
+                    f"{self.recipe.where(f'{key}.call')}: a method is a module with `Config`, `train` and `config_defaults`."
+                )
+        section = {k: v for k, v in self.recipe.settings["stages"][i].items() if k != "call"}
+        cpu = pick_device(self.model_settings).type == "cpu"
+        filled = module.config_defaults(section, cpu=cpu, seed=self.seed)
+        return module, library_config(module.Config, filled, self.recipe, key)
+
+    @cached_property
+    def train_stages(self) -> list[Stage]:
+        """The training stages, each starting from the one before."""
+        done: list[Stage] = []
+        for i in range(len(self.recipe.settings["stages"])):
+            done.append(self._train_stage(i, done[-1] if done else self.base_stage))
+        return done
+
+    def _train_stage(self, i: int, before: Stage) -> Stage:
+        from rectune.model import settings_for_fingerprint
+
+        section = self.recipe.settings["stages"][i]
+        keys: dict[str, Any] = {
+            "stage": section,
+            "tasks": self.task_keys,
+            "model": settings_for_fingerprint(self.model_settings),
+        }
+        keys["seed"] = self.seed
+        if section.get("eval_strategy", "no") != "no":
+            keys["rank"] = [self.rank_settings.wording, self.rank_settings.beams, self.rank_settings.scores]
+        return self.folder.stage(
+            f"train{i}", keys, [before, self.base_stage, self.index_stage, self.split_stage],
+            partial(self._train, i, before), resumes=True,
+        )  # fmt: skip
+
+    def _train(self, i: int, before: Stage, work: Path) -> None:
+        from rectune.methods.trainable import Trainable
+        from rectune.model import load_base, load_tuned, new_token_ids, with_adapter
+
+        module, config = self.stage_config(i)
+        settings, base = self.model_settings, self.base_stage.folder
+        tokens = new_token_ids(self.encoder.tokenizer, self.index)
+        if before is not self.base_stage:
+            model = load_tuned(settings, base, before.folder / "model", self.index, seed=self.seed, trainable=True)
+        else:
+            model = load_base(settings, base, self.index, seed=self.seed)
+            if settings.library.use_peft:
+                model = with_adapter(model, settings, tokens, seed=self.seed)
+        adapter = bool(settings.library.use_peft)
+        started = time.perf_counter()
+        module.train(
+            Trainable(
+                model, self.encoder, self.specs, tokens, self.seed, adapter, partial(validation_metrics_of, self)
+            ),
+            config,
+            work,
+        )
+        if is_main():
+            card = {
+                "template": self.rank_template.hash,
+                "base": base_name(self),
+                "seconds": time.perf_counter() - started,
+            }
+            write_atomic(work / "model" / "rectune.json", json.dumps(card))
+
+    @property
+    def tuned(self) -> Stage:
+        """The last training stage."""
+        return self.train_stages[-1]
+
+    # ------------------------------------------------------------------------------------------------------ ranking
+
+    @cached_property
+    def trie(self) -> Any:
+        """The trie of the catalogue, or None for a task with fixed answers."""
+        if self.task.kind != "item":
+            return None
+        view = ItemViews(self.split, self.index)
+        views = [view(item) for item in range(len(self.index))]
+        return catalogue_trie(self.encoder, self.rank_template, self.task, self.rank_settings.wording, views)
+
+    def ranker(self, who: str) -> LanguageModelRanker:
+        """The 'untuned' or the 'tuned' model as a ranker. Raises ValueError when what was tuned does not fit the run."""
+        from rectune.methods.token_audit import check_reloaded
+        from rectune.model import load_base, load_tuned
+
+        settings, base = self.model_settings, self.base_stage.folder
+        if who == "untuned":
+            return self.as_ranker(load_base(settings, base, self.index, seed=self.seed))
+        tuned = self.tuned.folder / "model"
+        check_origin(self, tuned)
+        model = load_tuned(settings, base, tuned, self.index, seed=self.seed)
+        check_reloaded(model, tuned)
+        return self.as_ranker(model)
+
+    def as_ranker(self, model: Any) -> LanguageModelRanker:
+        """A model as a ranker of this run's rows."""
+        return LanguageModelRanker(model, self.encoder, self.rank_template, self.rank_settings, self.trie)
+
+    def check_k(self, k: int) -> None:
+        """Raise ValueError for a list length that the search or the catalogue cannot give."""
+        if not 1 <= k <= self.rank_settings.beams:
+            raise ValueError(f"k = {k}, but it must be from 1 to `rank.beams` = {self.rank_settings.beams}.")
+        if self.task.kind == "item" and k > self.log.n_items:
+            raise ValueError(f"k = {k}, but the catalogue holds only {self.log.n_items} items.")
+
+    def item_codes(self, history: Sequence[str], by: str) -> list[int]:
+        """Item codes of ids or titles. Raises ValueError for one that the catalogue does not hold."""
+        known = self._codes_by(by)
+        for name in history:
+            if name not in known:
+                raise ValueError(
+                    f"the catalogue has no item with {by} `{name}`.{near(name, known) if len(known) < 50_000 else ''}"[
+                        :400
+                    ]
+                )
+        return [known[name] for name in history]
+
+    def _codes_by(self, by: str) -> dict[str, int]:
+        return {name: code for code, name in reversed(list(enumerate(self.log.items[by].to_list())))}
+
+
+def base_name(line: Line) -> str:
+    """The name of the base: of the checkpoint, or the fingerprint of a base made from scratch."""
+    settings = line.model_settings
+    return str(settings.library.model_name_or_path) if settings.from_scratch is None else line.base_stage.fingerprint
+
+
+def check_origin(line: Line, tuned: Path) -> None:
+    """Raise ValueError when a tuned model was made with another prompt or on another base than this run's."""
+    card = json.loads((tuned / "rectune.json").read_text())
+    if card["template"] != line.rank_template.hash:
+        raise ValueError(
+            f"{tuned} was tuned with another text of `{line.rank_template.name}` than it is now. Restore the template or train again."
+        )
+    if card["base"] != base_name(line):
+        raise ValueError(
+            f"{tuned} was tuned on the base `{card['base']}`, but the recipe now names `{base_name(line)}`."
+        )
+
+
+def training_mixture(line: Line) -> Mixture:
+    """The training examples of the first stage, as its method will see them (for `preview`)."""
+    _, config = line.stage_config(0)
+    return Mixture(
+        line.specs,
+        "train",
+        line.encoder,
+        seed=line.seed,
+        max_length=config.max_length,
+        loss_on_all=config.completion_only_loss is False,
+    )
+
+
+def validation_metrics_of(line: Line, model: Any, most: int) -> dict[str, float]:
+    """Ranking metrics of a model in training on a sample of validation rows."""
+    from rectune.validation import validation_metrics
+
+    function, arguments, _, _ = line.task_calls[0]
+    rows = function(line.split, line.index, "validation", **arguments)
+    chosen = np.unique(np.linspace(0, len(rows) - 1, num=min(most, len(rows)), dtype=np.int64))
+    sample = TaskRows(
+        rows.row[chosen], lambda i: rows.variables(int(chosen[i])), rows.kind, rows.target[chosen], rows.answers
+    )
+    ranker = line.as_ranker(model)
+    ranker.progress = False
+    return validation_metrics(ranker, sample)

@@ -1,0 +1,102 @@
+"""The ranked lists and answers of a run's models, each a stage of the run folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rectune.evidence import HIDDEN
+from rectune.line import Line
+from rectune.processes import is_main
+from rectune.ranker import LanguageModelRanker
+from rectune.ranking import Ranking
+from rectune.split import Rows
+from rectune.tasks import TaskRows, history_split
+
+
+def _rank_keys(line: Line) -> dict[str, Any]:
+    from rectune.model import settings_for_fingerprint
+
+    settings = line.rank_settings
+    return {
+        "template": line.rank_template.hash, "wording": settings.wording, "beams": settings.beams, "scores": settings.scores,
+        "model": settings_for_fingerprint(line.model_settings), "max_length": settings.max_length, "batch_size": settings.batch_size, "task": line.task_keys[0],
+    }  # fmt: skip
+
+
+def ranked(line: Line, who: str, protocol: str, *, shuffled: int = 0) -> tuple[Ranking, dict[str, Any]]:
+    """The lists of a model for the test rows, and what ranking them took.
+
+    `shuffled` above 0 ranks only a sample of so many rows, each with its history in random order.
+    """
+    rows, task = (line.split.test, line.task) if not shuffled else _shuffled_rows(line, shuffled)
+    hidden = [line.split.seen(rows, i).tolist() for i in range(len(rows))] if protocol == HIDDEN else None
+    model = line.tuned if who == "tuned" else line.base_stage
+    keys = {**_rank_keys(line), "who": who, "hidden": protocol == HIDDEN, "shuffled": shuffled}
+
+    def build(work: Path) -> None:
+        started = time.perf_counter()
+        shards = work / "shards"
+        shards.mkdir(exist_ok=True)
+        ranking = _loaded(line, who).rank(task, hidden=hidden, shards=shards)
+        if is_main():
+            ranking.save(work / "ranking.parquet")
+            shutil.rmtree(shards)
+            (work / "measured.json").write_text(
+                json.dumps({"seconds": time.perf_counter() - started, "rows": len(rows)})
+            )
+
+    stage = line.folder.stage(f"rank-{who}", keys, [model, line.base_stage, line.index_stage], build, resumes=True)
+    return Ranking.load(stage.folder / "ranking.parquet"), json.loads((stage.folder / "measured.json").read_text())
+
+
+def answered(line: Line, who: str) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    """Probability of the last answer (yes) for the test rows, shape (rows,), and what it took."""
+    model = line.tuned if who == "tuned" else line.base_stage
+
+    def build(work: Path) -> None:
+        started = time.perf_counter()
+        chances = _loaded(line, who).answer(line.task)
+        if is_main():
+            np.save(work / "answers.npy", chances)
+            (work / "measured.json").write_text(
+                json.dumps({"seconds": time.perf_counter() - started, "rows": len(line.task)})
+            )
+
+    keys = {**_rank_keys(line), "who": who}
+    stage = line.folder.stage(f"answer-{who}", keys, [model, line.base_stage, line.index_stage], build, resumes=True)
+    return np.load(stage.folder / "answers.npy")[:, -1], json.loads((stage.folder / "measured.json").read_text())
+
+
+def _loaded(line: Line, who: str) -> LanguageModelRanker:
+    """The ranker, kept for the next ranking by the same model; only one model is held at a time."""
+    if who not in line.loaded:
+        line.loaded.clear()
+        line.loaded[who] = line.ranker(who)
+    return line.loaded[who]
+
+
+def _shuffled_rows(line: Line, most: int) -> tuple[Rows, TaskRows]:
+    """A sample of test rows whose histories are in random order, under the same row numbers."""
+    from rectune.model import seeded
+
+    rows = shuffled_sample(line, most)
+    histories = []
+    for i in range(len(rows)):
+        history = line.split.history(rows, i).copy()
+        seeded(line.seed, "shuffle", int(rows.row[i])).shuffle(history)
+        histories.append(history.tolist())
+    task = line.task_rows(history_split(line.split, histories))
+    return rows, TaskRows(rows.row, task.variables, task.kind, line.split.targets(rows), task.answers)
+
+
+def shuffled_sample(line: Line, most: int) -> Rows:
+    """The test rows that `ranked(..., shuffled=most)` ranks."""
+    test = line.split.test
+    return test.take(np.unique(np.linspace(0, len(test) - 1, num=min(most, len(test)), dtype=np.int64)))

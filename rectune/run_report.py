@@ -1,0 +1,125 @@
+"""The report of a run: evidence gathered from its stages, judged by the recipe's `eval`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import rectune
+from rectune.evidence import HIDDEN, SHOWN, Evidence, Report
+from rectune.line import Line
+from rectune.processes import is_main, wait
+from rectune.ranking import Ranking
+from rectune.recipe import bind, resolve_call
+from rectune.run_folder import write_atomic
+from rectune.run_ranking import answered, ranked, shuffled_sample
+
+
+def report(line: Line) -> None:
+    """Rank with both models, let the recipe's `eval` judge, and write report.json and report.html."""
+    function = resolve_call(line.recipe, "eval")
+    arguments = bind(line.recipe, "eval", function, given=("evidence",))
+    if line.task.kind == "item":
+        line.check_k(max(arguments.get("k") or [line.rank_settings.k]))
+    evidence = gather_evidence(line, shuffled=int(arguments.get("shuffled_rows", 1000)))
+    line.loaded.clear()
+    if is_main():
+        made: Report = function(evidence, **arguments)
+        write_atomic(line.folder.path / "report.json", json.dumps(made.data, indent=1, default=_plain))
+        write_atomic(line.folder.path / "report.html", made.page)
+        print(made.text)
+        print(f"report: {line.folder.path / 'report.html'}")
+    wait()
+
+
+def gather_evidence(line: Line, *, shuffled: int) -> Evidence:
+    """Everything a report is made of, from the stages of a run."""
+    measured: dict[str, Any] = {}
+    rankings: dict[tuple[str, str], Ranking] = {}
+    answers: dict[str, NDArray[np.float64]] = {}
+    for who in ("untuned", "tuned"):
+        if line.task.kind == "answer":
+            answers[who], measured[f"answers, {who}"] = answered(line, who)
+            continue
+        for protocol in (HIDDEN, SHOWN):
+            rankings[who, protocol], measured[f"ranking, {who}, {protocol}"] = ranked(line, who, protocol)
+    sample, shuffled_ranking = None, None
+    if shuffled and line.task.kind == "item":
+        sample = shuffled_sample(line, shuffled)
+        shuffled_ranking, measured["ranking, tuned, shuffled"] = ranked(line, "tuned", HIDDEN, shuffled=shuffled)
+    training = [json.loads((stage.folder / "log_history.json").read_text()) for stage in line.train_stages]
+    audits = [json.loads((stage.folder / "audit.json").read_text()) for stage in line.train_stages]
+    for i, stage in enumerate(line.train_stages):
+        measured[f"training, stage {i}"] = {
+            "seconds": json.loads((stage.folder / "model" / "rectune.json").read_text())["seconds"]
+        }
+    return Evidence(
+        recipe=line.recipe, split=line.split, index=line.index, task=line.task, rankings=rankings, answers=answers,
+        shuffled=shuffled_ranking, shuffled_rows=sample, training=training, audits=audits, measured=measured,
+        environment=environment(line), cached=partial(_cached, line), seed=line.seed,
+    )  # fmt: skip
+
+
+def _cached(line: Line, name: str, keys: Any, build: Callable[[Path], None]) -> Path:
+    """A stage for an evaluator: built once for this split."""
+    return line.folder.stage(name, keys, [line.split_stage], build).folder
+
+
+def environment(line: Line) -> dict[str, Any]:
+    """Versions, device, threads and commit of this run."""
+    import torch
+
+    from rectune.model import pick_device
+
+    names = (
+        "torch",
+        "transformers",
+        "trl",
+        "peft",
+        "bitsandbytes",
+        "datasets",
+        "accelerate",
+        "numpy",
+        "polars",
+        "scikit-learn",
+    )
+    device = pick_device(line.model_settings)
+    return {
+        "rectune": rectune.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in names},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the clone that rectune runs from, or None when it was installed."""
+    here = Path(__file__).parent
+    if not (here.parent / ".git").exists():
+        return None
+    out = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return out.stdout.strip() or None
+
+
+def _plain(value: Any) -> Any:
+    """NumPy values in a report as plain numbers."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return str(value)
