@@ -1,0 +1,141 @@
+"""Fixtures: tiny logs, tiny checkpoints, and the public data sets where they are present."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+DATA = Path(os.environ.get("RECTUNE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def data_set(name: str) -> Path:
+    """A public data set kept beside the repository, or a skip with the reason."""
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"the public data set {name} is not here (looked in {DATA}; set RECTUNE_TEST_DATA)")
+    return path
+
+
+@pytest.fixture
+def data() -> Any:
+    return data_set
+
+
+@pytest.fixture
+def tiny_log() -> Any:
+    """Three users, five items: u0 a b c d, u1 b c e, u2 a c d b e, one event an hour."""
+    from rectune.log import make_log
+
+    sequences = {"u0": "abcd", "u1": "bce", "u2": "acdbe"}
+    rows = [(u, i, 3600.0 * n, 1.0 + n % 5) for u, s in sequences.items() for n, i in enumerate(s)]
+    events = pl.DataFrame(rows, schema=["user", "item", "time", "rating"], orient="row")
+    items = pl.DataFrame(
+        {"item_id": list("abcde"), "title": ["Apple", "Bread", "Cheese", "Dates", "Egg"], "brand": ["", "B", "C", "D", "E"]}
+    )
+    return make_log(events, items, source="tiny", warn_unordered=False)
+
+
+CHAT = (
+    "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+)
+TEXTS = ["Which item comes next? A customer picked these, oldest first: Liked Disliked Yes No " * 3, "Apple Bread Cheese"]
+
+
+def save_checkpoint(folder: Path, *, tied: bool, chat: bool = False, family: str = "qwen3", **fields: Any) -> Path:
+    """Write a tiny random checkpoint with its tokenizer, as the Hub would hold it."""
+    from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+
+    from rectune.model import _train_tokenizer
+
+    tokenizer = _train_tokenizer(TEXTS, 400)
+    if chat:
+        tokenizer.chat_template = CHAT
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+    }
+    config = AutoConfig.for_model(
+        family, **{**sizes, **fields}, vocab_size=len(tokenizer) + 5, tie_word_embeddings=tied,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    set_seed(1)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny checkpoints: 'tied', 'untied', 'chat'."""
+    place = tmp_path_factory.mktemp("checkpoints")
+    return {
+        "tied": save_checkpoint(place / "tied", tied=True),
+        "untied": save_checkpoint(place / "untied", tied=False),
+        "chat": save_checkpoint(place / "chat", tied=True, chat=True),
+    }
+
+
+@pytest.fixture
+def small_shop() -> Any:
+    """A synthetic log of 80 users and 120 items."""
+    from rectune.data_builders.synthetic import synthetic
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return synthetic(users=80, items=120, categories=6, longest=12, shortest=6, seed=3)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+QUICK = """
+include: quickstart.yaml
+data: {users: 60, items: 90, categories: 5, shortest: 6, longest: 12}
+split: {max_history: 10}
+index: {levels: 2, codes: 8}
+model:
+  from_scratch: {hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 2, head_dim: 16}
+stages:
+  - call: "rectune.methods.sft"
+    completion_only_loss: false
+    max_steps: 12
+    per_device_train_batch_size: 8
+    learning_rate: 1.0e-2
+    max_length: 128
+    logging_steps: 2
+    eval_strategy: steps
+    eval_steps: 4
+    save_strategy: steps
+    save_steps: 4
+    ranked_rows: 20
+    load_best_model_at_end: true
+    metric_for_best_model: eval_ndcg@10
+    greater_is_better: true
+rank: {batch_size: 16, beams: 10, k: 5}
+eval: {k: [1, 5], shuffled_rows: 20}
+"""
+
+
+@pytest.fixture
+def quick_recipe(tmp_path: Path) -> Path:
+    """The quickstart in seconds."""
+    file = tmp_path / "quick.yaml"
+    file.write_text(QUICK + f"output_dir: {tmp_path / 'run'}\n")
+    return file

@@ -1,0 +1,143 @@
+"""Recipes: includes, overrides, and errors that name key and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rectune.recipe import bind, load_recipe, merge, read_yaml, resolve_call
+
+BASE = """data: {call: "rectune.data_builders.synthetic:synthetic", users: 50}
+split: {call: "rectune.split:leave_one_out"}
+tasks:
+  - {call: "rectune.tasks:next_item", template: next-item.jinja}
+model: {model_name_or_path: some/where}
+stages:
+  - {call: "rectune.methods.sft", learning_rate: 1e-4}
+rank: {template: next-item.jinja}
+eval: {call: "rectune.eval.ranking:ranking"}
+output_dir: runs/base
+"""
+
+
+def write(folder: Path, text: str, name: str = "base.yaml") -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def test_1e_4_is_a_number_and_no_is_a_word() -> None:
+    data, _ = read_yaml("a: 1e-4\nb: no\nc: true\nd: 3\ne: 1.5\nf: 1_0x", "x")
+    assert data == {"a": 1e-4, "b": "no", "c": True, "d": 3, "e": 1.5, "f": "1_0x"}
+
+
+def test_a_key_given_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"base.yaml:2: key `a.b` was already given on line 1"):
+        read_yaml("a: {b: 1,\n  b: 2}", "base.yaml")
+
+
+def test_broken_yaml_names_file_and_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"bad.yaml:2: not valid YAML"):
+        load_recipe(write(tmp_path, "data: [1,\nb: }", "bad.yaml"))
+
+
+def test_include_takes_over_what_is_not_changed(tmp_path: Path) -> None:
+    write(tmp_path, BASE)
+    child = load_recipe(write(tmp_path, "include: base.yaml\ndata: {users: 9}\nseed: 4\n", "child.yaml"))
+    assert child.settings["data"] == {"call": "rectune.data_builders.synthetic:synthetic", "users": 9}
+    assert child.settings["seed"] == 4
+    assert child.name == "child"
+    assert child.where("data.users") == "`data.users` (child.yaml:2)"
+    assert child.where("rank.template") == "`rank.template` (base.yaml:8)"
+
+
+def test_another_call_drops_the_old_keys() -> None:
+    assert merge({"call": "a:f", "x": 1}, {"call": "b:g", "y": 2}) == {"call": "b:g", "y": 2}
+    assert merge({"call": "a:f", "x": 1}, {"call": "a:f", "y": 2}) == {"call": "a:f", "x": 1, "y": 2}
+
+
+def test_an_include_circle_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "include: b.yaml\n", "a.yaml")
+    write(tmp_path, "include: a.yaml\n", "b.yaml")
+    with pytest.raises(ValueError, match="circle: a.yaml -> b.yaml -> a.yaml"):
+        load_recipe(tmp_path / "a.yaml")
+
+
+def test_overrides_reach_every_key(tmp_path: Path) -> None:
+    recipe = load_recipe(
+        write(tmp_path, BASE), [("stages.0.learning_rate", "3e-4"), ("seed", "7"), ("index.call", "a:b"), ("rank.beams", "5")]
+    )
+    assert recipe.settings["stages"][0]["learning_rate"] == 3e-4
+    assert recipe.settings["seed"] == 7
+    assert recipe.settings["index"] == {"call": "a:b"}
+    assert recipe.settings["rank"]["beams"] == 5
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("dta.users", "1", "unknown section. Did you mean `data`"),
+        ("stages.3.learning_rate", "1", "must be a position from 0 to 0"),
+        ("seed", "x", "must be a whole number"),
+        ("seed", "-1", "must be a whole number"),
+        ("data.users.deep", "1", "which has no keys"),
+        ("tasks", "[]", "at least one mapping"),
+    ],
+)
+def test_bad_overrides_are_refused(tmp_path: Path, key: str, value: str, message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        load_recipe(write(tmp_path, BASE), [(key, value)])
+
+
+def test_an_unknown_section_gets_a_near_miss(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"`modle` \(base.yaml:11\): unknown section. Did you mean `model`"):
+        load_recipe(write(tmp_path, BASE + "modle: {}\n"))
+
+
+def test_a_missing_section_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the section `split` is missing"):
+        load_recipe(write(tmp_path, BASE.replace('split: {call: "rectune.split:leave_one_out"}\n', "")))
+
+
+def test_an_unknown_recipe_gets_a_near_miss() -> None:
+    with pytest.raises(FileNotFoundError, match="Did you mean `quickstart`"):
+        load_recipe("quikstart")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("rectune.data_builders.synthetik:synthetic", "Did you mean `rectune.data_builders.synthetic`"),
+        ("rectune.data_builders.synthetic:synthetics", "Did you mean `synthetic`"),
+        ("nowhere_at_all:f", "no module `nowhere_at_all`"),
+    ],
+)
+def test_a_call_that_does_not_exist_gets_a_near_miss(tmp_path: Path, call: str, message: str) -> None:
+    recipe = load_recipe(write(tmp_path, BASE), [("data.call", call)])
+    with pytest.raises(ValueError, match=message):
+        resolve_call(recipe, "data")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("data.user", "3", r"unknown key. Did you mean `users`"),
+        ("data.users", "many", r"got 'many' \(str\), but it must be a whole number"),
+        ("data.users", "1.5", "must be a whole number"),
+        ("data.users", "true", "must be a whole number"),
+    ],
+)
+def test_keys_are_bound_by_the_signature(tmp_path: Path, key: str, value: str, message: str) -> None:
+    recipe = load_recipe(write(tmp_path, BASE), [(key, value)])
+    with pytest.raises(TypeError, match=message):
+        bind(recipe, "data", resolve_call(recipe, "data"), given=("seed",))
+
+
+def test_a_path_is_found_beside_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    text = BASE.replace("rectune.data_builders.synthetic:synthetic", "rectune.data_builders.lc_rec:lc_rec")
+    recipe = load_recipe(write(tmp_path, text.replace("users: 50", "path: set")))
+    assert bind(recipe, "data", resolve_call(recipe, "data"))["path"] == tmp_path / "set"
+    other = load_recipe(tmp_path / "base.yaml", [("data.path", "nowhere")])
+    with pytest.raises(FileNotFoundError, match=r"`data.path`: `nowhere` was not found. Looked for"):
+        bind(other, "data", resolve_call(other, "data"))
