@@ -47,7 +47,9 @@ def _rows(file: Path, part: Part) -> Iterator[GivenRow]:
         if match is None or answer is None:
             raise ValueError(f"{where}: `input` or `output` is not of TALLRec's form.")
         liked, disliked = _TITLE.findall(match["liked"]), _TITLE.findall(match["disliked"])
-        target = match["target"].strip().strip('"')
+        target = match["target"].strip()
+        if len(target) > 1 and target[0] == target[-1] == '"':
+            target = target[1:-1]
         yield GivenRow(
             part, f"{part} {number}", [*liked, *disliked], target, [1.0] * len(liked) + [0.0] * len(disliked) + [answer]
         )

@@ -30,7 +30,7 @@ class Bootstrap:
         counts = np.bincount(self.position, weights=known.astype(np.float64), minlength=len(self.users))
         if counts.sum() == 0:
             return float("nan"), float("nan"), float("nan")
-        drawn = [(sums @ weights) / max(counts @ weights, 1e-12) for weights in self._weights()]
+        drawn = [sums @ w / (counts @ w) if counts @ w else np.nan for w in self._weights()]
         return (float(sums.sum() / counts.sum()), *_interval(np.array(drawn)))
 
     def statistic(self, function: Callable[[NDArray[np.int64]], float]) -> tuple[float, float, float]:

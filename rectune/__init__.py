@@ -6,6 +6,9 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if __name__ != "rectune":
+    raise ModuleNotFoundError(f"No module named {__name__!r}: this package is `rectune`.")
+
 __version__ = "0.1.0"
 
 # data_builders/, templates/, recipes/ and eval/ stand beside this folder in a clone and inside it once installed.

@@ -40,7 +40,11 @@ def tiny_log() -> Any:
     rows = [(u, i, 3600.0 * n, 1.0 + n % 5) for u, s in sequences.items() for n, i in enumerate(s)]
     events = pl.DataFrame(rows, schema=["user", "item", "time", "rating"], orient="row")
     items = pl.DataFrame(
-        {"item_id": list("abcde"), "title": ["Apple", "Bread", "Cheese", "Dates", "Egg"], "brand": ["", "B", "C", "D", "E"]}
+        {
+            "item_id": list("abcde"),
+            "title": ["Apple", "Bread", "Cheese", "Dates", "Egg"],
+            "brand": ["", "B", "C", "D", "E"],
+        }
     )
     return make_log(events, items, source="tiny", warn_unordered=False)
 
@@ -49,7 +53,10 @@ CHAT = (
     "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 )
-TEXTS = ["Which item comes next? A customer picked these, oldest first: Liked Disliked Yes No " * 3, "Apple Bread Cheese"]
+TEXTS = [
+    "Which item comes next? A customer picked these, oldest first: Liked Disliked Yes No " * 3,
+    "Apple Bread Cheese",
+]
 
 
 def save_checkpoint(folder: Path, *, tied: bool, chat: bool = False, family: str = "qwen3", **fields: Any) -> Path:

@@ -33,10 +33,18 @@ def markup_ids(made: Encoder, ids: list[int]) -> list[int]:
 @pytest.mark.parametrize("title", NASTY)
 def test_no_title_changes_the_markup_tokens(checkpoints: dict[str, Path], which: str, title: str) -> None:
     made = encoder(checkpoints[which])
-    around = [Segment("codes", "0 3"), Segment("markup", " then "), Segment("data", title), Segment("codes", "2"), Segment("markup", "?")]
+    around = [
+        Segment("codes", "0 3"),
+        Segment("markup", " then "),
+        Segment("data", title),
+        Segment("codes", "2"),
+        Segment("markup", "?"),
+    ]
     plain = [Segment(s.kind, "tea") if s.kind == "data" else s for s in around]
     assert markup_ids(made, made.prompt_ids(around)) == markup_ids(made, made.prompt_ids(plain))
-    assert markup_ids(made, made.completion_ids([Segment("data", title or "x")])) == markup_ids(made, made.completion_ids([Segment("data", "x")]))
+    assert markup_ids(made, made.completion_ids([Segment("data", title or "x")])) == markup_ids(
+        made, made.completion_ids([Segment("data", "x")])
+    )
 
 
 @pytest.mark.parametrize("title", [t for t in NASTY if t])
@@ -48,7 +56,10 @@ def test_a_title_survives_encoding(checkpoints: dict[str, Path], title: str) -> 
 def test_plain_form_begins_and_ends_with_the_tokenizers_own_tokens(checkpoints: dict[str, Path]) -> None:
     made = encoder(checkpoints["tied"])
     assert made.form == "plain"
-    prompt, completion = made.prompt_ids([Segment("markup", "Liked: ")]), made.completion_ids([Segment("markup", " Yes ")])
+    prompt, completion = (
+        made.prompt_ids([Segment("markup", "Liked: ")]),
+        made.completion_ids([Segment("markup", " Yes ")]),
+    )
     assert made.tokenizer.decode(prompt) == "<|start|>Liked:"
     assert made.tokenizer.decode(completion) == " Yes<|end|>"
     assert made.tokenizer.decode(made.completion_ids([Segment("codes", "0 3")])) == "<a_0><b_0><|end|>"
@@ -58,7 +69,10 @@ def test_plain_form_begins_and_ends_with_the_tokenizers_own_tokens(checkpoints: 
 def test_chat_form_uses_the_checkpoints_turns(checkpoints: dict[str, Path]) -> None:
     made = encoder(checkpoints["chat"])
     assert made.form == "chat"
-    prompt, completion = made.prompt_ids([Segment("markup", "Liked: ")]), made.completion_ids([Segment("markup", "Yes")])
+    prompt, completion = (
+        made.prompt_ids([Segment("markup", "Liked: ")]),
+        made.completion_ids([Segment("markup", "Yes")]),
+    )
     assert made.tokenizer.decode(prompt) == "<|start|>user\nLiked:<|end|>\n<|start|>assistant\n"
     assert made.tokenizer.decode(completion) == "Yes<|end|>"
     assert encoder(checkpoints["chat"], "plain").form == "plain"
@@ -80,6 +94,8 @@ def test_a_unigram_piece_that_spells_a_special_token_is_broken_up() -> None:
 
     pieces = [("<unk>", 0.0), ("</s>", 0.0)] + [(c, -2.0) for c in "abc</s>"]
     raw = Tokenizer(models.Unigram(pieces, unk_id=0))
-    made = Encoder(PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>", unk_token="<unk>", pad_token="</s>"), ())
+    made = Encoder(
+        PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="</s>", unk_token="<unk>", pad_token="</s>"), ()
+    )
     assert 1 not in made.text_ids("a</s>b")
     assert made.tokenizer.convert_ids_to_tokens(made.text_ids("a</s>b")) == list("a</s>b")

@@ -39,7 +39,10 @@ def test_ties_keep_the_order_of_the_rows() -> None:
         (events(("u", None, 1)), "`item` is empty in 1 rows, the first is data row 1"),
         (events(("u", "a", 1), ("u", "b", None)), "`time` is empty in 1 rows, the first is data row 2"),
         (events(("u", "a", float("nan"))), "`time` is not a number in 1 rows, the first is data row 1: nan"),
-        (events(("u", "a", "1"), ("u", "b", "soon")), "`time` is not a number in 1 rows, the first is data row 2: 'soon'"),
+        (
+            events(("u", "a", "1"), ("u", "b", "soon")),
+            "`time` is not a number in 1 rows, the first is data row 2: 'soon'",
+        ),
         (events(("u", "a", "good"), columns=("user", "item", "rating")), "`rating` is not a number"),
     ],
 )
@@ -72,7 +75,13 @@ def test_repeats_can_be_dropped() -> None:
 
 
 def test_texts_are_unescaped_and_folded_and_lists_joined() -> None:
-    items = pl.DataFrame({"item_id": ["a", "b", "c"], "title": ["Salt &amp; Pepper", " two\n lines ", "x"], "tags": [["p", "q"], [], None]})
+    items = pl.DataFrame(
+        {
+            "item_id": ["a", "b", "c"],
+            "title": ["Salt &amp; Pepper", " two\n lines ", "x"],
+            "tags": [["p", "q"], [], None],
+        }
+    )
     log = make_log(GOOD, items, source="x")
     assert log.items["title"].to_list() == ["Salt & Pepper", "two lines", "x"]
     assert log.items["tags"].to_list() == ["p, q", "", ""]

@@ -23,9 +23,7 @@ def imported_after(statement: str) -> set[str]:
 
 
 def test_public_names_are_pinned_and_importable() -> None:
-    expected = (
-        "ItemIndex Log Ranking Recipe Split Template evaluate load_recipe make_log recommend train".split()
-    )
+    expected = "ItemIndex Log Ranking Recipe Split Template evaluate load_recipe make_log recommend train".split()
     assert rectune.__all__ == expected == sorted(expected)
     for name in expected:
         assert getattr(rectune, name).__name__ == name
@@ -84,7 +82,18 @@ def test_the_wheel_runs_the_quickstart_in_an_unrelated_folder(tmp_path: Path) ->
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     site = tmp_path / "site"
-    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-compile", "--target", str(site), str(wheel)]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-compile",
+        "--target",
+        str(site),
+        str(wheel),
+    ]
     subprocess.run(install, check=True, capture_output=True)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

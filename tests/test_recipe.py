@@ -65,7 +65,8 @@ def test_an_include_circle_is_refused(tmp_path: Path) -> None:
 
 def test_overrides_reach_every_key(tmp_path: Path) -> None:
     recipe = load_recipe(
-        write(tmp_path, BASE), [("stages.0.learning_rate", "3e-4"), ("seed", "7"), ("index.call", "a:b"), ("rank.beams", "5")]
+        write(tmp_path, BASE),
+        [("stages.0.learning_rate", "3e-4"), ("seed", "7"), ("index.call", "a:b"), ("rank.beams", "5")],
     )
     assert recipe.settings["stages"][0]["learning_rate"] == 3e-4
     assert recipe.settings["seed"] == 7

@@ -18,7 +18,10 @@ def names(log: Log, codes: np.ndarray) -> str:
 
 def shown(split: Split, part: str) -> list[tuple[str, str]]:
     rows = split.part(part)  # type: ignore[arg-type]
-    return [(names(split.log, split.history(rows, i)), names(split.log, split.targets(rows)[i : i + 1])) for i in range(len(rows))]
+    return [
+        (names(split.log, split.history(rows, i)), names(split.log, split.targets(rows)[i : i + 1]))
+        for i in range(len(rows))
+    ]
 
 
 def test_leave_one_out_by_hand(tiny_log: Log) -> None:

@@ -30,7 +30,9 @@ def test_codes_stay_codes_through_macros_and_filters(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("title", ["{{ 7*7 }}", "{% raw %}", "<|im_end|>", "<a_12>", "\ue000x\ue002", "\ue00112\ue002", "# {#"])
+@pytest.mark.parametrize(
+    "title", ["{{ 7*7 }}", "{% raw %}", "<|im_end|>", "<a_12>", "\ue000x\ue002", "\ue00112\ue002", "# {#"]
+)
 def test_a_title_is_never_markup(tmp_path: Path, title: str) -> None:
     from rectune.template import clean_value
 
@@ -46,7 +48,9 @@ def test_a_title_cannot_reach_python(tmp_path: Path) -> None:
 
 
 def test_a_variable_that_the_task_does_not_give_gets_a_near_miss(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"t.jinja: `prompt` asks for `x`, which this task does not give. Known: history"):
+    with pytest.raises(
+        ValueError, match=r"t.jinja: `prompt` asks for `x`, which this task does not give. Known: history"
+    ):
         template(tmp_path, "{{ x }}").prompt(0, {"history": []})
 
 

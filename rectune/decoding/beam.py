@@ -100,9 +100,9 @@ class _TrieScores:
         out = torch.full_like(scores, -torch.inf)
         for beam, generated in enumerate(input_ids[:, self._width :].tolist()):
             node = self._trie.walk(generated)
-            if node < 0:
+            children = self._trie.children[node] if node >= 0 else {}
+            if not children:  # a finished name, or a beam that was never alive
                 continue
-            children = self._trie.children[node]
             allowed = torch.tensor(list(children), device=scores.device)
             values = scores[beam, allowed]
             if self._normalise:

@@ -1,0 +1,117 @@
+"""Metrics, each by hand; and through `evaluate`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import evaluate
+import numpy as np
+import pytest
+from rectune.eval import metrics
+from rectune.eval.metrics.auc import auc
+from rectune.eval.metrics.calibration_error import calibration_error
+from rectune.eval.metrics.coverage import coverage
+from rectune.eval.metrics.hits import hits_at, hits_of
+from rectune.eval.metrics.log_loss import log_loss
+from rectune.eval.metrics.mrr import mrr
+from rectune.eval.metrics.ndcg import ndcg
+from rectune.eval.metrics.novelty import novelty
+from rectune.eval.metrics.recall import recall
+from rectune.eval.metrics.user_auc import mean_user_auc, user_auc
+
+# row 0: items 7 and 9 relevant, found at places 1 and 3; row 1: found at place 0; row 2: nothing found; row 3: no truth
+LISTS = [[1, 7, 2, 9], [5, 1, 2, 3], [1, 2, 3, 4], [1, 2, 3, 4]]
+TRUTH = [[7, 9], [5], [8], []]
+HITS, RELEVANT = hits_of(LISTS, TRUTH)
+
+
+def test_hits_by_hand() -> None:
+    assert HITS.tolist() == [[False, True, False, True], [True, False, False, False], [False] * 4, [False] * 4]
+    assert RELEVANT.tolist() == [2, 1, 1, 0]
+    assert hits_of([[3, 3]], [[3]])[0].tolist() == [[True, False]]
+    assert hits_at(np.array([1, 5]), 3).tolist() == [[False, True, False], [False] * 3]
+    with pytest.raises(ValueError, match="1 lists, but 2 sets"):
+        hits_of([[1]], [[1], [2]])
+
+
+def test_recall_by_hand() -> None:
+    np.testing.assert_array_equal(recall(HITS, RELEVANT, 2), [0.5, 1.0, 0.0, np.nan])
+    np.testing.assert_array_equal(recall(HITS, RELEVANT, 4), [1.0, 1.0, 0.0, np.nan])
+
+
+def test_ndcg_by_hand() -> None:
+    best = 1 + 1 / math.log2(3)
+    first = (1 / math.log2(3) + 1 / math.log2(5)) / best
+    np.testing.assert_allclose(ndcg(HITS, RELEVANT, 4), [first, 1.0, 0.0, np.nan])
+    np.testing.assert_allclose(ndcg(HITS, RELEVANT, 1), [0.0, 1.0, 0.0, np.nan])
+
+
+def test_ndcg_beyond_the_list_is_ndcg_of_the_list() -> None:
+    np.testing.assert_allclose(ndcg(HITS, RELEVANT, 9), ndcg(HITS, RELEVANT, 4))
+
+
+def test_mrr_by_hand() -> None:
+    np.testing.assert_array_equal(mrr(HITS, RELEVANT, 4), [0.5, 1.0, 0.0, np.nan])
+    np.testing.assert_array_equal(mrr(HITS, RELEVANT, 1), [0.0, 1.0, 0.0, np.nan])
+
+
+def test_auc_by_hand() -> None:
+    # pairs (liked, disliked): .9>.4, .9>.6, .4=.4 (half), .4<.6
+    assert auc(np.array([0.9, 0.4, 0.4, 0.6]), np.array([1, 1, 0, 0])) == pytest.approx(2.5 / 4)
+    assert math.isnan(auc(np.array([0.1, 0.2]), np.array([1, 1])))
+
+
+def test_user_auc_by_hand() -> None:
+    scores = np.array([0.9, 0.1, 0.2, 0.8, 0.5])
+    liked = np.array([1, 0, 1, 0, 1])
+    user = np.array([4, 4, 7, 7, 9])
+    values, sizes = user_auc(scores, liked, user)
+    np.testing.assert_array_equal(values, [1.0, 0.0, np.nan])
+    assert sizes.tolist() == [2, 2, 1]
+    assert mean_user_auc(scores, liked, user) == 0.5
+    assert math.isnan(mean_user_auc(scores[4:], liked[4:], user[4:]))
+
+
+def test_log_loss_by_hand() -> None:
+    np.testing.assert_allclose(
+        log_loss(np.array([0.25, 0.25, 1.0]), np.array([1, 0, 1])), [math.log(4), math.log(4 / 3), 0], atol=1e-12
+    )
+    assert np.isfinite(log_loss(np.array([0.0]), np.array([1]))).all()
+
+
+def test_calibration_error_by_hand() -> None:
+    # bin .2: says .25 and .25, one of two true (gap .25 x 2); bin .9: says .95, true (gap .05)
+    assert calibration_error(np.array([0.25, 0.25, 0.95]), np.array([1, 0, 1])) == pytest.approx((0.5 + 0.05) / 3)
+    assert calibration_error(np.array([1.0]), np.array([1])) == 0.0
+    assert math.isnan(calibration_error(np.array([]), np.array([])))
+
+
+def test_coverage_by_hand() -> None:
+    assert coverage(np.array([[0, 1, 3], [1, 2, -1]]), 8, 2) == 3 / 8
+
+
+def test_novelty_by_hand() -> None:
+    # counts 3, 0, 1 over 3 items: (3 + 1) / 7, (0 + 1) / 7, (1 + 1) / 7
+    value = novelty(np.array([[0, 1], [2, -1], [-1, -1]]), np.array([3.0, 0.0, 1.0]), 2)
+    np.testing.assert_allclose(value, [(math.log2(7 / 4) + math.log2(7)) / 2, math.log2(7 / 2), np.nan])
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "expected"),
+    [
+        ("recall", {"predictions": LISTS[:3], "references": TRUTH[:3], "k": 2}, {"recall@2": 0.5}),
+        ("mrr", {"predictions": LISTS[:3], "references": TRUTH[:3], "k": 4}, {"mrr@4": 0.5}),
+        ("ndcg", {"predictions": LISTS[1:3], "references": TRUTH[1:3]}, {"ndcg@10": 0.5}),
+        ("auc", {"predictions": [0.9, 0.4, 0.4, 0.6], "references": [1, 1, 0, 0]}, {"auc": 0.625}),
+        ("user_auc", {"predictions": [0.9, 0.1], "references": [1, 0], "users": [1, 1]}, {"user_auc": 1.0}),
+        ("log_loss", {"predictions": [0.25], "references": [1]}, {"log_loss": math.log(4)}),
+        ("calibration_error", {"predictions": [0.25, 0.25], "references": [1, 0]}, {"calibration_error": 0.25}),
+        ("coverage", {"predictions": [[0, 1], [1, 2]], "n_items": 6, "k": 2}, {"coverage@2": 0.5}),
+        ("novelty", {"predictions": [[2]], "popularity": [3, 0, 1], "k": 1}, {"novelty@1": math.log2(3.5)}),
+    ],
+)
+def test_every_metric_loads_by_its_file_with_evaluate(name: str, inputs: dict, expected: dict, tmp_path: Path) -> None:
+    file = Path(metrics.__path__[0]) / f"{name}.py"
+    metric = evaluate.load(str(file), cache_dir=str(tmp_path))
+    assert metric.compute(**inputs) == pytest.approx(expected)

@@ -1,0 +1,138 @@
+"""Indexes: names are unique, collisions are repaired and counted."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from rectune.indexing.atomic import atomic
+from rectune.indexing.given import given
+from rectune.indexing.item_index import ItemIndex, from_levels, health_of, repair_with_digit
+from rectune.indexing.residual_kmeans import cluster_residuals, residual_kmeans
+from rectune.indexing.text_embedding import item_texts
+from rectune.indexing.titles import titles
+from rectune.log import make_log
+from rectune.split import Split, leave_one_out
+
+
+def split_of(item_titles: list[str]) -> Split:
+    ids = [str(i) for i in range(len(item_titles))]
+    items = pl.DataFrame({"item_id": ids, "title": item_titles})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return leave_one_out(make_log(pl.DataFrame({"user": ["u"] * len(ids), "item": ids}), items, source="x"))
+
+
+def test_repeated_titles_get_numbers() -> None:
+    index = titles(split_of(["Soap", "soap", "SOAP ", "Soap (2)", ""]))
+    assert index.titles == ("Soap", "soap (2)", "SOAP (3)", "Soap (2) (2)", "untitled")
+    assert len({t.casefold() for t in index.titles}) == 5
+    assert index.health["colliding_items_before_repair"] == 3
+
+
+def test_atomic_gives_each_item_one_token_that_means_its_title() -> None:
+    index = atomic(split_of(["A", "B", "C"]))
+    assert [index.tokens(i) for i in range(3)] == [["<a_0>"], ["<a_1>"], ["<a_2>"]]
+    assert index.meanings == ("A", "B", "C")
+
+
+def test_only_used_codes_become_tokens() -> None:
+    index = from_levels(np.array([[5, 1], [5, 9], [7, 1]], dtype=np.int32))
+    assert index.vocabulary == ("<a_5>", "<a_7>", "<b_1>", "<b_9>")
+    assert [index.name(i) for i in range(3)] == ["<a_5><b_1>", "<a_5><b_9>", "<a_7><b_1>"]
+
+
+def test_shared_names_are_refused_unless_repaired() -> None:
+    levels = np.array([[1, 2], [1, 2], [3, 4]], dtype=np.int32)
+    with pytest.raises(ValueError, match=r"items 0 and 1 share the name \[1, 2\]"):
+        from_levels(levels)
+    repaired, colliding = repair_with_digit(levels)
+    assert repaired.tolist() == [[1, 2, 0], [1, 2, 1], [3, 4, 0]]
+    assert colliding == 2
+
+
+def test_health_by_hand() -> None:
+    report = health_of(np.array([[0], [0], [1], [1]], dtype=np.int32), colliding=0)
+    assert report["levels"] == [
+        {"codes_used": 2, "items_per_code_mean": 2.0, "items_per_code_max": 2, "perplexity": pytest.approx(2.0)}
+    ]
+
+
+def test_residual_clusters_separate_what_is_apart(rng: np.random.Generator) -> None:
+    centres = np.array([[0, 0], [10, 0], [0, 10]])[np.repeat([0, 1, 2], 20)]
+    vectors = (centres + rng.normal(0, 0.1, (60, 2))).astype(np.float32)
+    codes = cluster_residuals(vectors, levels=2, codes=3, seed=0)
+    assert [len(set(codes[i : i + 20, 0])) for i in (0, 20, 40)] == [1, 1, 1]
+    assert len(set(codes[:, 0])) == 3
+    assert np.array_equal(codes, cluster_residuals(vectors, levels=2, codes=3, seed=0))
+
+
+@pytest.mark.heavy
+def test_semantic_ids_of_the_bundled_embedder_are_unique_and_meaningful(small_shop: Any) -> None:
+    split = leave_one_out(small_shop)
+    index = residual_kmeans(split, text=["categories", "title"], levels=2, codes=6)
+    assert len({index.name(i) for i in range(len(index))}) == split.log.n_items
+    first = index.codes[:, 0]
+    categories = np.array(split.log.items["categories"].to_list())
+    purity = np.mean([max(np.mean(categories[first == c] == k) for k in set(categories)) for c in set(first)])
+    assert purity > 0.8
+    assert all(index.meanings[c] for c in set(first))
+
+
+def test_a_text_column_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ValueError, match="no column `colour`. They have: item_id, title"):
+        item_texts(split_of(["A", "B", "C"]).log.items, ["colour"])
+
+
+def write(folder: Path, names: Any) -> Path:
+    (folder / "x.index.json").write_text(json.dumps(names))
+    return folder / "x.index.json"
+
+
+def test_a_given_index_is_read_and_repaired(tmp_path: Path) -> None:
+    names = {"0": ["<a_1>", "<b_2>"], "1": ["<a_1>", "<b_2>"], "2": ["<a_0>", "<b_2>"]}
+    index = given(split_of(["A", "B", "C"]), path=write(tmp_path, names))
+    assert [index.name(i) for i in range(3)] == ["<a_1><b_2><c_0>", "<a_1><b_2><c_1>", "<a_0><b_2><c_0>"]
+    assert index.health["colliding_items_before_repair"] == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"0": ["<a_1>"], "1": ["<a_2>"]}, "no name for item `2`"),
+        ({"0": ["<a_1>"], "1": ["<a_2>"], "2": ["<b_1>"]}, "token '<b_1>' is not of the form '<a_12>'"),
+        ([1, 2], "maps item ids to lists of tokens, got a list"),
+    ],
+)
+def test_a_wrong_index_file_is_refused(tmp_path: Path, names: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        given(split_of(["A", "B", "C"]), path=write(tmp_path, names))
+
+
+def test_an_index_survives_saving(tmp_path: Path) -> None:
+    index = atomic(split_of(["A", "B", "C"]))
+    index.save(tmp_path)
+    again = ItemIndex.load(tmp_path)
+    assert again.vocabulary == index.vocabulary
+    assert again.meanings == index.meanings
+    assert np.array_equal(again.codes, index.codes)
+
+
+@pytest.mark.parametrize(("name", "colliding"), [("letter_native", None), ("rkmeans_zcr", 0)])
+def test_the_indexes_of_scientific_are_read(data: Any, name: str, colliding: int | None) -> None:
+    from rectune.data_builders.lc_rec import lc_rec
+
+    folder = data("amazon18_scientific")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        split = leave_one_out(lc_rec(path=folder))
+    index = given(split, path=folder / "indexes" / f"{name}.index.json.gz")
+    assert len({index.name(i) for i in range(len(index))}) == 4344
+    found = index.health["colliding_items_before_repair"]
+    assert found == 0 if colliding == 0 else 27 <= found <= 875

@@ -1,0 +1,52 @@
+"""Run `rectune` and kill the process (SIGKILL) the n-th time that a point is reached. For the tests of resuming.
+
+    python -m tests.kill_at POINT N -- train RECIPE ...
+
+Points: 'save' inside a checkpoint save, after the weights and before the optimizer state; 'rank' inside a ranking;
+'shard' after a shard was written beside its place and before it was renamed; 'step' inside training.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+
+def die_at(owner: Any, name: str, times: int) -> None:
+    """Make the `times`-th call of owner.name the last thing this process does."""
+    whole = getattr(owner, name)
+    calls = [0]
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == times:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return whole(*args, **kwargs)
+
+    setattr(owner, name, counted)
+
+
+def main() -> int:
+    """Arm the point, then run the command."""
+    point, times, _, *command = sys.argv[1:]
+    if point in ("save", "step"):
+        from transformers import Trainer
+
+        die_at(Trainer, "_save_optimizer_and_scheduler" if point == "save" else "training_step", int(times))
+    if point == "rank":
+        import rectune.ranker
+
+        die_at(rectune.ranker, "beam_search", int(times))
+    if point == "shard":
+        from rectune.ranking import Ranking
+
+        die_at(Ranking, "load", int(times))
+    from rectune.cli import main as rectune_main
+
+    return rectune_main(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,270 @@
+"""Runs: from log to report, killed and continued, on one process and on two."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rectune.cli import main
+from rectune.ranking import Ranking
+
+ROOT = Path(__file__).parents[1]
+
+
+def results(folder: Path) -> Any:
+    return json.loads((folder / "report.json").read_text())["results"]
+
+
+def train(recipe: Path, *more: str) -> None:
+    assert main(["train", str(recipe), "--traceback", *more]) == 0
+
+
+def stages(folder: Path) -> dict[str, float]:
+    return {stage.name: stage.stat().st_mtime_ns for stage in (folder / "stages").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A recipe and its finished run folder, shared by the tests that only read or add to it."""
+    from tests.conftest import QUICK
+
+    place = tmp_path_factory.mktemp("finished")
+    (place / "quick.yaml").write_text(QUICK + f"output_dir: {place / 'run'}\n")
+    train(place / "quick.yaml")
+    return place / "quick.yaml", place / "run"
+
+
+@pytest.mark.heavy
+def test_a_run_leaves_a_whole_report(finished: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    _, folder = finished
+    report = json.loads((folder / "report.json").read_text())
+    rows = report["results"]["protocols"]["seen items hidden"]
+    assert list(rows) == [
+        "popularity", "repeat last", "first-order Markov", "item-KNN", "EASE, recency-weighted", "EASE + Markov",
+        "oracle", "untuned model", "tuned model",
+    ]  # fmt: skip
+    assert set(report["results"]["protocols"]) == {"seen items hidden", "seen items not hidden"}
+    for entry in rows.values():
+        mean, low, high = entry["ndcg@5"]
+        assert 0 <= low <= mean <= high <= 1
+    assert report["results"]["rows"] == 60
+    assert {"results", "measured", "environment", "settings", "training"} <= set(report)
+    page = (folder / "report.html").read_text()
+    for needed in ("<svg", "Item index", "A few users", "Recall by history length", "seen items hidden", "perplexity"):
+        assert needed in page
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    assert "<script" not in page
+
+
+@pytest.mark.heavy
+def test_lists_are_complete_distinct_and_free_of_seen_items(finished: tuple[Path, Path]) -> None:
+    from rectune.run import open_run
+
+    _, folder = finished
+    line = open_run(folder)
+    from rectune.run_ranking import ranked
+
+    ranking, _ = ranked(line, "tuned", "seen items hidden")
+    assert np.array_equal(ranking.row, line.split.test.row)
+    for i, row in enumerate(ranking.items):
+        assert len(set(row)) == 10
+        assert not set(row) & set(line.split.seen(line.split.test, i).tolist())
+
+
+@pytest.mark.heavy
+def test_running_again_builds_nothing_and_changing_k_ranks_nothing(finished: tuple[Path, Path]) -> None:
+    recipe, folder = finished
+    before, figures = stages(folder), results(folder)
+    train(recipe)
+    assert stages(folder) == before
+    assert results(folder) == figures
+    assert main(["eval", str(folder), "--eval.k", "[2]", "--traceback"]) == 0
+    assert stages(folder) == before
+    assert "ndcg@2" in results(folder)["protocols"]["seen items hidden"]["tuned model"]
+    train(recipe)
+    assert results(folder) == figures
+
+
+@pytest.mark.heavy
+def test_another_learning_rate_rebuilds_no_index(finished: tuple[Path, Path]) -> None:
+    recipe, folder = finished
+    before = stages(folder)
+    train(recipe, "--stages.0.learning_rate", "2e-2")
+    new = {name.partition("-")[0] for name in set(stages(folder)) - set(before)}
+    assert new == {"train0", "rank"}
+    assert all(stages(folder)[name] == when for name, when in before.items())
+    train(recipe)
+
+
+@pytest.mark.heavy
+def test_the_same_recipe_gives_the_same_results_elsewhere(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, folder = finished
+    train(recipe, "--output_dir", str(tmp_path / "again"))
+    assert results(tmp_path / "again") == results(folder)
+
+
+@pytest.mark.heavy
+def test_killed_anywhere_it_continues_to_the_same_results(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, folder = finished
+    out = tmp_path / "killed"
+    command = ["--", "train", str(recipe), "--output_dir", str(out)]
+    for point, times in (("step", 3), ("save", 2), ("step", 2), ("save", 1), ("rank", 3), ("shard", 3), ("rank", 6)):
+        run = [sys.executable, "-m", "tests.kill_at", point, str(times), *command]
+        died = subprocess.run(run, capture_output=True, text=True, check=False, cwd=ROOT)
+        assert died.returncode == -9, (point, died.stderr[-2000:])
+        assert not (out / "report.json").exists()
+    whole = subprocess.run(
+        [sys.executable, "-m", "rectune", *command[1:]], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert whole.returncode == 0, whole.stderr[-2000:]
+    assert results(out) == results(folder)
+    assert not list(out.glob("stages/*.partial"))
+
+
+@pytest.mark.heavy
+def test_two_processes_give_the_same_lists_as_one(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    _, folder = finished
+    both = tmp_path / "both"
+    shutil.copytree(folder, both)
+    for stage in both.glob("stages/rank-*"):
+        shutil.rmtree(stage)
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        "0",
+        "-m",
+        "rectune",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    out = subprocess.run(
+        [*torchrun, "eval", str(both)], capture_output=True, text=True, check=False, cwd=ROOT, env=environment
+    )
+    assert out.returncode == 0, out.stderr[-3000:]
+    found = sorted(both.glob("stages/rank-*"))
+    assert len(found) == len(list(folder.glob("stages/rank-*"))) >= 5
+    for stage in found:
+        one, two = (Ranking.load(place / "stages" / stage.name / "ranking.parquet") for place in (folder, both))
+        assert np.array_equal(one.row, two.row)
+        assert np.array_equal(one.items, two.items)
+        np.testing.assert_allclose(one.scores, two.scores, atol=1e-5)
+
+
+@pytest.mark.heavy
+def test_recommend_by_ids_by_titles_for_nobody_and_for_a_file(
+    finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rectune.run import open_run
+
+    _, folder = finished
+    items = open_run(folder).log.items
+    capsys.readouterr()
+    lists = []
+    for history in (
+        ["--items", "i3", "i7"],
+        ["--titles", *items.filter(items["item_id"].is_in(["i3", "i7"]))["title"].to_list()],
+    ):
+        assert main(["recommend", str(folder), *history, "--k", "4", "--json", "--traceback"]) == 0
+        lists.append([item["item_id"] for item in json.loads(capsys.readouterr().out)["items"]])
+    assert lists[0] == lists[1]
+    assert len(set(lists[0])) == 4
+    assert not {"i3", "i7"} & set(lists[0])
+    assert main(["recommend", str(folder), "--items", "--traceback"]) == 0
+    assert capsys.readouterr().out.count("[i") == 5
+    (tmp_path / "users.jsonl").write_text('{"user": "anna", "items": ["i3", "i7"]}\n\n{"user": 5, "items": []}\n')
+    assert (
+        main(["recommend", str(folder), "--users", str(tmp_path / "users.jsonl"), "--k", "4", "--json", "--traceback"])
+        == 0
+    )
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["user"] for row in rows] == ["anna", 5]
+    assert [item["item_id"] for item in rows[0]["items"]] == lists[0]
+    assert all(item["score"] <= 0 for item in rows[0]["items"])
+    for wrong, message in (
+        (["--items", "i3", "x9"], "error: the catalogue has no item with item_id `x9`"),
+        (["--items", "i3", "--k", "11"], "error: k = 11, but it must be from 1 to `rank.beams` = 10"),
+        (["--items", "i3", "--titles", "x"], "error: give the history in exactly one way"),
+        ([], "error: give the history in exactly one way"),
+    ):
+        assert main(["recommend", str(folder), *wrong]) == 1
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.heavy
+def test_several_seeds_are_summed_up(quick_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = [
+        "--stages.0.max_steps",
+        "2",
+        "--stages.0.eval_strategy",
+        "no",
+        "--stages.0.save_strategy",
+        "no",
+        "--eval.shuffled_rows",
+        "0",
+    ]
+    train(quick_recipe, "--seeds", "0,1", *few, "--stages.0.load_best_model_at_end", "false")
+    summary = json.loads((tmp_path / "run" / "seeds.json").read_text())
+    ones = [results(tmp_path / "run" / f"seed-{seed}") for seed in (0, 1)]
+    means = [r["protocols"]["seen items hidden"]["tuned model"]["ndcg@5"][0] for r in ones]
+    mean, spread = summary["results"]["seen items hidden"]["tuned model"]["ndcg@5"]
+    assert mean == pytest.approx(np.mean(means))
+    assert spread == pytest.approx(np.std(means, ddof=1))
+    assert "seed-1/report.html" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.heavy
+def test_stages_chain(quick_recipe: Path, tmp_path: Path) -> None:
+    text = quick_recipe.read_text()
+    start = text.index("stages:")
+    end = text.index("rank:")
+    short = (
+        '{call: "rectune.methods.sft", completion_only_loss: false, max_steps: 2, max_length: 128, learning_rate: RATE}'
+    )
+    two = f"stages:\n  - {short.replace('RATE', '1.0e-2')}\n  - {short.replace('RATE', '0.0')}\n"
+    quick_recipe.write_text(text[:start] + two + text[end:])
+    train(quick_recipe)
+    from safetensors.torch import load_file
+
+    (first,), (second,) = ((tmp_path / "run" / "stages").glob(f"train{i}-*/model/model.safetensors") for i in (0, 1))
+    one, two_ = load_file(first), load_file(second)
+    assert all((one[key] == two_[key]).all() for key in one)  # a learning rate of 0 leaves what the first stage made
+
+
+@pytest.mark.heavy
+def test_yes_no_runs_end_to_end(tmp_path: Path, data: Any) -> None:
+    few = [
+        "--stages.0.max_steps",
+        "20",
+        "--stages.0.ranked_rows",
+        "50",
+        "--stages.0.num_train_epochs",
+        "1",
+        "--eval.bootstrap_samples",
+        "50",
+    ]
+    recipe = "tallrec-movie-json-cpu"
+    out = ["--output_dir", str(tmp_path / "run"), "--data.path", str(data("tallrec/movie"))]
+    assert main(["train", recipe, "--traceback", *few, *out]) == 0
+    table = results(tmp_path / "run")["table"]
+    assert list(table) == [
+        "share of likes in the history",
+        "item's like-rate",
+        "share and like-rate",
+        "untuned model",
+        "tuned model",
+    ]
+    assert round(table["share of likes in the history"]["auc"][0], 4) == 0.7260
+    assert all(0 <= entry["calibration_error"] <= 1 for entry in table.values())
