@@ -176,7 +176,8 @@ def _curves(training: list[list[dict[str, Any]]]) -> dict[str, str]:
             if points:
                 axes.plot(*zip(*points, strict=True), label=label, color=colour)
         axes.set(xlabel="step", ylabel="loss")
-        axes.legend(frameon=False)
+        if axes.lines:
+            axes.legend(frameon=False)
         figures[f"Loss{suffix}"] = _svg(figure)
         metrics = sorted({k for e in log for k in e if "@" in k or k == "eval_auc"})
         if metrics:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import rectune
-from rectune.processes import is_main, wait
+from rectune.processes import gather, is_main, wait
 
 MARK = "run.json"
 
@@ -80,17 +80,17 @@ class RunFolder:
         mark = fingerprint(name, keys, [stage.fingerprint for stage in inputs])
         final = self.path / "stages" / f"{name}-{mark}"
         work = final.with_name(f"{final.name}.partial")
-        if not final.exists() and self.must_hold is not None and name.startswith(self.must_hold):
+        there = gather(final.exists())[0]  # the main process decides, so that all of them build or none does
+        if not there and self.must_hold is not None and name.startswith(self.must_hold):
             raise ValueError(
                 f"{self.path}: nothing is trained there with these settings yet. Run `rectune train` first."
             )
-        if not final.exists():
+        if not there:
             self._build(work, final, build, resumes=resumes)
         wait()
         return Stage(final, mark)
 
     def _build(self, work: Path, final: Path, build: Callable[[Path], None], *, resumes: bool) -> None:
-        wait()
         if not resumes and not is_main():
             return
         if work.exists() and not resumes:

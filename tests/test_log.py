@@ -113,7 +113,7 @@ def test_k_core_runs_to_the_fixed_point() -> None:
 
 
 def test_everybody_below_the_core_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no event is left at user_core=5, item_core=0. Lower them"):
+    with pytest.raises(ValueError, match=r"no event is left at user_core=5, item_core=0. Lower them"):
         make_log(GOOD, source="x", user_core=5)
 
 

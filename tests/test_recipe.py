@@ -59,7 +59,7 @@ def test_another_call_drops_the_old_keys() -> None:
 def test_an_include_circle_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "include: b.yaml\n", "a.yaml")
     write(tmp_path, "include: a.yaml\n", "b.yaml")
-    with pytest.raises(ValueError, match="circle: a.yaml -> b.yaml -> a.yaml"):
+    with pytest.raises(ValueError, match=r"circle: a.yaml -> b.yaml -> a.yaml"):
         load_recipe(tmp_path / "a.yaml")
 
 

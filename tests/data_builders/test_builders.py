@@ -113,7 +113,7 @@ def test_a_wrong_encoding_names_the_line_and_the_way_out(tmp_path: Path) -> None
 
 def test_an_unknown_ending_is_refused(tmp_path: Path) -> None:
     (tmp_path / "log.xls").write_text("x")
-    with pytest.raises(ValueError, match="cannot tell what this is. Known endings"):
+    with pytest.raises(ValueError, match=r"cannot tell what this is. Known endings"):
         table(path=tmp_path / "log.xls")
 
 
@@ -361,7 +361,7 @@ def test_tallrec_layout(tmp_path: Path) -> None:
     assert split.log.items["title"][int(split.targets(split.test)[0])] == 'D "X"'
     assert split.log.ratings[split.test.target].tolist() == [1.0, 0.0]
     (tmp_path / "test.json").write_text(json.dumps([{**row, "output": "Perhaps"}]))
-    with pytest.raises(ValueError, match="test.json: row 1: `input` or `output` is not of TALLRec's form"):
+    with pytest.raises(ValueError, match=r"test.json: row 1: `input` or `output` is not of TALLRec's form"):
         tallrec(path=tmp_path)
 
 

@@ -25,7 +25,9 @@ def test_dead_nodes_hide_items_and_empty_branches() -> None:
 
 @pytest.mark.parametrize("names", [[[1, 2], [1, 2]], [[1], [1, 2]], [[1, 2], [1]]])
 def test_names_that_cannot_be_told_apart_are_refused(names: list[list[int]]) -> None:
-    with pytest.raises(ValueError, match="items [01] and [01] tokenise to the same name, or one name begins the other"):
+    with pytest.raises(
+        ValueError, match=r"items [01] and [01] tokenise to the same name, or one name begins the other"
+    ):
         build_trie(names, fixed_length=False)
 
 

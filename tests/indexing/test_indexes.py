@@ -86,7 +86,7 @@ def test_semantic_ids_of_the_bundled_embedder_are_unique_and_meaningful(small_sh
 
 
 def test_a_text_column_that_does_not_exist_is_named() -> None:
-    with pytest.raises(ValueError, match="no column `colour`. They have: item_id, title"):
+    with pytest.raises(ValueError, match=r"no column `colour`. They have: item_id, title"):
         item_texts(split_of(["A", "B", "C"]).log.items, ["colour"])
 
 
