@@ -69,25 +69,36 @@ class RunFolder:
                     _remove_empty(self.path)
 
     def stage(
-        self, name: str, keys: Any, inputs: Sequence[Stage], build: Callable[[Path], None], *, resumes: bool = False
+        self,
+        name: str,
+        keys: Any,
+        inputs: Sequence[Stage],
+        build: Callable[[Path], None],
+        *,
+        resumes: bool = False,
+        alone: bool = False,
     ) -> Stage:
         """Return the stage, built now unless it is already there.
 
         `keys` is all that the stage reads from the recipe. `build` fills a folder beside the final place, which is
         then renamed: a killed run leaves a whole stage or none. A stage that `resumes` finds what an earlier attempt
-        left and is built by every process; the others are built by the main one from nothing.
+        left and is built by every process; the others are built by the main one from nothing. `alone`: only the main
+        process asks, so nobody waits.
         """
         mark = fingerprint(name, keys, [stage.fingerprint for stage in inputs])
         final = self.path / "stages" / f"{name}-{mark}"
         work = final.with_name(f"{final.name}.partial")
-        there = gather(final.exists())[0]  # the main process decides, so that all of them build or none does
+        there = (
+            final.exists() if alone else gather(final.exists())[0]
+        )  # the main process decides, so that all of them build or none does
         if not there and self.must_hold is not None and name.startswith(self.must_hold):
             raise ValueError(
                 f"{self.path}: nothing is trained there with these settings yet. Run `rectune train` first."
             )
         if not there:
             self._build(work, final, build, resumes=resumes)
-        wait()
+        if not alone:
+            wait()
         return Stage(final, mark)
 
     def _build(self, work: Path, final: Path, build: Callable[[Path], None], *, resumes: bool) -> None:

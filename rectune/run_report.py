@@ -73,7 +73,7 @@ def gather_evidence(line: Line, *, shuffled: int) -> Evidence:
 
 def _cached(line: Line, name: str, keys: Any, build: Callable[[Path], None]) -> Path:
     """A stage for an evaluator: built once for this split."""
-    return line.folder.stage(name, keys, [line.split_stage], build).folder
+    return line.folder.stage(name, keys, [line.split_stage], build, alone=True).folder
 
 
 def environment(line: Line) -> dict[str, Any]:

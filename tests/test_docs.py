@@ -53,8 +53,12 @@ def test_the_help_in_the_docs_is_the_programs() -> None:
 
 
 def test_ci_runs_the_two_commands_of_the_readme() -> None:
-    ci = [line.strip() for line in (ROOT / ".ci" / "run").read_text().splitlines() if line.startswith("python3 -m venv")]
-    readme = [line.strip() for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("python3 -m venv")]
+    ci = [
+        line.strip() for line in (ROOT / ".ci" / "run").read_text().splitlines() if line.startswith("python3 -m venv")
+    ]
+    readme = [
+        line.strip() for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("python3 -m venv")
+    ]
     assert len(ci) == 2
     assert sorted(ci) == sorted(readme)
 

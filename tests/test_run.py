@@ -144,8 +144,7 @@ def test_two_processes_give_the_same_lists_as_one(finished: tuple[Path, Path], t
         "torch.distributed.run",
         "--nproc_per_node",
         "2",
-        "--master_port",
-        "0",
+        "--standalone",
         "-m",
         "rectune",
     ]
