@@ -48,6 +48,41 @@ def help_page() -> str:
     return "\n".join(parts) + "\n"
 
 
+def templates_page() -> str:
+    """templates/README.md: every wording of every template, rendered with the same small shop."""
+    from rectune.template import codes_value, load_template
+
+    def item(title: str, codes: list[int], liked: bool) -> dict[str, object]:
+        return {"title": title, "name": codes_value(codes), "brand": "Leaf", "categories": "Tea", "liked": liked}
+
+    tokens = ["<a_4>", "<a_9>", "<b_2>", "<b_7>"]
+    history = [item("Green tea", [0, 2], True), item("Teapot", [1, 2], False)]
+    target = item("Kettle", [1, 3], True)
+    variables = {"history": history, "target": target, "item": target, "liked": True}
+    parts = [
+        "# Templates",
+        "",
+        "Each template, rendered: what the model reads, then `→` and what it has to write. [How to write one](../docs/writing-a-template.md).",
+        "This page is made from the files; a test compares it.",
+    ]
+    for file in sorted((ROOT / "templates").glob("*.jinja")):
+        template = load_template(file)
+        parts += ["", f"## {file.name}", "", re.sub(r"\s+", " ", template.source.partition("#}")[0].strip("{#- "))]
+        for wording in range(template.wordings):
+            sides = []
+            for segments in (template.prompt(wording, variables), template.completion(wording, variables)):
+                words = [
+                    "".join(tokens[int(c)] for c in s.text.split()) if s.kind == "codes" else s.text for s in segments
+                ]
+                sides.append("".join(words).strip())
+            parts += ["", "```text", f"{sides[0]} → {sides[1]}", "```"]
+    return "\n".join(parts) + "\n"
+
+
+def test_the_templates_page_is_what_the_templates_render() -> None:
+    assert (ROOT / "templates" / "README.md").read_text() == templates_page()
+
+
 def test_the_help_in_the_docs_is_the_programs() -> None:
     assert (ROOT / "docs" / "command-line.md").read_text() == help_page()
 
@@ -72,3 +107,4 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 if __name__ == "__main__":
     (ROOT / "docs" / "command-line.md").write_text(help_page())
+    (ROOT / "templates" / "README.md").write_text(templates_page())

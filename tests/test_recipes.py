@@ -1,0 +1,88 @@
+"""Every bundled recipe loads, resolves and renders, on small files of the same formats and a stand-in checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rectune.preview import preview
+from rectune.recipe import bundled, load_recipe
+
+RECIPES = sorted(file for folder in bundled("recipes") for file in folder.glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Small files in the formats that the recipes read, by builder."""
+    place = tmp_path_factory.mktemp("sources")
+    for name in ("lc_rec", "movielens", "tallrec"):
+        (place / name).mkdir()
+    titles = [f"Item {i} {'with a longer name' if i % 3 else ''}" for i in range(40)]
+    sequences = {str(u): [(u * 7 + s * 3) % 40 for s in range(6)] for u in range(20)}
+    (place / "lc_rec" / "S.inter.json").write_text(json.dumps(sequences))
+    item = {"brand": "B", "categories": "C,D", "description": "Something."}
+    (place / "lc_rec" / "S.item.json").write_text(
+        json.dumps({str(i): {"title": t, **item} for i, t in enumerate(titles)})
+    )
+    rows = [
+        f"{u}\t{i}\t{1 + (u + n) % 5}\t{1000 * n + u}"
+        for u, s in sequences.items()
+        for n, i in enumerate(s)
+        for u in [int(u)]
+    ]
+    (place / "movielens" / "u.data").write_text("\n".join(rows))
+    (place / "movielens" / "u.genre").write_text("unknown|0\nDrama|1\n")
+    films = [f"{i}|{t}|01-Jan-1995||x|0|1" for i, t in enumerate(titles)]
+    (place / "movielens" / "u.item").write_text("\n".join(films), encoding="latin-1")
+    row = 'User Preference: "{}", "{}"\nUser Unpreference: "{}"\nWhether the user will like the target movie "{}"?'
+    for name, count in (("train", 20), ("valid", 5), ("test", 5)):
+        data = [
+            {
+                "instruction": "",
+                "input": row.format(*(titles[(n + k) % 40] for k in range(4))),
+                "output": ("Yes.", "No.")[n % 2],
+            }
+            for n in range(count)
+        ]
+        (place / "tallrec" / f"{name}.json").write_text(json.dumps(data))
+    return {name: place / name for name in ("lc_rec", "movielens", "tallrec")}
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_a_recipe_loads_resolves_and_renders(
+    file: Path, sources: dict[str, Path], checkpoints: dict[str, Path]
+) -> None:
+    settings = load_recipe(file).settings
+    builder = settings["data"]["call"].partition(":")[2]
+    overrides = [("data.path", str(sources[builder]))] if builder in sources else [("data.users", "80")]
+    if settings["model"].get("model_name_or_path"):
+        overrides.append(("model.model_name_or_path", str(checkpoints["chat"])))
+    text = preview(load_recipe(file, overrides), examples=2)
+    for task in settings["tasks"]:
+        assert f"{task['call'].partition(':')[2]}: " in text
+        assert task["template"] in text
+    assert "⟦" in text
+    assert "no example dropped" in text
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_a_recipe_says_paper_data_hardware_and_command(file: Path) -> None:
+    head = file.read_text().partition("about:")[0]
+    for needed in ("# Paper:", "# Data:", "# Hardware:", "# Command:"):
+        assert needed in head
+    assert file.stem in head.partition("# Command:")[2]
+
+
+def test_accelerate_configurations_are_of_accelerates_form() -> None:
+    from accelerate.commands.config.config_args import ClusterConfig
+
+    for folder in bundled("recipes"):
+        files = list((folder / "accelerate").glob("*.yaml"))
+        assert {f.stem for f in files} >= {"one-gpu", "several-gpus", "fsdp2", "zero3"}
+        for file in files:
+            known: Any = set(ClusterConfig.__dataclass_fields__)
+            assert set(yaml.safe_load(file.read_text())) <= known
