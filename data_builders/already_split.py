@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from rectune.log import Log, clean_items
+from rectune.log import Log, clean_items, with_titles
 from rectune.split import Part
 
 
@@ -30,7 +31,8 @@ def given_log(rows: Sequence[GivenRow], items: pl.DataFrame, *, source: str) -> 
     """
     if not rows:
         raise ValueError(f"{source}: no row.")
-    catalogue = clean_items(items, source)
+    notes: dict[str, Any] = {}
+    catalogue = with_titles(clean_items(items, source), source, notes)
     code = {item: i for i, item in enumerate(catalogue["item_id"].to_list())}
     users = list(dict.fromkeys(row.user for row in rows))
     user_code = {user: i for i, user in enumerate(users)}
@@ -62,4 +64,5 @@ def given_log(rows: Sequence[GivenRow], items: pl.DataFrame, *, source: str) -> 
         users=pl.Series(users, dtype=pl.String),
         source=source,
         cut=cut,
+        notes=notes,
     )

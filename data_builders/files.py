@@ -10,6 +10,7 @@ import re
 import shutil
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +28,7 @@ def read_text(path: Path, *, encoding: str = "utf-8") -> str:
     with open_bytes(path) as file:
         try:
             raw = file.read()
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path.name}: damaged gzip file ({error}).") from None
     try:
         return raw.decode(encoding)

@@ -63,7 +63,10 @@ def _shelf(file: Path, item: str, title: str | None) -> pl.DataFrame:
     if item not in fields:
         raise ValueError(f"{file.name}: no field `{item}` (named by `data.item`). It has: {', '.join(fields)}.")
     if title is None:
-        title = next((name for name in fields if "title" in name or "name" in name), None)
+        likely = [name for name in fields if "title" in name] + [name for name in fields if "name" in name]
+        title = "title" if "title" in fields else likely[0] if likely else None
     elif title not in fields:
         raise ValueError(f"{file.name}: no field `{title}` (named by `data.title`). It has: {', '.join(fields)}.")
+    if title not in (None, "title") and "title" in frame.columns:
+        frame = frame.drop("title")
     return frame.rename({item: "item_id", **({title: "title"} if title else {})})

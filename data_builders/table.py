@@ -28,6 +28,8 @@ def table(
     title: str | None = None,
     text: list[str] | None = None,
     encoding: str = "utf-8",
+    separator: str | None = None,
+    columns: list[str] | None = None,
     user_core: int = 0,
     item_core: int = 0,
     repeats: Repeats = "keep",
@@ -38,20 +40,30 @@ def table(
     that `datasets.load_dataset` reads). `user`, `item`, `time`, `rating` name its columns; without `time` the order of
     the rows is the order of events. `items_path` or `items_dataset` hold the items: `item_id` (default: the name given as
     `item`) and `title` name the columns, `text` the other columns to keep (default: all).
+    `separator` is for text of another form than its ending says; `columns` name those of a log without a header line.
     """
-    log = _read(path, dataset, dataset_split, encoding, "path")
+    log = _read(path, dataset, dataset_split, encoding, "path", separator=separator, columns=columns)
     source = path.name if path is not None else str(dataset)
     chosen = {"user": user, "item": item, "time": time, "rating": rating}
     events = _pick(log, {k: v for k, v in chosen.items() if v is not None}, source)
     shelf = None
     if items_path is not None or items_dataset is not None:
-        items = _read(items_path, items_dataset, dataset_split, encoding, "items_path")
+        items = _read(items_path, items_dataset, dataset_split, encoding, "items_path", separator=separator)
         name = items_path.name if items_path is not None else str(items_dataset)
         shelf = _shelf(items, item_id or item, title, text, name)
     return make_log(events, shelf, source=source, user_core=user_core, item_core=item_core, repeats=repeats)
 
 
-def _read(path: Path | None, dataset: str | None, split: str, encoding: str, key: str) -> pl.DataFrame:
+def _read(
+    path: Path | None,
+    dataset: str | None,
+    split: str,
+    encoding: str,
+    key: str,
+    *,
+    separator: str | None = None,
+    columns: list[str] | None = None,
+) -> pl.DataFrame:
     if (path is None) == (dataset is None):
         raise ValueError(f"`data`: give either `{key}` or `{key.replace('path', 'dataset')}`.")
     if path is None:
@@ -68,10 +80,11 @@ def _read(path: Path | None, dataset: str | None, split: str, encoding: str, key
         return _parquet(path)
     if kind in (".jsonl", ".ndjson", ".json"):
         return pl.DataFrame([row for _, row in read_json_lines(path)], infer_schema_length=None)
-    if kind in SEPARATORS:
-        return read_rows(path, separator=SEPARATORS[kind], encoding=encoding)
+    if kind in SEPARATORS or separator is not None:
+        return read_rows(path, separator=separator or SEPARATORS[kind], columns=columns, encoding=encoding)
     raise ValueError(
-        f"{path.name}: cannot tell what this is. Known endings: .csv, .tsv, .parquet, .jsonl, each plain or .gz."
+        f"{path.name}: cannot tell what this is. Known endings: .csv, .tsv, .parquet, .jsonl, each plain or .gz; "
+        "for other delimited text give `separator`."
     )
 
 

@@ -14,7 +14,7 @@ from rectune.eval.baselines.item_knn import item_knn
 from rectune.eval.baselines.markov import markov
 from rectune.eval.baselines.popularity import popularity
 from rectune.eval.baselines.repeat_last import repeat_last
-from rectune.eval.baselines.scoring import Baseline, Lists, list_rows, train_counts
+from rectune.eval.baselines.scoring import NOWHERE, Baseline, Lists, list_rows, train_counts
 from rectune.eval.intervals import Bootstrap
 from rectune.eval.metrics.coverage import coverage
 from rectune.eval.metrics.hits import hits_at
@@ -47,16 +47,17 @@ def ranking(
 ) -> Report:
     """Judge a next-item run.
 
-    `k`: list lengths. `ease_items`: above so many items EASE runs on the most popular ones. `oracle`:
+    `k`: list lengths. `ease_items`: above so many items EASE and item-KNN run on the most popular ones. `oracle`:
     'module:function' of a generator that knows its own probabilities. `shuffled_rows`: how many test rows are ranked
     once more with shuffled histories (0: none). `examples`: users shown in words.
     """
     if not k or min(k) < 1:
         raise ValueError(f"`eval.k` must hold list lengths from 1 on, got {k}.")
     split = evidence.split
-    lists, settings = _baseline_lists(evidence, ease_items)
+    width = max(WIDTH, *k)
+    lists, settings = _baseline_lists(evidence, ease_items, width)
     if oracle is not None:
-        lists[ORACLE] = _oracle_lists(evidence, oracle)
+        lists[ORACLE] = _oracle_lists(evidence, oracle, width)
     for who, name in (("untuned", UNTUNED), ("tuned", TUNED)):
         lists[name] = {p: _model_lists(evidence.rankings[who, p], split, p) for p in (HIDDEN, SHOWN)}
     judge = _Judge(evidence, sorted(k), lists)
@@ -70,7 +71,7 @@ def ranking(
         "baseline_settings": settings,
         "index_health": evidence.index.health,
         "short_lists": {
-            name: int((evidence.rankings[who, HIDDEN].lengths < WIDTH).sum())
+            name: _short(evidence.rankings[who, HIDDEN], split)
             for who, name in (("untuned", UNTUNED), ("tuned", TUNED))
         },
         "rows": len(split.test),
@@ -97,12 +98,14 @@ def ranking(
     return Report(data, page(data, ranking_figures(data), kind="ranking"), ranking_text(data))
 
 
-def _baseline_lists(evidence: Evidence, ease_items: int) -> tuple[dict[str, dict[str, Lists]], dict[str, Any]]:
+def _baseline_lists(
+    evidence: Evidence, ease_items: int, width: int
+) -> tuple[dict[str, dict[str, Lists]], dict[str, Any]]:
     """Places and lists of every baseline for the test rows; built once for a split and kept."""
     names: list[str] = []
     modules = (ease, item_knn, markov, popularity, repeat_last, list_rows)
-    keys = {"ease_items": ease_items, "sources": [source_of(f) for f in modules]}
-    folder = evidence.cached("baselines", keys, lambda work: _save_baselines(evidence.split, ease_items, work))
+    keys = {"ease_items": ease_items, "width": width, "sources": [source_of(f) for f in modules]}
+    folder = evidence.cached("baselines", keys, lambda work: _save_baselines(evidence.split, ease_items, width, work))
     with np.load(folder / "lists.npz", allow_pickle=False) as saved:
         names = [str(n) for n in saved["names"]]
         lists = {
@@ -113,11 +116,11 @@ def _baseline_lists(evidence: Evidence, ease_items: int) -> tuple[dict[str, dict
     return lists, settings
 
 
-def _save_baselines(split: Split, ease_items: int, work: Path) -> None:
+def _save_baselines(split: Split, ease_items: int, width: int, work: Path) -> None:
     arrays: dict[str, Any] = {}
     fitted = _fit(split, ease_items)
     for i, baseline in enumerate(fitted):
-        both = list_rows(split, split.test, baseline.score, width=WIDTH)
+        both = list_rows(split, split.test, baseline.score, width=width)
         for protocol, lists in zip((HIDDEN, SHOWN), both, strict=True):
             arrays[f"{i} {protocol} place"], arrays[f"{i} {protocol} items"] = lists.place, lists.items
         arrays[f"{i} settings"] = np.array(repr(baseline.settings))
@@ -125,7 +128,7 @@ def _save_baselines(split: Split, ease_items: int, work: Path) -> None:
 
 
 def _fit(split: Split, ease_items: int) -> list[Baseline]:
-    simple = [popularity(split), repeat_last(split), markov(split), item_knn(split)]
+    simple = [popularity(split), repeat_last(split), markov(split), item_knn(split, most_items=ease_items)]
     ease_row = ease(split, most_items=ease_items)
     return [*simple, ease_row, ease_with_markov(split, ease_row)]
 
@@ -136,20 +139,25 @@ def _plain_settings(text: str) -> Any:
     return ast.literal_eval(text)
 
 
-def _oracle_lists(evidence: Evidence, name: str) -> dict[str, Lists]:
+def _oracle_lists(evidence: Evidence, name: str, width: int) -> dict[str, Lists]:
     module, _, function = name.partition(":")
     oracle = getattr(importlib.import_module(module), function)
     arguments = {k: v for k, v in evidence.recipe.settings["data"].items() if k != "call"}
     arguments.setdefault("seed", evidence.seed)
     hidden, shown = list_rows(
-        evidence.split, evidence.split.test, lambda rows: oracle(evidence.split, rows, **arguments), width=WIDTH
+        evidence.split, evidence.split.test, lambda rows: oracle(evidence.split, rows, **arguments), width=width
     )
     return {HIDDEN: hidden, SHOWN: shown}
 
 
+def _short(ranked: Ranking, split: Split) -> int:
+    """How many lists hold fewer items than were searched for."""
+    return int((ranked.lengths < min(ranked.items.shape[1], split.log.n_items)).sum())
+
+
 def _model_lists(ranked: Ranking, split: Split, protocol: str) -> Lists:
     place = target_ranks(ranked, split.targets(split.test))
-    place[place >= ranked.items.shape[1]] = split.log.n_items
+    place[place >= ranked.items.shape[1]] = NOWHERE
     return Lists(place, ranked.items)
 
 
@@ -204,7 +212,8 @@ class _Judge:
             return None
         last = self.k[-1]
         mean = {n: float(ndcg(hits_at(by[HIDDEN].place, last), self.one, last).mean()) for n, by in self.lists.items()}
-        return (mean[TUNED] - mean["popularity"]) / (mean[ORACLE] - mean["popularity"])
+        way = mean[ORACLE] - mean["popularity"]
+        return (mean[TUNED] - mean["popularity"]) / way if way > 0 else None
 
     def by_history_length(self) -> list[dict[str, Any]]:
         """Recall by the length of the history, in quarters of the test rows."""

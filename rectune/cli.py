@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"`--{overrides[0][0]}`: `rectune {known.command}` has no such option. See `rectune {known.command} --help`."
             )
         known.run(known, overrides)
-    except USER_ERRORS as error:
-        if known.traceback:
+    except Exception as error:
+        if known.traceback or not (isinstance(error, USER_ERRORS) or type(error).__module__.startswith("polars")):
             raise
         print(f"error: {message_of(error)}", file=sys.stderr)
         return 1

@@ -18,10 +18,10 @@ from rectune.encoder import Encoder
 from rectune.examples import Mixture, TaskSpec, sample_texts
 from rectune.indexing.item_index import ItemIndex
 from rectune.log import Log
-from rectune.processes import is_main
+from rectune.processes import is_main, start_processes
 from rectune.ranker import LanguageModelRanker, RankSettings, catalogue_trie
 from rectune.recipe import Recipe, bind, resolve_call, section_at
-from rectune.run_folder import RunFolder, Stage, source_of, stamp, write_atomic
+from rectune.run_folder import RunFolder, Stage, source_of, stamps, write_atomic
 from rectune.split import Split
 from rectune.tasks import ItemViews, TaskRows
 from rectune.template import Template, load_template
@@ -36,19 +36,22 @@ class Line:
     def __post_init__(self) -> None:
         self.folder = RunFolder(Path(self.recipe.settings["output_dir"]), self.recipe.name)
         self.loaded: dict[str, LanguageModelRanker] = {}
+        start_processes()
 
     def check(self) -> None:
-        """Check every section before anything is built."""
-        from rectune.model import model_settings
+        """Check every section before anything is built (of a finished run, what ranking and judging still read)."""
+        _ = self.rank_settings, self.rank_template, self.task_calls, self.model_settings
+        if not self.folder.pinned:
+            _ = self._data_call, self._split_call, self._index_call
+            for i in range(len(self.recipe.settings["stages"])):
+                self.stage_config(i)
+        bind(self.recipe, "eval", resolve_call(self.recipe, "eval"), given=("evidence",))
 
-        _ = self._data_call, self._split_call, self._index_call, self.rank_settings, self.rank_template
-        for entry in self.task_calls:
-            _ = entry
-        _ = model_settings(self.recipe)
-        for i in range(len(self.recipe.settings["stages"])):
-            self.stage_config(i)
-        function = resolve_call(self.recipe, "eval")
-        bind(self.recipe, "eval", function, given=("evidence",))
+    def check_lists(self) -> None:
+        """Raise ValueError when the report asks for longer lists than the search or the catalogue can give."""
+        if self.task_rows(self.split).kind == "item":
+            asked = {**signature_defaults(resolve_call(self.recipe, "eval")), **self.recipe.settings["eval"]}.get("k")
+            self.check_k(max(asked or [self.rank_settings.k]))
 
     # ------------------------------------------------------------------------------------------------ log and split
 
@@ -61,8 +64,10 @@ class Line:
     @cached_property
     def data_stage(self) -> Stage:
         """The stage that holds the log."""
+        if kept := self.folder.kept("log"):
+            return kept
         function, arguments = self._data_call
-        files = {name: stamp(value) for name, value in arguments.items() if isinstance(value, Path)}
+        files = stamps(arguments, without=self.folder.path)
         keys = {"call": self.recipe.settings["data"]["call"], "source": source_of(function), "files": files}
         keys["arguments"] = {n: v for n, v in arguments.items() if n not in files}
         if "seed" in inspect.signature(function).parameters:
@@ -83,6 +88,8 @@ class Line:
     @cached_property
     def split_stage(self) -> Stage:
         """The stage that holds the split."""
+        if kept := self.folder.kept("split"):
+            return kept
         function, arguments = self._split_call
         keys = {"call": self.recipe.settings["split"]["call"], "source": source_of(function), "arguments": arguments}
         return self.folder.stage(
@@ -109,9 +116,11 @@ class Line:
     @cached_property
     def index_stage(self) -> Stage:
         """The stage that holds the item index."""
+        if kept := self.folder.kept("index"):
+            return kept
         function, arguments = self._index_call
         keys = {"call": self.recipe.settings["index"]["call"], "source": source_of(function), "arguments": arguments}
-        keys["files"] = [stamp(value) for value in arguments.values() if isinstance(value, Path)]
+        keys["files"] = stamps(arguments, without=self.folder.path)
         return self.folder.stage(
             "index", keys, [self.split_stage], lambda work: function(self.split, **arguments).save(work)
         )
@@ -214,9 +223,11 @@ class Line:
         """The stage that holds the tokenizer with the new tokens, and the base itself if it is made from scratch."""
         from rectune.model import base_identity, build_base
 
-        keys: dict[str, Any] = {"base": base_identity(self.model_settings)}
+        if kept := self.folder.kept("base"):
+            return kept
+        keys: dict[str, Any] = {"base": base_identity(self.model_settings), "seed": self.seed}
         if self.model_settings.from_scratch is not None:
-            keys.update(seed=self.seed, tasks=self.task_keys)
+            keys["tasks"] = self.task_keys
         texts = sample_texts(self.specs, most=20_000)
         build = partial(build_base, self.model_settings, self.index, texts, seed=self.seed)
         return self.folder.stage("base", keys, [self.index_stage], lambda work: build(work))
@@ -268,15 +279,17 @@ class Line:
     def _train_stage(self, i: int, before: Stage) -> Stage:
         from rectune.model import settings_for_fingerprint
 
+        if kept := self.folder.kept(f"train{i}"):
+            return kept
         section = self.recipe.settings["stages"][i]
         keys: dict[str, Any] = {
             "stage": section,
             "tasks": self.task_keys,
             "model": settings_for_fingerprint(self.model_settings),
         }
-        keys["seed"] = self.seed
+        keys.update(seed=self.seed, source=source_of(resolve_call(self.recipe, f"stages.{i}")))
         if section.get("eval_strategy", "no") != "no":
-            keys["rank"] = [self.rank_settings.wording, self.rank_settings.beams, self.rank_settings.scores]
+            keys["rank"] = [getattr(self.rank_settings, name) for name in ("wording", "beams", "scores", "max_length")]
         return self.folder.stage(
             f"train{i}", keys, [before, self.base_stage, self.index_stage, self.split_stage],
             partial(self._train, i, before), resumes=True,
@@ -311,6 +324,10 @@ class Line:
                 "seconds": time.perf_counter() - started,
             }
             write_atomic(work / "model" / "rectune.json", json.dumps(card))
+
+    def built(self) -> list[Stage]:
+        """The stages from the log to the tuned model, in order."""
+        return [self.data_stage, self.split_stage, self.index_stage, self.base_stage, *self.train_stages]
 
     @property
     def tuned(self) -> Stage:
@@ -367,6 +384,12 @@ class Line:
 
     def _codes_by(self, by: str) -> dict[str, int]:
         return {name: code for code, name in reversed(list(enumerate(self.log.items[by].to_list())))}
+
+
+def signature_defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    """The default of each parameter that has one."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 
 
 def base_name(line: Line) -> str:

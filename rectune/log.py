@@ -234,7 +234,7 @@ def _catalogue(
         )
         blank = {c: pl.Series([""] * len(missing), dtype=pl.String) for c in items.columns if c != "item_id"}
         catalogue = pl.concat([catalogue, pl.DataFrame({"item_id": missing, **blank})], how="diagonal")
-    return _with_titles(catalogue, source, notes)
+    return with_titles(catalogue, source, notes)
 
 
 def clean_items(items: pl.DataFrame, source: str) -> pl.DataFrame:
@@ -267,7 +267,8 @@ def _plain(value: Any) -> str:
     return " ".join(html.unescape(str(value)).split())
 
 
-def _with_titles(catalogue: pl.DataFrame, source: str, notes: dict[str, Any]) -> pl.DataFrame:
+def with_titles(catalogue: pl.DataFrame, source: str, notes: dict[str, Any]) -> pl.DataFrame:
+    """Return the item table with a title for every item; counts of empty and repeated ones go into `notes`."""
     if "title" not in catalogue.columns:
         catalogue = catalogue.with_columns(pl.lit("").alias("title"))
         _warn(f"{source}: the item table has no column `title`; every item is called '{UNTITLED}'.")

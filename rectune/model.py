@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from rectune.encoder import Form
 from rectune.indexing.item_index import ItemIndex
 from rectune.library_config import library_config
 from rectune.recipe import Recipe
+from rectune.run_folder import stamp
 
 PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
 OWN_KEYS = ("from_scratch", "text_vocab_size", "prompt_form", "device")
@@ -336,11 +336,8 @@ def base_identity(settings: ModelSettings) -> dict[str, Any]:
         return {"from_scratch": settings.from_scratch, "text_vocab_size": settings.text_vocab_size}
     name = settings.library.model_name_or_path
     identity: dict[str, Any] = {"name": name, "revision": settings.library.model_revision}
-    folder = Path(name)
-    if folder.is_dir():
-        identity["files"] = [[f.name, f.stat().st_size] for f in sorted(folder.glob("*.safetensors"))]
-        config = folder / "config.json"
-        identity["config"] = json.loads(config.read_text()) if config.exists() else None
+    if Path(name).is_dir():
+        identity["files"] = stamp(Path(name))
     return identity
 
 

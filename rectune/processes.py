@@ -26,6 +26,12 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def start_processes() -> None:
+    """Join the process group, where there are several processes. They may wait a day while the main one builds."""
+    if world_size() > 1:
+        _state()
+
+
 def wait() -> None:
     """Return when every process is here."""
     if world_size() > 1:
@@ -46,7 +52,9 @@ def gather(value: Any) -> list[Any]:
 
 def _state() -> Any:
     """Accelerate's process state, which starts the process group (gloo on CPUs, NCCL on GPUs)."""
+    from datetime import timedelta
+
     import torch
     from accelerate import PartialState
 
-    return PartialState(cpu=not torch.cuda.is_available())
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))

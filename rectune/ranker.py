@@ -75,14 +75,22 @@ class LanguageModelRanker:
         self._pad = int(self.encoder.tokenizer.pad_token_id)
 
     def prompts(self, rows: TaskRows) -> list[list[int]]:
-        """Token ids of the prompt of each row."""
-        return [
-            fit_prompt(
-                self.encoder, self.template, self.settings.wording, rows.variables(i), room=self.settings.max_length,
-                what=f"row {int(rows.row[i])}",
-            )[0]
-            for i in range(len(rows))
-        ]  # fmt: skip
+        """Token ids of the prompt of each row, the oldest history left out where it does not fit."""
+        room = self._room()
+        made = []
+        for i in range(len(rows)):
+            what = f"row {int(rows.row[i])}"
+            wording = self.settings.wording
+            made.append(fit_prompt(self.encoder, self.template, wording, rows.variables(i), room=room, what=what)[0])
+        return made
+
+    def _room(self) -> int | None:
+        """How many tokens a prompt may have: `rank.max_length`, and what the model has positions for."""
+        limits = [self.settings.max_length, positions_of(self.model)]
+        answer = self.trie.depth if self.trie is not None else 16
+        known = [limits[0]] if limits[0] is not None else []
+        known += [limits[1] - answer] if limits[1] is not None else []
+        return min(known) if known else None
 
     def rank(self, rows: TaskRows, *, hidden: Sequence[Sequence[int]] | None, shards: Path | None = None) -> Ranking:
         """Rank the catalogue. Batches are the same whatever the number of processes; with `shards`, each finished
@@ -149,6 +157,13 @@ class LanguageModelRanker:
         yield from tqdm(
             batches, desc="ranking", unit="batch", disable=not self.progress or rank() > 0 or len(batches) < 8
         )
+
+
+def positions_of(model: Any) -> int | None:
+    """The longest sequence that the model has positions for, or None where its config does not say."""
+    config = model.config.get_text_config()
+    known = [getattr(config, name) for name in ("max_position_embeddings", "n_positions") if hasattr(config, name)]
+    return int(known[0]) if known else None
 
 
 def catalogue_trie(encoder: Encoder, template: Template, rows: TaskRows, wording: int, views: Sequence[Any]) -> Trie:

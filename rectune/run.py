@@ -30,20 +30,30 @@ def train(recipe: Recipe | str | Path, overrides: Sequence[tuple[str, str]] = ()
     line = Line(recipe)
     with line.folder.lock():
         line.check()
+        line.check_lists()
         line.tuned  # noqa: B018  builds everything up to the tuned model
-        _keep_recipe(line)
+        _keep(line)
         report(line)
     return line.folder.path
 
 
 def evaluate(folder: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> Path:
-    """Rank and report again in a run folder, with other keys of `rank` or `eval`. Returns the folder."""
+    """Rank and report again in a run folder, with other keys of `rank` or `eval`. Returns the folder.
+
+    Needs nothing but the folder: log, split, index and model are the ones that it holds. Raises ValueError for an
+    override of another section.
+    """
+    for key, _ in overrides:
+        if key.partition(".")[0] not in ("rank", "eval"):
+            raise ValueError(
+                f"`--{key}`: `rectune eval` changes only keys of `rank` and `eval`. For others use `rectune train`."
+            )
     line = open_run(folder, overrides)
     with line.folder.lock():
         line.check()
-        line.tuned  # noqa: B018  raises where nothing is trained
-        _keep_recipe(line)
+        line.check_lists()
         report(line)
+        _keep(line)
     return line.folder.path
 
 
@@ -51,7 +61,8 @@ def train_seeds(path: str | Path, overrides: Sequence[tuple[str, str]], seeds: S
     """Run a recipe once for each seed, in `seed-N` folders of its output folder, and sum the reports up there."""
     folder = Path(load_recipe(path, overrides).settings["output_dir"])
     for seed in seeds:
-        train(load_recipe(path, [*overrides, ("seed", str(seed)), ("output_dir", str(folder / f"seed-{seed}"))]))
+        place = json.dumps(str(folder / f"seed-{seed}"))
+        train(load_recipe(path, [*overrides, ("seed", str(seed)), ("output_dir", place)]))
     if is_main():
         reports = [json.loads((folder / f"seed-{seed}" / "report.json").read_text()) for seed in seeds]
         judge = inspect.getmodule(resolve_call(load_recipe(path, overrides), "eval"))
@@ -64,17 +75,16 @@ def train_seeds(path: str | Path, overrides: Sequence[tuple[str, str]], seeds: S
 
 
 def open_run(folder: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> Line:
-    """Open a run folder. Raises FileNotFoundError when it is none."""
-    path = Path(folder)
+    """Open a finished run folder; its stages and templates are used as they are. Raises FileNotFoundError when it is none."""
+    path = Path(folder).resolve()
     if not (path / RESOLVED).exists():
         raise FileNotFoundError(
             f"`{folder}` is not a finished run folder (it holds no {RESOLVED}). Run `rectune train RECIPE` first."
         )
     about = json.loads((path / "run.json").read_text())
-    loaded = load_recipe(path / RESOLVED, [*overrides, ("output_dir", str(path))])
-    home = Path(about["recipe_folder"]) if about.get("recipe_folder") else None
-    line = Line(Recipe(about["recipe"], loaded.settings, loaded.lines, home))
-    line.folder.must_hold = "train"
+    loaded = load_recipe(path / RESOLVED, [*overrides, ("output_dir", json.dumps(str(path)))])
+    line = Line(Recipe(about["recipe"], loaded.settings, loaded.lines, path / "templates"))
+    line.folder.pinned = about["stages"]
     return line
 
 
@@ -113,13 +123,15 @@ def recommend(
     ]
 
 
-def _keep_recipe(line: Line) -> None:
+def _keep(line: Line) -> None:
+    """Write what later commands need into the folder: the resolved recipe, its templates, and which stages it ended with."""
     if is_main():
-        write_atomic(line.folder.path / RESOLVED, line.recipe.dump())
-        about = {
-            "recipe": line.recipe.name,
-            "rectune": rectune.__version__,
-            "recipe_folder": str(line.recipe.folder or ""),
-        }
-        write_atomic(line.folder.path / "run.json", json.dumps(about))
+        folder = line.folder.path
+        (folder / "templates").mkdir(exist_ok=True)
+        for spec in line.specs:
+            write_atomic(folder / "templates" / spec.template.name, spec.template.source)
+        write_atomic(folder / RESOLVED, line.recipe.dump())
+        stages = {stage.folder.name.rpartition("-")[0]: stage.fingerprint for stage in line.built()}
+        about = {"recipe": line.recipe.name, "rectune": rectune.__version__, "stages": stages}
+        write_atomic(folder / "run.json", json.dumps(about))
     wait()

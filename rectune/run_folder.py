@@ -33,7 +33,7 @@ class RunFolder:
     def __init__(self, path: Path, recipe_name: str) -> None:
         """Raises ValueError when the folder holds something else, or another recipe's run."""
         self.path, self.recipe_name = path.resolve(), recipe_name
-        self.must_hold: str | None = None  # stages whose names start so must be there already
+        self.pinned: dict[str, str] = {}  # stages of a finished run, name -> fingerprint: used as they are
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"`output_dir`: {path} is a file, not a folder.")
         mark = self.path / MARK
@@ -43,7 +43,9 @@ class RunFolder:
                 raise ValueError(
                     f"`output_dir`: {path} belongs to the recipe `{owner}`. Give `{recipe_name}` another one with --output_dir."
                 )
-        elif self.path.is_dir() and any(name.name not in ("stages", ".lock") for name in self.path.iterdir()):
+        elif self.path.is_dir() and any(
+            name.name not in ("stages", ".lock") and name.suffix != ".partial" for name in self.path.iterdir()
+        ):
             raise ValueError(
                 f"`output_dir`: {path} is not empty and not a run folder. Give another one with --output_dir."
             )
@@ -88,18 +90,22 @@ class RunFolder:
         mark = fingerprint(name, keys, [stage.fingerprint for stage in inputs])
         final = self.path / "stages" / f"{name}-{mark}"
         work = final.with_name(f"{final.name}.partial")
-        there = (
-            final.exists() if alone else gather(final.exists())[0]
-        )  # the main process decides, so that all of them build or none does
-        if not there and self.must_hold is not None and name.startswith(self.must_hold):
-            raise ValueError(
-                f"{self.path}: nothing is trained there with these settings yet. Run `rectune train` first."
-            )
+        # The main process decides whether the stage is there, so that all of them build or none does.
+        there = final.exists() if alone else gather(final.exists())[0]
         if not there:
             self._build(work, final, build, resumes=resumes)
         if not alone:
             wait()
         return Stage(final, mark)
+
+    def kept(self, name: str) -> Stage | None:
+        """The pinned stage of that name, or None where nothing is pinned. Raises ValueError when its folder is gone."""
+        if name not in self.pinned:
+            return None
+        stage = Stage(self.path / "stages" / f"{name}-{self.pinned[name]}", self.pinned[name])
+        if not stage.folder.is_dir():
+            raise ValueError(f"{self.path}: the stage {stage.folder.name} is gone. Run `rectune train` again.")
+        return stage
 
     def _build(self, work: Path, final: Path, build: Callable[[Path], None], *, resumes: bool) -> None:
         if not resumes and not is_main():
@@ -155,7 +161,18 @@ def source_of(function: Callable[..., Any]) -> str:
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if file else ""
 
 
-def stamp(path: Path) -> list[Any]:
-    """Name, size and time of a file, or of all files below a folder: what tells that an input has changed."""
+def stamp(path: Path, *, without: Path | None = None) -> list[Any]:
+    """Name, size and time of a file, or of all files below a folder (but those below `without`): tells a changed input."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files = [f for f in files if without is None or without not in f.resolve().parents]
     return [[str(f.relative_to(path.parent)), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+
+
+def stamps(arguments: dict[str, Any], *, without: Path) -> dict[str, Any]:
+    """Stamps of all arguments that are paths, or texts that name an existing file or folder."""
+    paths = {
+        n: Path(v)
+        for n, v in arguments.items()
+        if isinstance(v, Path) or (isinstance(v, str) and v and Path(v).exists())
+    }
+    return {name: stamp(path, without=without) for name, path in paths.items()}

@@ -25,7 +25,7 @@ def _rank_keys(line: Line) -> dict[str, Any]:
 
     settings = line.rank_settings
     return {
-        "template": line.rank_template.hash, "wording": settings.wording, "beams": settings.beams, "scores": settings.scores,
+        "seed": line.seed, "template": line.rank_template.hash, "wording": settings.wording, "beams": settings.beams, "scores": settings.scores,
         "model": settings_for_fingerprint(line.model_settings), "max_length": settings.max_length, "batch_size": settings.batch_size, "task": line.task_keys[0],
     }  # fmt: skip
 

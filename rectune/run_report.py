@@ -30,8 +30,6 @@ def report(line: Line) -> None:
     """Rank with both models, let the recipe's `eval` judge, and write report.json and report.html."""
     function = resolve_call(line.recipe, "eval")
     arguments = bind(line.recipe, "eval", function, given=("evidence",))
-    if line.task.kind == "item":
-        line.check_k(max(arguments.get("k") or [line.rank_settings.k]))
     evidence = gather_evidence(line, shuffled=int(arguments.get("shuffled_rows", 1000)))
     line.loaded.clear()
     if is_main():
@@ -104,6 +102,8 @@ def environment(line: Line) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "date": time.strftime("%Y-%m-%d"),
+        "fingerprints": {stage.folder.name.rpartition("-")[0]: stage.fingerprint for stage in line.built()},
+        "templates": {spec.template.name: spec.template.hash for spec in line.specs},
     }
 
 
@@ -112,7 +112,10 @@ def _commit() -> str | None:
     here = Path(__file__).parent
     if not (here.parent / ".git").exists():
         return None
-    out = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    try:
+        out = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except OSError:  # no git on this machine
+        return None
     return out.stdout.strip() or None
 
 

@@ -114,7 +114,11 @@ def leave_one_out(log: Log, *, max_history: int = 20) -> Split:
         validation=_rows(log, position[long & (left == 2)], first, max_history),
         test=_rows(log, position[long & (left == 1)], first, max_history),
         train_events=position[train],
-        notes={"rule": "leave_one_out", "users_only_in_training": int(log.n_users - (long & (left == 1)).sum())},
+        notes={
+            "rule": "leave_one_out",
+            "max_history": max_history,
+            "users_only_in_training": int(log.n_users - (long & (left == 1)).sum()),
+        },
     )
 
 
@@ -151,7 +155,12 @@ def by_time(
             raise ValueError(
                 f"{log.source}: no row in `{name}`: no event there has {min_history} earlier ones of its user."
             )
-    notes = {"rule": "by_time", "cuts": [float(c) for c in cuts], "rows_left_out": int(((stage > 0) & ~enough).sum())}
+    notes = {
+        "rule": "by_time",
+        "max_history": max_history,
+        "cuts": [float(c) for c in cuts],
+        "rows_left_out": int(((stage > 0) & ~enough).sum()),
+    }
     rows = {name: _rows(log, events, first, max_history) for name, events in parts.items()}
     return Split(log=log, train_events=position[stage == 0], notes=notes, **rows)
 
@@ -173,7 +182,12 @@ def given(log: Log, *, max_history: int = 20) -> Split:
         parts[name] = Rows(rows, cut["user"].cast(pl.Int64).to_numpy(), start, recent, stop, cut["target"].to_numpy())
     if len(parts["train"]) == 0 or len(parts["test"]) == 0:
         raise ValueError(f"{log.source}: the given split has no rows in `train` or none in `test`.")
-    return Split(log=log, train_events=_given_train_events(parts["train"]), notes={"rule": "given"}, **parts)
+    return Split(
+        log=log,
+        train_events=_given_train_events(parts["train"]),
+        notes={"rule": "given", "max_history": max_history},
+        **parts,
+    )
 
 
 def _given_train_events(train: Rows) -> Ints:

@@ -125,7 +125,9 @@ def history_split(split: Split, histories: list[list[int]], ratings: list[list[f
 
     lengths = np.array([len(h) for h in histories], dtype=np.int64)
     target = np.cumsum(lengths + 1) - 1
-    start = target - lengths
+    first = target - lengths
+    longest = split.notes.get("max_history") or int(max((split.test.stop - split.test.start).max(), 1))
+    start = np.maximum(first, target - longest)  # as long as what the model was tuned on
     events = {
         "user": np.repeat(np.arange(len(histories), dtype=np.int32), lengths + 1),
         "item": np.array([i for h in histories for i in [*h, 0]], dtype=np.int32),
@@ -140,6 +142,6 @@ def history_split(split: Split, histories: list[list[int]], ratings: list[list[f
         source="the given histories",
     )
     number = np.arange(len(histories), dtype=np.int64)
-    rows = Rows(row=number, user=number, first=start, start=start, stop=target, target=target)
+    rows = Rows(row=number, user=number, first=first, start=start, stop=target, target=target)
     none = rows.take(np.zeros(0, dtype=np.int64))
     return Split(log=log, train=none, validation=none, test=rows, train_events=np.zeros(0, dtype=np.int64))

@@ -37,6 +37,34 @@ def test_every_block_of_a_page_runs(page: Path, tmp_path: Path) -> None:
     assert ran > 0
 
 
+@pytest.mark.heavy
+def test_the_recipe_of_the_readme_runs(tmp_path: Path) -> None:
+    for _, head, text in BLOCK.findall((ROOT / "README.md").read_text()):
+        if named := re.search(r"file=(\S+)", head):
+            (tmp_path / named[1]).write_text(text)
+    titles = ["Green tea", "Black tea", "Teapot", "Kettle", "Cup", "Saucer", "Sugar", "Milk"]
+    (tmp_path / "items.csv").write_text("item,title\n" + "\n".join(f"p{i},{t}" for i, t in enumerate(titles)))
+    events = [f"u{u},p{(u + step * (1 + u % 3)) % 8},{100 * step + u}" for step in range(6) for u in range(30)]
+    (tmp_path / "log.csv").write_text("user,item,time\n" + "\n".join(events))
+    short = [
+        "--index.codes",
+        "4",
+        "--rank.beams",
+        "8",
+        "--rank.k",
+        "3",
+        "--eval.k",
+        "[1, 3]",
+        "--stages.0.num_train_epochs",
+        "1",
+    ]
+    for command in (["train", "mine.yaml", *short], ["recommend", "runs/mine", "--titles", "Green tea"]):
+        run = [sys.executable, "-m", "rectune", *command]
+        out = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert out.returncode == 0, out.stderr[-2000:]
+    assert len(re.findall(r"\[p\d\]", out.stdout)) == 3
+
+
 def help_page() -> str:
     """docs/command-line.md, made from the parser. Write it anew with: python -m tests.test_docs"""
     os.environ["COLUMNS"] = "100"

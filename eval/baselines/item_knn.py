@@ -6,26 +6,32 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from rectune.eval.baselines.scoring import Baseline, Floats, Scorer, choose, history_matrix, train_matrix
+from rectune.eval.baselines.scoring import Baseline, Floats, Scorer, choose, history_matrix, train_counts, train_matrix
 from scipy import sparse
 
 from rectune.split import Rows, Split
 
 
-def item_knn(split: Split) -> Baseline:
+def item_knn(split: Split, *, most_items: int = 12_000) -> Baseline:
     """score(j) = sum over the history of decay ** age x similarity(i, j), cosine with shrinkage, the nearest only.
 
     Neighbours, shrinkage and decay are chosen on validation. Source: Sarwar et al., WWW 2001; shrinkage as in Bell
-    and Koren, ICDM 2007.
+    and Koren, ICDM 2007. Above `most_items` items only the most popular ones have neighbours; `settings` says so.
     """
+
+    kept = np.argsort(-train_counts(split), kind="stable")[:most_items]
+    chosen = sparse.diags(np.isin(np.arange(split.log.n_items), kept).astype(np.float64))
+    matrix = (train_matrix(split) @ chosen).tocsr()
+    matrix.eliminate_zeros()
 
     def candidates() -> Iterator[tuple[dict[str, Any], Scorer]]:
         for shrink in (0.0, 20.0):
-            similar = _cosine(train_matrix(split), shrink)
+            similar = _cosine(matrix, shrink)
             for neighbours in (20, 100):
                 nearest = _keep_nearest(similar, neighbours)
                 for decay in (1.0, 0.7):
-                    yield {"shrink": shrink, "neighbours": neighbours, "decay": decay}, _scorer(split, nearest, decay)
+                    settings = {"shrink": shrink, "neighbours": neighbours, "decay": decay}
+                    yield {**settings, "items": len(kept), "of": split.log.n_items}, _scorer(split, nearest, decay)
 
     return choose(split, "item-KNN", candidates(), most=2000)
 

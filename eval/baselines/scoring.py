@@ -15,6 +15,7 @@ from rectune.split import Rows, Split
 Floats = NDArray[np.float64]
 Scorer = Callable[[Rows], Floats]  # rows -> (rows, items), higher is better
 CHUNK = 512
+NOWHERE = int(np.iinfo(np.int32).max)  # the place of a target that cannot be listed
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Lists:
-    """`place`: place of the target (rows,), from 0, the catalogue's size where it cannot be listed. `items`: the
+    """`place`: place of the target (rows,), from 0, NOWHERE where it cannot be listed. `items`: the
     first items of each row (rows, width) int32, best first, -1 where there are none."""
 
     place: NDArray[np.int64]
@@ -55,7 +56,7 @@ def list_rows(split: Split, rows: Rows, score: Scorer, *, width: int) -> tuple[L
 def _listed(scores: Floats, targets: NDArray[np.int32], width: int) -> Lists:
     own = scores[np.arange(len(targets)), targets]
     place = (scores >= own[:, None]).sum(axis=1) - 1
-    place[np.isneginf(own)] = scores.shape[1]
+    place[np.isneginf(own)] = NOWHERE
     width = min(width, scores.shape[1])
     top = np.argpartition(-scores, width - 1, axis=1)[:, :width]
     values = np.take_along_axis(scores, top, 1)

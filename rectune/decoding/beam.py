@@ -34,6 +34,7 @@ def beam_search(
     listed; scores of the others don't change. Shapes (rows, beams): items int32, best first, -1 where there are
     fewer; scores float32. Ties are broken by item number.
     """
+    asked, beams = beams, max(beams, 2)  # with one beam `generate` is greedy and gives no scores
     ids, mask = left_pad(prompts, pad, model.device)
     width = ids.shape[1]
     dead = [trie.dead_nodes(items) for items in hidden] if hidden is not None else [set[int]() for _ in prompts]
@@ -50,7 +51,8 @@ def beam_search(
     tokens = out.sequences[:, width:].cpu().tolist()
     found = np.array([_item(trie, row, end) for row in tokens], dtype=np.int32)
     found[totals <= _IMPOSSIBLE] = -1
-    return _ordered(found.reshape(len(prompts), beams), totals.reshape(len(prompts), beams))
+    items, values = _ordered(found.reshape(len(prompts), beams), totals.reshape(len(prompts), beams))
+    return items[:, :asked], values[:, :asked]
 
 
 def left_pad(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,13 @@ def given(split: Split, *, path: Path) -> ItemIndex:
     The letter is the level. Items that share a name get one more level that tells them apart.
     Raises ValueError for an item of the catalogue that the file does not name, or a token of another form.
     """
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
-        try:
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
             names = json.load(file)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path.name}:{error.lineno}: not valid JSON: {error.msg}.") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path.name}:{error.lineno}: not valid JSON: {error.msg}.") from None
+    except (EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path.name}: damaged file ({error}).") from None
     if not isinstance(names, dict):
         raise ValueError(f"{path.name}: an index file maps item ids to lists of tokens, got a {type(names).__name__}.")
     rows = []

@@ -16,15 +16,20 @@ def titles(split: Split, *, max_characters: int = 200) -> ItemIndex:
     Titles that differ only in case, width or white space count as repeated, because a tokenizer may fold them.
     """
     taken: set[str] = set()
+    next_number: dict[str, int] = {}
     names = []
     repeated = 0
     for title in split.log.items["title"].to_list():
         name = _printable(title, max_characters)
-        number = 1
+        plain = _folded(name)
+        number = next_number.get(plain, 1)
+        if number > 1:
+            name = f"{_printable(title, max_characters)} ({number})"
         while _folded(name) in taken:
             number += 1
             name = f"{_printable(title, max_characters)} ({number})"
         repeated += number > 1
+        next_number[plain] = number + 1
         taken.add(_folded(name))
         names.append(name)
     health = {"items": len(names), "levels": [], "colliding_items_before_repair": repeated}

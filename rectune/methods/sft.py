@@ -19,6 +19,7 @@ from rectune.methods.progress import TrainingBar
 from rectune.methods.token_audit import TokenAudit, check_saved, save_probe
 from rectune.methods.trainable import Trainable
 from rectune.processes import is_main, wait
+from rectune.ranker import positions_of
 
 COMPLETE = "complete"
 DEFAULTS = {"report_to": "none", "save_strategy": "no", "logging_steps": 10, "activation_checkpointing": False}
@@ -50,11 +51,16 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
         for part in ("train", "validation")
     }
     refuse_sharding(config, task)
+    limit = positions_of(task.model)
+    if limit is not None and (config.max_length is None or config.max_length > limit):
+        raise ValueError(
+            f"`max_length` is {config.max_length}, but the model has positions for {limit} tokens. Lower it."
+        )
     if len(parts["train"]) == 0:
         raise ValueError(
             "there is no training example: no user has two training events. Use a longer log or another split."
         )
-    audit = TokenAudit(task.new_tokens)
+    audit = TokenAudit(task.new_tokens, folder / "first_step.json")
     trainer = _Trainer(
         model=task.model,
         args=config,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from rectune.encoder import Encoder
+from rectune.run_folder import write_atomic
 
 PROBE = "probe.safetensors"
 
@@ -18,9 +20,12 @@ PROBE = "probe.safetensors"
 class TokenAudit(TrainerCallback):  # type: ignore[misc]
     """Checks at the first optimizer step that gradient reaches the rows of the new tokens, in and out."""
 
-    def __init__(self, new_tokens: list[int]) -> None:
-        self._new = new_tokens
+    def __init__(self, new_tokens: list[int], kept: Path) -> None:
+        """`kept` is a file that remembers the first step for a training that is killed and continued."""
+        self._new, self._kept = new_tokens, kept
         self.report: dict[str, Any] = {"new_tokens": len(new_tokens)}
+        if kept.exists():
+            self.report = json.loads(kept.read_text())
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if not self._new or "gradient_in" in self.report:
@@ -33,6 +38,8 @@ class TokenAudit(TrainerCallback):  # type: ignore[misc]
                     f"new-token audit: no gradient reaches the {side}put rows of the {len(self._new)} new tokens at the first "
                     "step, so they would stay as they are. No example may hold an item's name, or the adapter freezes them."
                 )
+        if args.should_save:
+            write_atomic(self._kept, json.dumps(self.report))
 
 
 def row_gradients(model: Any, ids: list[int]) -> dict[str, torch.Tensor]:

@@ -111,6 +111,23 @@ def test_a_wrong_encoding_names_the_line_and_the_way_out(tmp_path: Path) -> None
     assert table(path=tmp_path / "log.csv", encoding="latin-1").items["item_id"].to_list() == ["café"]
 
 
+def test_other_separators_and_no_header(tmp_path: Path) -> None:
+    (tmp_path / "ratings.dat").write_text("1::10::5::100\n1::20::4::90\n")
+    log = quietly(
+        table,
+        path=tmp_path / "ratings.dat",
+        separator="::",
+        columns=["u", "i", "r", "t"],
+        user="u",
+        item="i",
+        time="t",
+        rating="r",
+    )
+    assert log.interactions.rows() == [(0, 0, 90.0, 4.0), (0, 1, 100.0, 5.0)]
+    (tmp_path / "log.csv").write_text("user;item\nu;a\nu;b\n")
+    assert counts(table(path=tmp_path / "log.csv", separator=";")) == (1, 2, 2)
+
+
 def test_an_unknown_ending_is_refused(tmp_path: Path) -> None:
     (tmp_path / "log.xls").write_text("x")
     with pytest.raises(ValueError, match=r"cannot tell what this is. Known endings"):
@@ -316,6 +333,25 @@ def test_recbole_layout(tmp_path: Path) -> None:
     (tmp_path / "x.inter").write_text("user_id\titem_id\nu\ta\n")
     with pytest.raises(ValueError, match=r"x.inter:1: header `user_id` has no type"):
         recbole(path=tmp_path)
+
+
+def test_recbole_prefers_a_field_named_title(tmp_path: Path) -> None:
+    (tmp_path / "x.inter").write_text("user_id:token\titem_id:token\nu\ta\n")
+    (tmp_path / "x.item").write_text("item_id:token\tapp_name:token\ttitle:token_seq\na\tshort\tThe long title\n")
+    assert quietly(recbole, path=tmp_path).items["title"].to_list() == ["The long title"]
+    assert quietly(recbole, path=tmp_path, title="app_name").items["title"].to_list() == ["short"]
+
+
+def test_a_damaged_gzip_file_is_named(tmp_path: Path) -> None:
+    whole = gzip.compress(RATINGS.encode() * 50)
+    for name, broken in (
+        ("cut", whole[:-20]),
+        ("flipped", whole[:30] + b"\x00\xff\x00" + whole[33:]),
+        ("none", b"text"),
+    ):
+        (tmp_path / f"{name}.csv.gz").write_bytes(broken)
+        with pytest.raises(ValueError, match=f"{name}.csv.gz: damaged gzip file"):
+            table(path=tmp_path / f"{name}.csv.gz")
 
 
 def test_real_recbole_sets(data: Any) -> None:

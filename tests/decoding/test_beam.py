@@ -114,3 +114,12 @@ def test_the_prompt_is_computed_once_a_row(model: Any) -> None:
     finally:
         hook.remove()
     assert shapes == [(4, 4), (24, 1), (24, 1), (24, 1)]
+
+
+def test_one_beam_is_the_best_of_two(model: Any) -> None:
+    trie = build_trie(NAMES_FIXED, fixed_length=True)
+    one, score = beam_search(model, trie, PROMPTS, beams=1, scores="full", end=None, pad=PAD)
+    two, scores = beam_search(model, trie, PROMPTS, beams=2, scores="full", end=None, pad=PAD)
+    assert one.shape == (4, 1)
+    assert np.array_equal(one, two[:, :1])
+    assert np.array_equal(score, scores[:, :1])

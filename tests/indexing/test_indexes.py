@@ -36,6 +36,11 @@ def test_repeated_titles_get_numbers() -> None:
     assert index.health["colliding_items_before_repair"] == 3
 
 
+def test_many_equal_titles_take_no_time() -> None:
+    index = titles(split_of(["Soap"] * 20_000))
+    assert index.titles[-1] == "Soap (20000)"
+
+
 def test_atomic_gives_each_item_one_token_that_means_its_title() -> None:
     index = atomic(split_of(["A", "B", "C"]))
     assert [index.tokens(i) for i in range(3)] == [["<a_0>"], ["<a_1>"], ["<a_2>"]]

@@ -98,7 +98,7 @@ def test_training_4_bit_layers_goes_on_after_an_evaluation_on_a_cpu(
     assert losses[0][-1] < losses[0][0]
 
 
-def test_frozen_new_tokens_are_an_error(checkpoints: dict[str, Path]) -> None:
+def test_frozen_new_tokens_are_an_error(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     from rectune.methods.token_audit import TokenAudit
@@ -109,7 +109,7 @@ def test_frozen_new_tokens_are_an_error(checkpoints: dict[str, Path]) -> None:
     ids = torch.tensor([[1, *new, 2]])
     model(input_ids=ids, labels=ids).loss.backward()
     with pytest.raises(ValueError, match="no gradient reaches the output rows of the 2 new tokens"):
-        TokenAudit(new).on_pre_optimizer_step(None, None, None, model=model)
+        TokenAudit(new, tmp_path / "x.json").on_pre_optimizer_step(None, None, None, model=model)
 
 
 def test_an_adapter_with_a_whole_matrix_is_an_error(checkpoints: dict[str, Path], tmp_path: Path) -> None:
