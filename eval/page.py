@@ -199,7 +199,7 @@ def _bars(groups: list[dict[str, Any]], label: str) -> str:
         axes.bar(place + (i - 1) * 0.27, [g[name] for g in groups], width=0.25, label=name, color=COLOURS[i % 3])
     axes.set_xticks(place, [f"{g['from']:.0f}–{g['to']:.0f}\n({g['rows']:,} rows)" for g in groups])
     axes.set(xlabel=label, ylabel="recall, seen items hidden")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8)
     return _svg(figure)
 
 

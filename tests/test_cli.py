@@ -107,7 +107,7 @@ eval: {oracle: null}
         ("user,item\n" + "u,a\nu,b\nu,c\nv,b\nv,c\nv,a\n" * 2, ["--eval.k", "[4]"], "k = 4, but the catalogue holds only 3 items"),
         ("user,item\nu,a\nu,b\nu,c\n", ["--split.call", "rectune.split:by_time"], "`by_time` needs times"),
         ("user,item\nu,a\nu,b\nu,c\n", ["--data.path", "lgo.csv"], "`lgo.csv` was not found. Looked for"),
-        ("user,item\nu,a\nu,b\nu,c\n", [], "there is no training example"),
+        ("user,item\nu,a\nu,b\nu,c\nv,d\nv,e\nv,f\n", [], "there is no training example"),
     ],
 )  # fmt: skip
 def test_a_bad_log_is_one_line(

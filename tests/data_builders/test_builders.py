@@ -377,7 +377,7 @@ def test_minionerec_layout(tmp_path: Path) -> None:
 
 
 def test_real_minionerec(data: Any) -> None:
-    split = given(minionerec(path=data("minionerec")))
+    split = given(quietly(minionerec, path=data("minionerec")))
     assert (len(split.train), len(split.validation), len(split.test)) == (8350, 4532, 4533)
     assert split.log.n_items == 3686
     targets = split.targets(split.test)
