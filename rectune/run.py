@@ -77,11 +77,11 @@ def train_seeds(path: str | Path, overrides: Sequence[tuple[str, str]], seeds: S
 def open_run(folder: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> Line:
     """Open a finished run folder; its stages and templates are used as they are. Raises FileNotFoundError when it is none."""
     path = Path(folder).resolve()
-    if not (path / RESOLVED).exists():
+    about = json.loads((path / "run.json").read_text()) if (path / "run.json").exists() else {}
+    if not (path / RESOLVED).exists() or "stages" not in about:
         raise FileNotFoundError(
             f"`{folder}` is not a finished run folder (it holds no {RESOLVED}). Run `rectune train RECIPE` first."
         )
-    about = json.loads((path / "run.json").read_text())
     loaded = load_recipe(path / RESOLVED, [*overrides, ("output_dir", json.dumps(str(path)))])
     line = Line(Recipe(about["recipe"], loaded.settings, loaded.lines, path / "templates"))
     line.folder.pinned = about["stages"]
