@@ -16,6 +16,7 @@ from rectune.eval.page import answer_figures, answer_text, page
 from rectune.eval.seeds import summarise
 
 from rectune.evidence import Evidence, Report
+from rectune.split import evenly
 
 __all__ = ["answers", "summarise"]
 
@@ -99,7 +100,7 @@ def _differences(
 
 def _in_words(evidence: Evidence, count: int) -> list[dict[str, Any]]:
     rows, out = evidence.split.test, []
-    for i in np.unique(np.linspace(0, len(rows) - 1, num=min(count, len(rows)), dtype=np.int64)) if count > 0 else []:
+    for i in evenly(len(rows), count):
         variables = evidence.task.variables(int(i))
         out.append(
             {

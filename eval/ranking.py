@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from rectune.eval.seeds import summarise
 from rectune.evidence import HIDDEN, SHOWN, Evidence, Report
 from rectune.ranking import Ranking, target_ranks
 from rectune.run_folder import source_of
-from rectune.split import Split
+from rectune.split import Split, evenly
 
 __all__ = ["ranking", "summarise"]
 
@@ -102,7 +103,6 @@ def _baseline_lists(
     evidence: Evidence, ease_items: int, width: int
 ) -> tuple[dict[str, dict[str, Lists]], dict[str, Any]]:
     """Places and lists of every baseline for the test rows; built once for a split and kept."""
-    names: list[str] = []
     modules = (ease, item_knn, markov, popularity, repeat_last, list_rows)
     keys = {"ease_items": ease_items, "width": width, "sources": [source_of(f) for f in modules]}
     folder = evidence.cached("baselines", keys, lambda work: _save_baselines(evidence.split, ease_items, width, work))
@@ -112,7 +112,7 @@ def _baseline_lists(
             name: {p: Lists(saved[f"{i} {p} place"], saved[f"{i} {p} items"]) for p in (HIDDEN, SHOWN)}
             for i, name in enumerate(names)
         }
-        settings = {name: _plain_settings(str(saved[f"{i} settings"])) for i, name in enumerate(names)}
+        settings = {name: json.loads(str(saved[f"{i} settings"])) for i, name in enumerate(names)}
     return lists, settings
 
 
@@ -123,7 +123,7 @@ def _save_baselines(split: Split, ease_items: int, width: int, work: Path) -> No
         both = list_rows(split, split.test, baseline.score, width=width)
         for protocol, lists in zip((HIDDEN, SHOWN), both, strict=True):
             arrays[f"{i} {protocol} place"], arrays[f"{i} {protocol} items"] = lists.place, lists.items
-        arrays[f"{i} settings"] = np.array(repr(baseline.settings))
+        arrays[f"{i} settings"] = np.array(json.dumps(baseline.settings))
     np.savez_compressed(work / "lists.npz", names=np.array([b.name for b in fitted]), **arrays)
 
 
@@ -131,12 +131,6 @@ def _fit(split: Split, ease_items: int) -> list[Baseline]:
     simple = [popularity(split), repeat_last(split), markov(split), item_knn(split, most_items=ease_items)]
     ease_row = ease(split, most_items=ease_items)
     return [*simple, ease_row, ease_with_markov(split, ease_row)]
-
-
-def _plain_settings(text: str) -> Any:
-    import ast
-
-    return ast.literal_eval(text)
 
 
 def _oracle_lists(evidence: Evidence, name: str, width: int) -> dict[str, Lists]:
@@ -192,19 +186,22 @@ class _Judge:
         return table
 
     def differences(self, protocol: str) -> dict[str, Any]:
-        """Tuned minus each other row, NDCG at the largest k, paired over users: [difference, low, high].
-
-        `best_baseline` is the row without a language model that has the highest test NDCG: the hardest rival.
-        """
+        """Tuned minus each other row, NDCG at the largest k, paired over users: [difference, low, high]."""
         last = self.k[-1]
         value = {n: ndcg(hits_at(by[protocol].place, last), self.one, last) for n, by in self.lists.items()}
-        rivals = [n for n in value if n not in (UNTUNED, TUNED, ORACLE)]
-        best = max(rivals, key=lambda n: float(value[n].mean()))
         return {
             "metric": f"ndcg@{last}",
-            "best_baseline": best,
+            "best_baseline": self.best_baseline(protocol),
             "differences": {n: self.bootstrap.mean(value[TUNED] - value[n]) for n in value if n != TUNED},
         }
+
+    def best_baseline(self, protocol: str) -> str:
+        """The row without a language model that has the highest test NDCG: the hardest rival."""
+        last = self.k[-1]
+        rivals = [n for n in self.lists if n not in (UNTUNED, TUNED, ORACLE)]
+        return max(
+            rivals, key=lambda n: float(ndcg(hits_at(self.lists[n][protocol].place, last), self.one, last).mean())
+        )
 
     def oracle_share(self) -> float | None:
         """How much of the way from popularity to the oracle the tuned model goes (NDCG, seen items hidden)."""
@@ -226,24 +223,17 @@ class _Judge:
     def _by(self, value: NDArray[Any]) -> list[dict[str, Any]]:
         last = self.k[-1]
         edges = np.unique(np.quantile(value, [0, 0.25, 0.5, 0.75, 1], method="nearest"))
+        names = (self.best_baseline(HIDDEN), UNTUNED, TUNED)
         out = []
         for i, low in enumerate(edges[:-1] if len(edges) > 1 else edges):
             high = edges[i + 1] if len(edges) > 1 else low
             closing = i >= len(edges) - 2
             here = (value >= low) & ((value <= high) if closing else (value < high))
             entry = {"from": float(low), "to": float(high if closing else high - 1), "rows": int(here.sum())}
-            best = self.differences_best
-            for name in (best, UNTUNED, TUNED):
+            for name in names:
                 entry[name] = float((self.lists[name][HIDDEN].place[here] < last).mean())
             out.append(entry)
         return out
-
-    @property
-    def differences_best(self) -> str:
-        """The best baseline with seen items hidden."""
-        last = self.k[-1]
-        rivals = [n for n in self.lists if n not in (UNTUNED, TUNED, ORACLE)]
-        return max(rivals, key=lambda n: float(ndcg(hits_at(self.lists[n][HIDDEN].place, last), self.one, last).mean()))
 
     def shuffled(self) -> dict[str, Any] | None:
         """What shuffling the history costs the tuned model, on the sampled rows, seen items hidden."""
@@ -270,11 +260,7 @@ class _Judge:
     def in_words(self, count: int) -> list[dict[str, Any]]:
         """A few users with history, target and recommendations as titles, spread over the test rows."""
         titles = self.split.log.items["title"]
-        chosen = (
-            np.unique(np.linspace(0, len(self.rows) - 1, num=min(count, len(self.rows)), dtype=np.int64))
-            if count > 0
-            else []
-        )
+        chosen = evenly(len(self.rows), count)
         ranked = self.evidence.rankings["tuned", HIDDEN].items
         return [
             {

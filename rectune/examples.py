@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rectune.encoder import Encoder
-from rectune.split import Ints, Part
+from rectune.split import Ints, Part, evenly
 from rectune.tasks import TaskRows, Variables
 from rectune.template import Template, draw_wording
 
@@ -141,8 +141,7 @@ def sample_texts(specs: Sequence[TaskSpec], *, most: int) -> Iterator[str]:
     """
     for spec in specs:
         rows = spec.rows("train")
-        count = min(most // len(specs) + 1, len(rows))
-        for number, i in enumerate(np.unique(np.linspace(0, len(rows) - 1, num=count, dtype=np.int64))):
+        for number, i in enumerate(evenly(len(rows), most // len(specs) + 1)):
             variables = rows.variables(int(i))
             wording = number % spec.template.wordings
             segments = spec.template.prompt(wording, variables) + spec.template.completion(wording, variables)

@@ -11,8 +11,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rectune.checking import check_keywords, near
 from rectune.encoder import Encoder
 from rectune.examples import Mixture, TaskSpec, sample_texts
@@ -22,7 +20,7 @@ from rectune.processes import is_main, start_processes
 from rectune.ranker import LanguageModelRanker, RankSettings, catalogue_trie
 from rectune.recipe import Recipe, bind, resolve_call, section_at
 from rectune.run_folder import RunFolder, Stage, source_of, stamps, write_atomic
-from rectune.split import Split
+from rectune.split import Split, evenly
 from rectune.tasks import ItemViews, TaskRows
 from rectune.template import Template, load_template
 
@@ -230,7 +228,7 @@ class Line:
             keys["tasks"] = self.task_keys
         texts = sample_texts(self.specs, most=20_000)
         build = partial(build_base, self.model_settings, self.index, texts, seed=self.seed)
-        return self.folder.stage("base", keys, [self.index_stage], lambda work: build(work))
+        return self.folder.stage("base", keys, [self.index_stage], build)
 
     @cached_property
     def task_keys(self) -> list[Any]:
@@ -430,7 +428,7 @@ def validation_metrics_of(line: Line, model: Any, most: int) -> dict[str, float]
 
     function, arguments, _, _ = line.task_calls[0]
     rows = function(line.split, line.index, "validation", **arguments)
-    chosen = np.unique(np.linspace(0, len(rows) - 1, num=min(most, len(rows)), dtype=np.int64))
+    chosen = evenly(len(rows), most)
     sample = TaskRows(
         rows.row[chosen], lambda i: rows.variables(int(chosen[i])), rows.kind, rows.target[chosen], rows.answers
     )

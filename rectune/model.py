@@ -174,10 +174,7 @@ def quantization_config(settings: ModelSettings) -> Any:
     """The bitsandbytes configuration that the section `model` asks for, or None."""
     from trl import get_quantization_config
 
-    config = get_quantization_config(settings.library)
-    if config is not None and config.load_in_4bit and settings.device != "cuda" and not torch.cuda.is_available():
-        config.bnb_4bit_quant_storage = torch.uint8
-    return config
+    return get_quantization_config(settings.library)
 
 
 def keep_gradients_on_cpu(model: Any) -> None:

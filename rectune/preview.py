@@ -10,6 +10,7 @@ import numpy as np
 
 from rectune.examples import Mixture, length_statistics
 from rectune.recipe import Recipe
+from rectune.split import evenly
 
 OPEN, CLOSE = "⟦", "⟧"
 SAMPLE = 500
@@ -34,9 +35,7 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
         parts = []
         for spec, rows in mixture.tasks:
             positions = _positions(mixture, spec.name)
-            statistics = length_statistics(
-                mixture, positions[np.unique(np.linspace(0, len(positions) - 1, SAMPLE).astype(int))].tolist()
-            )
+            statistics = length_statistics(mixture, positions[evenly(len(positions), SAMPLE)].tolist())
             low, half, high, most = statistics["tokens"]
             parts.append(
                 f"{spec.name}: {len(positions):,} examples an epoch out of {len(rows):,} rows, {spec.template.name}, "
@@ -45,8 +44,8 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
                 f"{statistics['examples_cut']} examples lose {statistics['history_entries_cut']} of their oldest history entries, "
                 "no target is cut, no example dropped"
             )
-            chosen = positions[np.linspace(0, len(positions) - 1, min(examples, len(positions))).astype(int)]
-            parts += [_marked(mixture, int(p)) for p in np.unique(chosen)]
+            chosen = positions[evenly(len(positions), examples)].tolist()
+            parts += [_marked(mixture, p) for p in chosen]
     return "\n\n".join(parts)
 
 

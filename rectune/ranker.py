@@ -55,7 +55,7 @@ class Ranker(Protocol):
     def rank(self, rows: TaskRows, *, hidden: Sequence[Sequence[int]] | None, shards: Path | None = None) -> Ranking:
         """Rank the catalogue for each row, the `hidden` items of a row left out."""
 
-    def answer(self, rows: TaskRows, *, shards: Path | None = None) -> NDArray[np.float64]:
+    def answer(self, rows: TaskRows) -> NDArray[np.float64]:
         """Probability of each answer for each row, shape (rows, answers)."""
 
 
@@ -127,7 +127,7 @@ class LanguageModelRanker:
         )
         return Ranking(rows.row[batch].astype(np.int64), items, scores, np.zeros(len(batch), dtype=bool))
 
-    def answer(self, rows: TaskRows, *, shards: Path | None = None) -> NDArray[np.float64]:
+    def answer(self, rows: TaskRows) -> NDArray[np.float64]:
         """p(answer) / sum of p over the answers, one forward pass a row where answers are single tokens."""
         if not rows.answers:
             raise ValueError("this task has no fixed answers.")

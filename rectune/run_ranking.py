@@ -16,7 +16,7 @@ from rectune.line import Line
 from rectune.processes import is_main
 from rectune.ranker import LanguageModelRanker
 from rectune.ranking import Ranking
-from rectune.split import Rows
+from rectune.split import Rows, evenly
 from rectune.tasks import TaskRows, history_split
 
 
@@ -99,4 +99,4 @@ def _shuffled_rows(line: Line, most: int) -> tuple[Rows, TaskRows]:
 def shuffled_sample(line: Line, most: int) -> Rows:
     """The test rows that `ranked(..., shuffled=most)` ranks."""
     test = line.split.test
-    return test.take(np.unique(np.linspace(0, len(test) - 1, num=min(most, len(test)), dtype=np.int64)))
+    return test.take(evenly(len(test), most))

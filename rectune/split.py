@@ -222,6 +222,11 @@ def windows(split: Split, *, length: int) -> Rows:
     return Rows(row=target, user=train.user[at], first=first[at], start=begin, stop=target, target=target)
 
 
+def evenly(count: int, most: int) -> Ints:
+    """Up to `most` of the positions 0 … count - 1, evenly spread, first and last included: a sample without chance."""
+    return np.unique(np.linspace(0, count - 1, num=max(min(most, count), 0), dtype=np.int64))
+
+
 def user_bounds(log: Log) -> tuple[Ints, Ints]:
     """For each event the position of its user's first event, and one past the last; shapes (events,)."""
     counts = np.bincount(log.user_codes, minlength=log.n_users)

@@ -116,7 +116,7 @@ def like_or_dislike(split: Split, index: ItemIndex, part: Part, *, like_above: f
     )
 
 
-def history_split(split: Split, histories: list[list[int]], ratings: list[list[float]] | None = None) -> Split:
+def history_split(split: Split, histories: list[list[int]]) -> Split:
     """Return a split whose test rows are the given histories (item codes, oldest first); their targets mean nothing.
 
     For recommending outside a log: every task renders such rows like any others.
@@ -133,8 +133,8 @@ def history_split(split: Split, histories: list[list[int]], ratings: list[list[f
         "item": np.array([i for h in histories for i in [*h, 0]], dtype=np.int32),
     }
     if split.log.ratings is not None:
-        known = ratings or [[float(split.log.ratings.max())] * len(h) for h in histories]
-        events["rating"] = np.array([r for h in known for r in [*h, 0.0]], dtype=np.float32)
+        best = float(split.log.ratings.max())  # what is given as a history counts as liked
+        events["rating"] = np.array([r for h in histories for r in [*[best] * len(h), 0.0]], dtype=np.float32)
     log = type(split.log)(
         interactions=pl.DataFrame(events),
         items=split.log.items,

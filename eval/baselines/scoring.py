@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from rectune.split import Rows, Split
+from rectune.split import Rows, Split, evenly
 
 Floats = NDArray[np.float64]
 Scorer = Callable[[Rows], Floats]  # rows -> (rows, items), higher is better
@@ -109,9 +109,7 @@ def choose(
     split: Split, name: str, candidates: Iterable[tuple[dict[str, Any], Scorer]], *, most: int = 4000
 ) -> Baseline:
     """Return the candidate with the highest NDCG@10 on validation, seen items hidden; the first of equal ones."""
-    rows = split.validation
-    if len(rows) > most:
-        rows = rows.take(np.linspace(0, len(rows) - 1, most).astype(np.int64))
+    rows = split.validation.take(evenly(len(split.validation), most))
     best: tuple[float, Baseline] | None = None
     for settings, score in candidates:
         place = list_rows(split, rows, score, width=1)[0].place

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -20,6 +19,7 @@ from rectune.methods.token_audit import TokenAudit, check_saved, save_probe
 from rectune.methods.trainable import Trainable
 from rectune.processes import is_main, wait
 from rectune.ranker import positions_of
+from rectune.split import evenly
 
 COMPLETE = "complete"
 DEFAULTS = {"report_to": "none", "save_strategy": "no", "logging_steps": 10, "activation_checkpointing": False}
@@ -175,9 +175,7 @@ def _lazy(mixture: Mixture, *, most: int | None = None) -> Any:
     """A data set whose examples are rendered when they are asked for."""
     from datasets import Dataset
 
-    positions = list(range(len(mixture)))
-    if most is not None and len(mixture) > most:
-        positions = torch.linspace(0, len(mixture) - 1, most).long().tolist()
+    positions = evenly(len(mixture), len(mixture) if most is None else most).tolist()
 
     def render(batch: dict[str, list[int]]) -> dict[str, list[list[int]]]:
         rows = [mixture.features(p, mixture.epoch) for p in batch["position"]]
