@@ -62,7 +62,7 @@ def ranking_text(data: dict[str, Any]) -> str:
     results = data["results"]
     parts = [
         f"{data['recipe']}: {results['log']['users']:,} users, {results['log']['items']:,} items, {results['log']['events']:,} events; "
-        f"{results['rows']:,} test rows, full ranking, scores: {results['scores']}"
+        f"{results['rows']:,} test rows, full ranking, {results['beams']} beams, scores: {results['scores']}"
     ]
     for protocol, table in results["protocols"].items():
         against = results["tuned_against"][protocol]
@@ -75,6 +75,8 @@ def ranking_text(data: dict[str, Any]) -> str:
         parts.append(
             f"Shuffling the history costs {interval(shuffled['cost'])} {shuffled['metric']} on {shuffled['rows']} rows."
         )
+    proven = results["proven_exact"][HIDDEN]["tuned model"]
+    parts.append(f"{proven:.1%} of the tuned model's lists are proven to be its exact top {results['beams']}.")
     parts.append(_took(data["measured"]))
     return "\n".join(parts)
 

@@ -75,6 +75,13 @@ def ranking(
             name: _short(evidence.rankings[who, HIDDEN], split)
             for who, name in (("untuned", UNTUNED), ("tuned", TUNED))
         },
+        "proven_exact": {
+            protocol: {
+                name: float(evidence.rankings[who, protocol].exact.mean())
+                for who, name in (("untuned", UNTUNED), ("tuned", TUNED))
+            }
+            for protocol in (HIDDEN, SHOWN)
+        },
         "rows": len(split.test),
         "targets_seen_before": judge.targets_seen(),
         "log": {
@@ -85,6 +92,7 @@ def ranking(
         },
         "split": split.notes,
         "scores": evidence.recipe.settings["rank"].get("scores", "full"),
+        "beams": evidence.rankings["tuned", HIDDEN].items.shape[1],
         "audits": evidence.audits,
     }
     data = {

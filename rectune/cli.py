@@ -114,8 +114,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--titles", nargs="+", default=None, metavar="TITLE", help="a history as titles, oldest first"
     )
     recommend.add_argument(
-        "--users", default=None, metavar="FILE", help='JSON lines, one user a line: {"user": …, "items": [ID, …]}'
+        "--users",
+        default=None,
+        metavar="FILE",
+        help='JSON lines, one user a line: {"user": …, "items": [ID, …]}, and "candidates": [ID, …] to rank only those',
     )
+    recommend.add_argument("--allow", default=None, metavar="FILE", help="list only these items (one id a line)")
+    recommend.add_argument("--deny", default=None, metavar="FILE", help="don't list these items (one id a line)")
     recommend.add_argument("--k", type=int, default=None, help="how many items (default: rank.k of the recipe)")
     recommend.add_argument("--show-seen", action="store_true", help="also list items of the history")
     recommend.add_argument("--json", action="store_true", help="print JSON lines")
@@ -194,9 +199,17 @@ def _recommend(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> No
     _quiet_libraries()
     from rectune.run import recommend
 
-    users, histories = _histories(args)
-    by = "title" if given == ["titles"] else "item_id"
-    lists = recommend(args.folder, histories, k=args.k, by=by, hide_seen=not args.show_seen)
+    users, histories, candidates = _histories(args)
+    lists = recommend(
+        args.folder,
+        histories,
+        k=args.k,
+        by="title" if given == ["titles"] else "item_id",
+        hide_seen=not args.show_seen,
+        allow=None if args.allow is None else _ids(args.allow),
+        deny=() if args.deny is None else _ids(args.deny),
+        candidates=candidates,
+    )
     for user, items in zip(users, lists, strict=True):
         if args.json:
             print(json.dumps({"user": user, "items": items}, ensure_ascii=False))
@@ -206,11 +219,12 @@ def _recommend(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> No
             print(f"{place:3}. {item['title']}  [{item['item_id']}]  {item['score']:.3f}")
 
 
-def _histories(args: argparse.Namespace) -> tuple[list[Any], list[list[str]]]:
+def _histories(args: argparse.Namespace) -> tuple[list[Any], list[list[str]], list[list[str]] | None]:
+    """Users, their histories, and the candidates of each where the file gives them."""
     if args.users is None:
-        return [None], [args.titles if args.titles is not None else args.items]
+        return [None], [args.titles if args.titles is not None else args.items], None
     file = Path(args.users)
-    users, histories = [], []
+    users, histories, candidates = [], [], []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
@@ -218,11 +232,20 @@ def _histories(args: argparse.Namespace) -> tuple[list[Any], list[list[str]]]:
             row = json.loads(line)
             users.append(row["user"])
             histories.append([str(item) for item in row["items"]])
+            if "candidates" in row:
+                candidates.append([str(item) for item in row["candidates"]])
         except (json.JSONDecodeError, KeyError, TypeError):
             raise ValueError(f'{file.name}:{number}: a line must be {{"user": …, "items": [ID, …]}}.') from None
     if not users:
         raise ValueError(f"{file.name}: the file names no user.")
-    return users, histories
+    if candidates and len(candidates) < len(users):
+        raise ValueError(f"{file.name}: {len(users) - len(candidates)} lines have no `candidates`; give all or none.")
+    return users, histories, candidates or None
+
+
+def _ids(file: str) -> list[str]:
+    """Item ids, one a line."""
+    return [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def _quiet_libraries() -> None:

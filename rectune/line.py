@@ -5,13 +5,18 @@ from __future__ import annotations
 import inspect
 import json
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rectune.checking import check_keywords, near
+from rectune.decoding.trie import FILE, Trie
 from rectune.encoder import Encoder
 from rectune.examples import Mixture, TaskSpec, sample_texts
 from rectune.indexing.item_index import ItemIndex
@@ -335,18 +340,24 @@ class Line:
     # ------------------------------------------------------------------------------------------------------ ranking
 
     @cached_property
-    def trie(self) -> Any:
+    def trie(self) -> Trie | None:
         """The trie of the catalogue, or None for a task with fixed answers."""
-        if self.task.kind != "item":
+        if self.task.kind == "answer":
             return None
-        view = ItemViews(self.split, self.index)
-        views = [view(item) for item in range(len(self.index))]
-        return catalogue_trie(self.encoder, self.rank_template, self.task, self.rank_settings.wording, views)
+        if self.task.kind != "item":
+            raise ValueError(f"the task of `{self.rank_template.name}` does not name items.")
+        keys = {"template": self.rank_template.hash, "wording": self.rank_settings.wording}
+        stage = self.folder.stage("trie", keys, [self.base_stage, self.index_stage], self._build_trie)
+        return Trie.load(stage.folder / FILE)
+
+    def _build_trie(self, work: Path) -> None:
+        view, wording = ItemViews(self.split, self.index), self.rank_settings.wording
+        catalogue_trie(self.encoder, self.rank_template, wording, view, self.index).save(work / FILE)
 
     def ranker(self, who: str) -> LanguageModelRanker:
         """The 'untuned' or the 'tuned' model as a ranker. Raises ValueError when what was tuned does not fit the run."""
         from rectune.methods.token_audit import check_reloaded
-        from rectune.model import load_base, load_tuned
+        from rectune.model import fold_adapter, load_base, load_tuned
 
         settings, base = self.model_settings, self.base_stage.folder
         if who == "untuned":
@@ -355,7 +366,7 @@ class Line:
         check_origin(self, tuned)
         model = load_tuned(settings, base, tuned, self.index, seed=self.seed)
         check_reloaded(model, tuned)
-        return self.as_ranker(model)
+        return self.as_ranker(fold_adapter(model, settings))
 
     def as_ranker(self, model: Any) -> LanguageModelRanker:
         """A model as a ranker of this run's rows."""
@@ -379,6 +390,22 @@ class Line:
                     ]
                 )
         return [known[name] for name in history]
+
+    def allowed(self, allow: Sequence[str] | None, deny: Sequence[str]) -> NDArray[np.bool_] | None:
+        """Which items may be listed, (items,), or None for all. Warns of ids that the catalogue does not hold."""
+        if allow is None and not deny:
+            return None
+        known = self._codes_by("item_id")
+        mask = np.full(self.log.n_items, allow is None)
+        for name, ids, value in (("allow", allow or (), True), ("deny", deny, False)):
+            strange = [item for item in ids if item not in known]
+            if strange:
+                warnings.warn(
+                    f"{len(strange)} of {len(ids)} ids in `{name}` are not in the catalogue, `{strange[0]}` among them.",
+                    stacklevel=3,
+                )
+            mask[[known[item] for item in ids if item in known]] = value
+        return mask
 
     def _codes_by(self, by: str) -> dict[str, int]:
         return {name: code for code, name in reversed(list(enumerate(self.log.items[by].to_list())))}

@@ -327,6 +327,13 @@ def load_tuned(
     return adapted.train(trainable)
 
 
+def fold_adapter(model: Any, settings: ModelSettings) -> Any:
+    """For ranking: add an adapter to the weights below it. A quantised base keeps its adapter, where adding would round."""
+    if not hasattr(model, "peft_config") or quantization_config(settings) is not None:
+        return model
+    return model.merge_and_unload().eval()
+
+
 def base_identity(settings: ModelSettings) -> dict[str, Any]:
     """What names the base in fingerprints and in the checks of an adapter: its name, revision and config."""
     if settings.from_scratch is not None:

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rectune.decoding.answers import answer_log_probabilities, choice_probabilities, distinct_answers
-from rectune.decoding.beam import Scores, beam_search
+from rectune.batching import CHUNK, Batches, chunks
+from rectune.decoding.answers import choice_probabilities, distinct_answers, group_prompts
+from rectune.decoding.beam import Found, Limits, Scores
+from rectune.decoding.engine import AnswerEngine, Engine
 from rectune.decoding.trie import Trie, build_trie
 from rectune.encoder import Encoder
 from rectune.examples import fit_prompt
-from rectune.processes import gather, rank, world_size
+from rectune.indexing.item_index import ItemIndex
+from rectune.processes import gather, wait
 from rectune.ranking import Ranking, join_rankings
 from rectune.tasks import TaskRows
-from rectune.template import Template
+from rectune.template import Segment, Template, codes_value
+
+_WIDEST = 2**24  # scored children in one batch; each takes about 25 bytes
 
 
 @dataclass(frozen=True)
 class RankSettings:
     """The section `rank`.
 
-    `beams` wide lists are searched, `k` of them are recommended; `scores` as in `beam_search`; prompts use `wording`
-    of `template` and at most `max_length` tokens; `batch_size` rows are ranked at a time.
+    `beams` wide lists are searched, `k` of them are recommended; `scores` as in `Engine`; prompts use `wording` of
+    `template` and at most `max_length` tokens. `batch_tokens` tokens (prompts, and beams of all steps) are in memory at
+    a time. `exact`: complete each list until it is proven, with at most `exact_nodes` more prefixes a row.
     """
 
     template: str
@@ -35,10 +42,12 @@ class RankSettings:
     k: int = 10
     scores: Scores = "full"
     max_length: int | None = None
-    batch_size: int = 32
+    batch_tokens: int = 8192
+    exact: bool = False
+    exact_nodes: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("beams", "k", "batch_size"):
+        for name in ("beams", "k", "batch_tokens", "exact_nodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`rank.{name}` must be at least 1, got {getattr(self, name)}.")
         if self.k > self.beams:
@@ -49,11 +58,24 @@ class RankSettings:
             raise ValueError(f"`rank.wording` must be 0 or more, got {self.wording}.")
 
 
+@dataclass(frozen=True)
+class Shelf:
+    """Which items may be listed. `allowed`: (items,) bool for all rows, or None; `hidden`: items of each row that must
+    not be listed; `only`: items of each row that alone may be listed; None where there is no such rule."""
+
+    allowed: NDArray[np.bool_] | None = None
+    hidden: Sequence[Sequence[int]] | None = None
+    only: Sequence[Sequence[int]] | None = None
+
+
+_ALL = Shelf()
+
+
 class Ranker(Protocol):
     """What a method's `load` returns."""
 
-    def rank(self, rows: TaskRows, *, hidden: Sequence[Sequence[int]] | None, shards: Path | None = None) -> Ranking:
-        """Rank the catalogue for each row, the `hidden` items of a row left out."""
+    def rank(self, rows: TaskRows, shelf: Shelf, *, shards: Path | None = None) -> Ranking:
+        """Rank the items that the shelf allows for each row."""
 
     def answer(self, rows: TaskRows) -> NDArray[np.float64]:
         """Probability of each answer for each row, shape (rows, answers)."""
@@ -61,7 +83,7 @@ class Ranker(Protocol):
 
 @dataclass
 class LanguageModelRanker:
-    """Ranks with any causal language model. `names` are the token ids of each item's completion."""
+    """Ranks with any causal language model. Rows stream through in chunks; what does not fit into memory is halved."""
 
     model: Any
     encoder: Encoder
@@ -70,19 +92,21 @@ class LanguageModelRanker:
     trie: Trie | None = None
     progress: bool = True
     _pad: int = field(init=False)
+    _batches: Batches = field(init=False)
 
     def __post_init__(self) -> None:
         self._pad = int(self.encoder.tokenizer.pad_token_id)
+        self._batches = Batches(self.settings.batch_tokens)
 
-    def prompts(self, rows: TaskRows) -> list[list[int]]:
-        """Token ids of the prompt of each row, the oldest history left out where it does not fit."""
-        room = self._room()
-        made = []
-        for i in range(len(rows)):
-            what = f"row {int(rows.row[i])}"
-            wording = self.settings.wording
-            made.append(fit_prompt(self.encoder, self.template, wording, rows.variables(i), room=room, what=what)[0])
-        return made
+    def prompts(self, rows: TaskRows, which: Sequence[int] | NDArray[np.int64]) -> list[list[int]]:
+        """Token ids of the prompts of some rows, the oldest history left out where it does not fit."""
+        room, wording = self._room(), self.settings.wording
+        return [
+            fit_prompt(
+                self.encoder, self.template, wording, rows.variables(int(i)), room=room, what=f"row {int(rows.row[i])}"
+            )[0]
+            for i in which
+        ]
 
     def _room(self) -> int | None:
         """How many tokens a prompt may have: `rank.max_length`, and what the model has positions for."""
@@ -92,71 +116,103 @@ class LanguageModelRanker:
         known += [limits[1] - answer] if limits[1] is not None else []
         return min(known) if known else None
 
-    def rank(self, rows: TaskRows, *, hidden: Sequence[Sequence[int]] | None, shards: Path | None = None) -> Ranking:
-        """Rank the catalogue. Batches are the same whatever the number of processes; with `shards`, each finished
-        batch is kept in that folder and not ranked again after a kill."""
+    # ------------------------------------------------------------------------------------------------------- ranking
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The search over the catalogue. Made once: the model must not change afterwards."""
+        assert self.trie is not None
+        settings, end = self.settings, self.encoder.end_id if self.template.end else None
+        return Engine(
+            self.model, self.trie, scores=settings.scores, end=end, pad=self._pad,
+            exact=settings.exact, exact_nodes=settings.exact_nodes,
+        )  # fmt: skip
+
+    def rank(self, rows: TaskRows, shelf: Shelf = _ALL, *, shards: Path | None = None) -> Ranking:
+        """Rank the catalogue. Chunks of rows are the same whatever the number of processes; with `shards`, each finished
+        chunk is kept in that folder and not ranked again after a kill. Raises ValueError when no item is allowed."""
         if self.trie is None:
             raise ValueError("this model chooses answers; it has no items to rank.")
-        prompts = self.prompts(rows)
+        alive = None
+        if shelf.allowed is not None:
+            if not shelf.allowed.any():
+                raise ValueError(
+                    "no item may be listed: all of them are denied, or none of the allowed is in the catalogue."
+                )
+            alive = self.trie.living(shelf.allowed)
         own = []
-        for number, batch in self._batches(prompts):
-            file = shards / f"batch-{number:06d}.parquet" if shards else None
-            if file is None or not file.exists():
-                part = self._rank_batch(rows, prompts, batch, hidden)
-                if file is None:
-                    own.append(part)
-                    continue
-                part.save(file.with_suffix(".partial"))
+        for number, chunk in chunks(len(rows), "ranking", progress=self.progress):
+            file = shards / _shard(number) if shards else None
+            if file is None:
+                own.append(self._rank_chunk(rows, chunk, shelf, alive))
+            elif not file.exists():
+                self._rank_chunk(rows, chunk, shelf, alive).save(file.with_suffix(".partial"))
                 file.with_suffix(".partial").replace(file)
-            own.append(Ranking.load(file))
-        return join_rankings([part for parts in gather(own) for part in parts], rows.row.astype(np.int64))
+        if shards is None:
+            parts = [part for several in gather(own) for part in several]
+        else:
+            wait()
+            parts = [Ranking.load(shards / _shard(number)) for number in range(-(-len(rows) // CHUNK))]
+        return join_rankings(parts, rows.row.astype(np.int64))
 
-    def _rank_batch(
-        self, rows: TaskRows, prompts: list[list[int]], batch: NDArray[np.int64], hidden: Sequence[Sequence[int]] | None
+    def _rank_chunk(
+        self, rows: TaskRows, chunk: NDArray[np.int64], shelf: Shelf, alive: NDArray[np.bool_] | None
     ) -> Ranking:
         assert self.trie is not None
-        items, scores = beam_search(
-            self.model,
-            self.trie,
-            [prompts[i] for i in batch],
-            beams=self.settings.beams,
-            scores=self.settings.scores,
-            end=self.encoder.end_id if self.template.end else None,
-            pad=self._pad,
-            hidden=None if hidden is None else [hidden[i] for i in batch],
-        )
-        return Ranking(rows.row[batch].astype(np.int64), items, scores, np.zeros(len(batch), dtype=bool))
+        beams, prompts = self.settings.beams, self.prompts(rows, chunk)
+        prefix = self.engine.prefix(prompts)
+
+        def search(batch: list[int]) -> Found:
+            rules = (
+                [rule[chunk[i]] for i in batch] if rule is not None else None for rule in (shelf.hidden, shelf.only)
+            )
+            return self.engine.search(
+                [prompts[i] for i in batch], beams=beams, limits=Limits(alive, *rules), prefix=prefix
+            )
+
+        items = np.full((len(chunk), beams), -1, dtype=np.int32)
+        scores = np.full((len(chunk), beams), -np.inf, dtype=np.float32)
+        exact = np.zeros(len(chunk), dtype=bool)
+        lengths = [len(prompt) + (self.trie.depth - 1) * beams for prompt in prompts]
+        most = max(1, _WIDEST // self.trie.widest(beams))
+        for batch, found in self._batches.each(lengths, search, most=most):
+            items[batch], scores[batch], exact[batch] = found.items, found.scores, found.exact
+        return Ranking(rows.row[chunk].astype(np.int64), items, scores, exact)
+
+    # ------------------------------------------------------------------------------------------------------- answers
 
     def answer(self, rows: TaskRows) -> NDArray[np.float64]:
-        """p(answer) / sum of p over the answers, one forward pass a row where answers are single tokens."""
+        """p(answer) / sum of p over the answers. What the prompts of several rows begin with is forwarded once."""
         if not rows.answers:
             raise ValueError("this task has no fixed answers.")
-        prompts = self.prompts(rows)
-        example = rows.variables(0)
+        example, wording = rows.variables(0), self.settings.wording
         answers = [
-            self.encoder.completion_ids(
-                self.template.completion(self.settings.wording, {**example, **answer}), end=False
-            )
+            self.encoder.completion_ids(self.template.completion(wording, {**example, **answer}), end=False)
             for answer in rows.answers
         ]
         distinct_answers(answers)
-        own: dict[int, NDArray[np.float64]] = {}
-        for _, batch in self._batches(prompts):
-            logp = answer_log_probabilities(self.model, [prompts[i] for i in batch], answers, pad=self._pad)
-            own.update(zip(batch.tolist(), choice_probabilities(logp), strict=True))
-        merged = {i: p for part in gather(own) for i, p in part.items()}
-        return np.stack([merged[i] for i in range(len(rows))])
+        engine = AnswerEngine(self.model, answers, pad=self._pad)
+        own: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
+        for _, chunk in chunks(len(rows), "answering", progress=self.progress):
+            prompts = self.prompts(rows, chunk)
+            groups = group_prompts(prompts, most=self._batches.tokens)
+            lengths = [sum(len(prompts[i]) for i in group) for group in groups]
+            logp = np.zeros((len(chunk), len(answers)))
 
-    def _batches(self, prompts: list[list[int]]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Batches of rows of like length; this process gets every world_size-th one."""
-        from tqdm import tqdm
+            def score(batch: list[int], prompts: Any = prompts, groups: Any = groups) -> list[NDArray[np.float64]]:
+                return engine.score([[prompts[i] for i in groups[g]] for g in batch])
 
-        order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
-        cuts = range(self.settings.batch_size, len(order), self.settings.batch_size)
-        batches = list(enumerate(np.split(order, list(cuts))))[rank() :: world_size()]
-        yield from tqdm(
-            batches, desc="ranking", unit="batch", disable=not self.progress or rank() > 0 or len(batches) < 8
-        )
+            for batch, found in self._batches.each(lengths, score, most=CHUNK):
+                for g, values in zip(batch, found, strict=True):
+                    logp[groups[g]] = values
+            own.append((chunk, choice_probabilities(logp)))
+        every = [part for several in gather(own) for part in several]
+        order = np.argsort(np.concatenate([chunk for chunk, _ in every]))
+        return np.asarray(np.concatenate([chances for _, chances in every])[order])
+
+
+def _shard(number: int) -> str:
+    return f"rows-{number:06d}.parquet"
 
 
 def positions_of(model: Any) -> int | None:
@@ -166,9 +222,27 @@ def positions_of(model: Any) -> int | None:
     return int(known[0]) if known else None
 
 
-def catalogue_trie(encoder: Encoder, template: Template, rows: TaskRows, wording: int, views: Sequence[Any]) -> Trie:
-    """The trie of what every item tokenises to after the ranking prompt. `views`: one item view an item."""
-    if rows.kind != "item":
-        raise ValueError(f"the task of `{template.name}` does not name items.")
-    names = [encoder.completion_ids(template.completion(wording, {"target": view}), end=template.end) for view in views]
+def catalogue_trie(
+    encoder: Encoder, template: Template, wording: int, view: Callable[[int], Any], index: ItemIndex
+) -> Trie:
+    """The trie of what every item tokenises to after the ranking prompt. `view`: what the template sees of an item."""
+    if _prints_codes_alone(template, wording) and not index.titles:
+        table = np.append(np.array(encoder.code_ids, dtype=np.int64), -1)[index.codes]
+        if template.end:
+            table = np.column_stack([table, np.full(len(table), -1)])
+            table[np.arange(len(table)), (table >= 0).sum(axis=1)] = encoder.end_id
+        return build_trie(table, fixed_length=not template.end)
+    names = [
+        encoder.completion_ids(template.completion(wording, {"target": view(item)}), end=template.end)
+        for item in range(len(index))
+    ]
     return build_trie(names, fixed_length=not template.end)
+
+
+def _prints_codes_alone(template: Template, wording: int) -> bool:
+    """Whether a completion is the target's name and asks for nothing else of it."""
+    try:
+        printed = template.completion(wording, {"target": {"name": codes_value([0])}})
+    except ValueError:
+        return False
+    return [s for s in printed if s.kind == "codes" or s.text.strip()] == [Segment("codes", "0")]

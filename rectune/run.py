@@ -12,6 +12,7 @@ import rectune
 from rectune.evidence import Report
 from rectune.line import Line
 from rectune.processes import is_main, wait
+from rectune.ranker import Shelf
 from rectune.recipe import Recipe, load_recipe, resolve_call
 from rectune.run_folder import write_atomic
 from rectune.run_report import report
@@ -95,11 +96,17 @@ def recommend(
     k: int | None = None,
     by: str = "item_id",
     hide_seen: bool = True,
+    allow: Sequence[str] | None = None,
+    deny: Sequence[str] = (),
+    candidates: Sequence[Sequence[str]] | None = None,
 ) -> list[list[dict[str, Any]]]:
     """Recommend after each history (oldest first), given by item ids or, with `by='title'`, by titles.
 
-    Returns for each history a list of {'item_id', 'title', 'score'}, best first. Raises ValueError for an unknown
-    item (with near misses), or a `k` above `rank.beams` or the catalogue.
+    `allow` and `deny`: ids of items that alone may, or must not, be listed (stock, age, region); ids that the catalogue
+    does not hold count for nothing, with a warning. `candidates`: for each history the ids that are to be ranked.
+    Returns for each history a list of {'item_id', 'title', 'score'}, best first, shorter than `k` where fewer items may
+    be listed. Scores don't depend on what may be listed. Raises ValueError for an unknown item of a history or of the
+    candidates (with near misses), for a `k` above `rank.beams` or the catalogue, or when no item may be listed.
     """
     line = open_run(folder)
     if line.task.kind != "item":
@@ -109,9 +116,14 @@ def recommend(
     k = line.rank_settings.k if k is None else k
     line.check_k(k)
     codes = [line.item_codes(history, by) for history in histories]
-    split = history_split(line.split, codes)
-    hidden = [sorted(set(history)) if hide_seen else [] for history in codes]
-    ranking = line.ranker("tuned").rank(line.task_rows(split), hidden=hidden)
+    if candidates is not None and len(candidates) != len(histories):
+        raise ValueError(f"there are {len(histories)} histories, but candidates for {len(candidates)}.")
+    shelf = Shelf(
+        allowed=line.allowed(allow, deny),
+        hidden=[sorted(set(history)) if hide_seen else [] for history in codes],
+        only=None if candidates is None else [line.item_codes(some, "item_id") for some in candidates],
+    )
+    ranking = line.ranker("tuned").rank(line.task_rows(history_split(line.split, codes)), shelf)
     items = line.log.items
     return [
         [

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rectune.evidence import HIDDEN
 from rectune.line import Line
 from rectune.processes import is_main
-from rectune.ranker import LanguageModelRanker
+from rectune.ranker import LanguageModelRanker, Shelf
 from rectune.ranking import Ranking
 from rectune.split import Rows, evenly
 from rectune.tasks import TaskRows, history_split
@@ -26,7 +26,8 @@ def _rank_keys(line: Line) -> dict[str, Any]:
     settings = line.rank_settings
     return {
         "seed": line.seed, "template": line.rank_template.hash, "wording": settings.wording, "beams": settings.beams, "scores": settings.scores,
-        "model": settings_for_fingerprint(line.model_settings), "max_length": settings.max_length, "batch_size": settings.batch_size, "task": line.task_keys[0],
+        "exact": settings.exact and settings.exact_nodes, "model": settings_for_fingerprint(line.model_settings), "max_length": settings.max_length,
+        "batch_tokens": settings.batch_tokens, "task": line.task_keys[0],
     }  # fmt: skip
 
 
@@ -44,7 +45,7 @@ def ranked(line: Line, who: str, protocol: str, *, shuffled: int = 0) -> tuple[R
         started = time.perf_counter()
         shards = work / "shards"
         shards.mkdir(exist_ok=True)
-        ranking = _loaded(line, who).rank(task, hidden=hidden, shards=shards)
+        ranking = _loaded(line, who).rank(task, Shelf(hidden=hidden), shards=shards)
         if is_main():
             ranking.save(work / "ranking.parquet")
             shutil.rmtree(shards)

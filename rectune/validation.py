@@ -17,6 +17,6 @@ def validation_metrics(ranker: LanguageModelRanker, rows: TaskRows) -> dict[str,
         chances = ranker.answer(rows)[:, -1]
         both = len(np.unique(rows.target)) > 1
         return {"auc": float(roc_auc_score(rows.target, chances)) if both else float("nan")}
-    place = target_ranks(ranker.rank(rows, hidden=None), rows.target.astype(np.int32))
+    place = target_ranks(ranker.rank(rows), rows.target.astype(np.int32))
     hit = place < min(10, ranker.settings.beams)  # an absent target stands at the width of its list
     return {"recall@10": float(hit.mean()), "ndcg@10": float(np.where(hit, 1 / np.log2(place + 2), 0).mean())}

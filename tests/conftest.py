@@ -10,10 +10,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=40, database=None)
+settings.load_profile("repeatable")
 
 DATA = Path(os.environ.get("RECTUNE_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -135,7 +139,7 @@ stages:
     load_best_model_at_end: true
     metric_for_best_model: eval_ndcg@10
     greater_is_better: true
-rank: {batch_size: 16, beams: 10, k: 5}
+rank: {batch_tokens: 1024, beams: 10, k: 5}
 eval: {k: [1, 5], shuffled_rows: 20}
 """
 

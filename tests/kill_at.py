@@ -2,7 +2,7 @@
 
     python -m tests.kill_at POINT N -- train RECIPE ...
 
-Points: 'save' inside a checkpoint save, after the weights and before the optimizer state; 'rank' inside a ranking;
+Points: 'none'; 'save' inside a checkpoint save, after the weights and before the optimizer state; 'rank' inside a ranking;
 'shard' after a shard was written beside its place and before it was renamed; 'step' inside training.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -36,13 +37,15 @@ def main() -> int:
 
         die_at(Trainer, "_save_optimizer_and_scheduler" if point == "save" else "training_step", int(times))
     if point == "rank":
-        import rectune.ranker
+        from rectune.decoding.engine import Engine
 
-        die_at(rectune.ranker, "beam_search", int(times))
+        die_at(Engine, "search", int(times))
     if point == "shard":
-        from rectune.ranking import Ranking
+        die_at(Path, "replace", int(times))
+    import rectune.batching
+    import rectune.ranker
 
-        die_at(Ranking, "load", int(times))
+    rectune.batching.CHUNK = rectune.ranker.CHUNK = 16  # several shards even for a small test
     from rectune.cli import main as rectune_main
 
     return rectune_main(command)

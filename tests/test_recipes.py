@@ -28,6 +28,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (place / "lc_rec" / "S.item.json").write_text(
         json.dumps({str(i): {"title": t, **item} for i, t in enumerate(titles)})
     )
+    names = {str(i): [f"<a_{i % 8}>", f"<b_{i // 8}>"] for i in range(40)}
+    (place / "lc_rec" / "S.index.json").write_text(json.dumps(names))
     rows = [
         f"{u}\t{i}\t{1 + (u + n) % 5}\t{1000 * n + u}"
         for u, s in sequences.items()
@@ -59,6 +61,8 @@ def test_a_recipe_loads_resolves_and_renders(
     settings = load_recipe(file).settings
     builder = settings["data"]["call"].partition(":")[2]
     overrides = [("data.path", str(sources[builder]))] if builder in sources else [("data.users", "80")]
+    if "path" in settings.get("index", {}):
+        overrides.append(("index.path", str(sources["lc_rec"] / "S.index.json")))
     if settings["model"].get("model_name_or_path"):
         overrides.append(("model.model_name_or_path", str(checkpoints["chat"])))
     text = preview(load_recipe(file, overrides), examples=2)

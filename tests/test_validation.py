@@ -17,7 +17,7 @@ def test_a_target_outside_a_short_list_is_no_hit() -> None:
     items = np.array([[4, 5, 6], [4, 5, 6]], dtype=np.int32)
     scores = np.array([[-1.0, -2.0, -3.0]] * 2, dtype=np.float32)
     ranking = Ranking(np.arange(2), items, scores, np.zeros(2, dtype=bool))
-    ranker: Any = SimpleNamespace(rank=lambda rows, hidden: ranking, settings=SimpleNamespace(beams=3))
+    ranker: Any = SimpleNamespace(rank=lambda rows: ranking, settings=SimpleNamespace(beams=3))
     rows = TaskRows(np.arange(2), lambda i: {}, "item", np.array([5, 9]))
     metrics = validation_metrics(ranker, rows)
     assert metrics["recall@10"] == 0.5

@@ -1,4 +1,4 @@
-"""Fixed answers: probabilities by hand, one or several tokens."""
+"""Fixed answers: probabilities by hand, one or several tokens, with a history shared by several candidates."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from rectune.decoding.answers import answer_log_probabilities, choice_probabilities, distinct_answers
+from rectune.decoding.answers import answer_log_probabilities, choice_probabilities, distinct_answers, group_prompts
+from rectune.decoding.engine import AnswerEngine
 
 PROMPTS = [[1, 30, 31, 32], [1, 40]]
+ANSWERS = [[[10], [11]], [[10], [11, 12]], [[10, 13], [10, 14, 15]], [[10], [10, 11]]]
+HISTORY = [1, *range(50, 70)]
+CANDIDATES = [[*HISTORY, 30, 31], [*HISTORY, 40], [1, 33, 34], [*HISTORY, 41, 42, 43], [5]]
 
 
 @pytest.fixture(scope="module")
@@ -27,21 +31,41 @@ def by_hand(model: Any, prompt: list[int], answer: list[int]) -> float:
     return sum(float(logp[len(prompt) - 1 + i, token]) for i, token in enumerate(answer))
 
 
-@pytest.mark.parametrize("answers", [[[10], [11]], [[10], [11, 12]], [[10, 13], [10, 14, 15]]])
+@pytest.mark.parametrize("answers", ANSWERS)
 def test_probabilities_of_answers_equal_a_plain_forward_pass(model: Any, answers: list[list[int]]) -> None:
-    found = answer_log_probabilities(model, PROMPTS, answers, pad=0)
     truth = [[by_hand(model, p, a) for a in answers] for p in PROMPTS]
-    np.testing.assert_allclose(found, truth, atol=1e-5)
+    engine = AnswerEngine(model, answers, pad=0)
+    np.testing.assert_allclose(np.concatenate(engine.score([[p] for p in PROMPTS])), truth, atol=1e-5)
+    np.testing.assert_allclose(answer_log_probabilities(model, PROMPTS, answers, pad=0), truth, atol=1e-5)
+
+
+@pytest.mark.parametrize("answers", ANSWERS)
+def test_a_shared_history_is_forwarded_once(model: Any, answers: list[list[int]]) -> None:
+    engine = AnswerEngine(model, answers, pad=0)
+    groups = group_prompts(CANDIDATES, most=1000)
+    assert sorted(map(sorted, groups)) == [[0, 1, 3], [2], [4]]
+    found = engine.score([[CANDIDATES[i] for i in group] for group in groups])
+    for group, rows in zip(groups, found, strict=True):
+        truth = [[by_hand(model, CANDIDATES[i], a) for a in answers] for i in group]
+        np.testing.assert_allclose(rows, truth, atol=1e-5)
+    counts = engine.counts
+    assert counts.prompt == len(HISTORY) + 3 + 1
+    suffixes = 2 + 1 + 3
+    longer = len({tuple(a[:n]) for a in answers for n in range(1, len(a))})  # beginnings of answers, after each prompt
+    assert counts.codes == suffixes + longer * (3 + 1 + 1)
+
+
+def test_groups_stay_within_the_token_budget() -> None:
+    prompts = [[*HISTORY, 100 + i] for i in range(10)]
+    groups = group_prompts(prompts, most=25)
+    assert sorted(i for group in groups for i in group) == list(range(10))
+    assert max(len(HISTORY) + len(group) for group in groups) == 25
 
 
 def test_single_tokens_take_one_forward_pass(model: Any) -> None:
-    calls = []
-    hook = model.model.register_forward_hook(lambda *_: calls.append(1))
-    try:
-        answer_log_probabilities(model, PROMPTS, [[10], [11]], pad=0)
-    finally:
-        hook.remove()
-    assert len(calls) == 1
+    engine = AnswerEngine(model, [[10], [11]], pad=0)
+    engine.score([[p] for p in PROMPTS])
+    assert (engine.counts.passes, engine.counts.prompt, engine.counts.codes) == (1, 6, 0)
 
 
 def test_chances_are_the_ratio_of_the_two() -> None:

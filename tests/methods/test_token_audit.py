@@ -34,7 +34,7 @@ tasks:
 model: {model_name_or_path: BASE, dtype: float32}
 stages:
   - {call: "rectune.methods.sft", max_steps: 6, learning_rate: 1.0e-2, per_device_train_batch_size: 8, max_length: 512, logging_steps: 1}
-rank: {template: next-item.jinja, beams: 5, k: 5, batch_size: 32}
+rank: {template: next-item.jinja, beams: 5, k: 5}
 eval: {call: "rectune.eval.ranking:ranking", k: [5], shuffled_rows: 0, examples: 2}
 output_dir: OUT
 """

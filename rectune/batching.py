@@ -1,0 +1,91 @@
+"""Work in batches that fit into memory, over chunks that are shared out to processes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rectune.processes import rank, world_size
+
+CHUNK = 1024  # rows of a shard: what a kill costs at most
+T = TypeVar("T")
+
+
+def chunks(rows: int, what: str, *, progress: bool) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Chunks of row numbers, themselves numbered, with a progress bar; each process gets every world_size-th one.
+
+    They are the same whatever the number of processes.
+    """
+    from tqdm import tqdm
+
+    every = list(enumerate(np.split(np.arange(rows), np.arange(CHUNK, rows, CHUNK))))
+    own = every[rank() :: world_size()]
+    quiet = not progress or rank() > 0 or len(every) < 2
+    with tqdm(total=sum(len(chunk) for _, chunk in own), desc=what, unit=" users", disable=quiet) as bar:
+        for number, chunk in own:
+            yield number, chunk
+            bar.update(len(chunk))
+
+
+class Batches:
+    """Batches of at most `tokens` tokens, padding counted. When memory runs out, batches are halved from there on."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def each(
+        self, lengths: Sequence[int], work: Callable[[list[int]], T], *, most: int
+    ) -> Iterator[tuple[list[int], T]]:
+        """Yield batches of at most `most` numbers of `lengths`, like lengths together, and what `work` made of each.
+
+        Raises MemoryError when a single one does not fit.
+        """
+        waiting = self._plan(range(len(lengths)), lengths, most)
+        while waiting:
+            batch = waiting.pop()
+            done = self._attempt(work, batch, max(lengths[i] for i in batch))
+            if done is None:
+                waiting = self._plan([i for rest in [*waiting, batch] for i in rest], lengths, most)
+            else:
+                yield batch, done[0]
+
+    def _plan(self, numbers: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
+        """Batches, the longest last."""
+        batches: list[list[int]] = []
+        longest = 0
+        for number in sorted(numbers, key=lambda i: lengths[i], reverse=True):
+            if not batches or len(batches[-1]) == most or (len(batches[-1]) + 1) * longest > self.tokens:
+                batches.append([])
+                longest = lengths[number]
+            batches[-1].append(number)
+        return batches[::-1]
+
+    def _attempt(self, work: Callable[[list[int]], T], batch: list[int], longest: int) -> tuple[T] | None:
+        """The work, or None when memory ran out; batches are then half as large as this one was."""
+        try:
+            return (work(batch),)
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            if len(batch) == 1:
+                raise MemoryError(
+                    "out of memory for a single row: shorten prompts with `rank.max_length`, or lower `rank.beams`."
+                ) from None
+        self.tokens = max(1, min(self.tokens, len(batch) * longest) // 2)
+        warnings.warn(
+            f"out of memory: ranking goes on with `rank.batch_tokens` {self.tokens}; lists stay the same.", stacklevel=2
+        )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None
+
+
+def _out_of_memory(error: Exception) -> bool:
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return isinstance(error, MemoryError) or should_reduce_batch_size(error)

@@ -1,0 +1,56 @@
+"""A check on the model at hand: does its attention keep beams apart, and does its head give its own logits?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rectune.decoding.body import Body
+from rectune.decoding.prompt_tree import start_tree
+
+
+@torch.no_grad()
+def check_body(model: Any, body: Body, *, tokens: NDArray[np.int64], pad: int) -> None:
+    """Decode two short names in one sequence, beside plain forward passes of each. Raises ValueError where they differ
+    by more than rounding, measured against what another first token changes.
+
+    `tokens`: token ids that names are made of. Costs a few short forward passes.
+    """
+    picked = np.unique(tokens)[:: max(1, len(np.unique(tokens)) // 5)][:5].tolist()
+    a, b, c, d = (picked * 4)[:4]
+    prompts = [[c, d, a], [b]]
+    device = body.device
+    try:
+        tree = start_tree(body, prompts, pad=pad)
+        pair = torch.tensor([[a, b], [a, b]], device=device)
+        none = torch.full_like(pair, -1)
+        _, slots = tree.extend(pair, none, 1, 4)
+        hidden, _ = tree.extend(torch.full_like(pair, c), slots, 2, 4)
+    except (TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ValueError(f"it does not run with a mask of its own for each beam ({error})") from error
+    every = torch.arange(len(body.head.weight), device=device)
+    found = body.head.logits(hidden, every)
+    own = torch.stack([torch.stack([_plain(model, body, p, [x, c]) for x in (a, b)]) for p in prompts])
+    wrong = float((found - own).abs().max())
+    effect = float((own[:, 0] - own[:, 1]).abs().max())
+    rounding = 32 * torch.finfo(hidden.dtype).eps * float(own.abs().max())
+    body.counts.__init__()  # type: ignore[misc]
+    if not wrong <= max(0.05 * effect, rounding):
+        raise ValueError(
+            f"logits of two beams in one sequence are off by {wrong:.2g} (another beam's token changes them by {effect:.2g})"
+        )
+
+
+def _plain(model: Any, body: Body, prompt: list[int], answer: list[int]) -> torch.Tensor:
+    """The model's own logits after a prompt and an answer, (vocabulary,)."""
+    if body.encoder is not None:
+        ids = torch.tensor([prompt], device=body.device)
+        decoder = torch.tensor([[body.start, *answer]], device=body.device)
+        return torch.as_tensor(model(input_ids=ids, decoder_input_ids=decoder).logits[0, -1].float())
+    ids = torch.tensor([[*prompt, *answer]], device=body.device)
+    return torch.as_tensor(model(input_ids=ids, use_cache=False).logits[0, -1].float())
