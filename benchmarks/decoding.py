@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from rectune.decoding.beam import Limits, Table
+from rectune.decoding.beam import Limits
 from rectune.decoding.engine import Engine
 from rectune.decoding.select import top
+from rectune.decoding.table import Table
 from rectune.decoding.trie import Trie, build_trie
 
 SHAPES: dict[str, dict[str, Any]] = {

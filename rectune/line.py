@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from rectune.tasks import ItemViews, TaskRows
 from rectune.template import Template, load_template
 
 
-@dataclass
+@dataclasses.dataclass
 class Line:
     """All boxes of one recipe's line; each is built, or loaded from its stage, when it is first asked for."""
 
@@ -460,5 +460,6 @@ def validation_metrics_of(line: Line, model: Any, most: int) -> dict[str, float]
         rows.row[chosen], lambda i: rows.variables(int(chosen[i])), rows.kind, rows.target[chosen], rows.answers
     )
     ranker = line.as_ranker(model)
+    ranker.settings = dataclasses.replace(line.rank_settings, exact=False)  # the beam chooses checkpoints as well
     ranker.progress = False
     return validation_metrics(ranker, sample)

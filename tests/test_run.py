@@ -171,7 +171,16 @@ def test_killed_anywhere_it_continues_to_the_same_results(finished: tuple[Path, 
     recipe, folder = finished
     out = tmp_path / "killed"
     command = ["--", "train", str(recipe), "--output_dir", str(out)]
-    for point, times in (("step", 3), ("save", 2), ("step", 2), ("save", 1), ("rank", 8), ("shard", 2), ("shard", 3), ("rank", 6)):
+    for point, times in (
+        ("step", 3),
+        ("save", 2),
+        ("step", 2),
+        ("save", 1),
+        ("rank", 8),
+        ("shard", 2),
+        ("shard", 3),
+        ("rank", 6),
+    ):
         run = [sys.executable, "-m", "tests.kill_at", point, str(times), *command]
         died = subprocess.run(run, capture_output=True, text=True, check=False, cwd=ROOT)
         assert died.returncode == -9, (point, died.stderr[-2000:])

@@ -10,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from rectune.decoding.body import Body
-from rectune.decoding.prompt_tree import PromptTree, left_pad, positions, start_tree
+from rectune.decoding.encoded_prompts import start_tree
+from rectune.decoding.padding import left_pad, positions
+from rectune.decoding.prompt_tree import PromptTree
 
 _SHARE = 0.5  # prompts stand in one sequence where they have at least this much of the longest in common
 

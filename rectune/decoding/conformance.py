@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from rectune.decoding.body import Body
-from rectune.decoding.prompt_tree import start_tree
+from rectune.decoding.encoded_prompts import start_tree
 
 
 @torch.no_grad()

@@ -11,11 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from rectune.decoding.answers import answer_log_probabilities, grouped_log_probabilities
-from rectune.decoding.beam import Found, Limits, Scores, Search, Table
+from rectune.decoding.beam import Found, Limits, Scores, Search
 from rectune.decoding.body import Body, Counts, take_apart
 from rectune.decoding.conformance import check_body
-from rectune.decoding.prompt_tree import Prefix, shared_prefix, start_tree
+from rectune.decoding.encoded_prompts import start_tree
+from rectune.decoding.exact import complete
+from rectune.decoding.prompt_tree import Prefix, shared_prefix
 from rectune.decoding.reference import reference_search
+from rectune.decoding.table import Table
 from rectune.decoding.trie import Trie
 
 _NOTHING = Limits()
@@ -76,7 +79,7 @@ class Engine:
         search = Search(self._body, self._table, tree, beams=beams, scores=self._scores, limits=limits)
         search.run(keep=self._exact)
         if self._exact:
-            search.complete(budget=self._exact_nodes)
+            complete(search, budget=self._exact_nodes)
         return search.found()
 
     def _reaches(self, body: Body, prompts: Sequence[Sequence[int]]) -> bool:

@@ -6,11 +6,11 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 import torch
 
 from rectune.decoding.body import Body
+from rectune.decoding.padding import additive, left_pad, positions
 
 
 @dataclass(frozen=True)
@@ -134,82 +134,6 @@ class PromptTree:
         return seen & (parents >= 0)[..., None]
 
 
-class EncodedPrompts:
-    """The same for an encoder-decoder: prompts are encoded once, each beam is a decoder row of its own.
-
-    Decoder rows hold a whole name so far, start token first; keys and values of the prompts are computed once.
-    """
-
-    def __init__(self, body: Body, prompts: Sequence[Sequence[int]], *, pad: int) -> None:
-        from transformers import DynamicCache, EncoderDecoderCache
-
-        self._body = body
-        ids, self._mask = left_pad([list(prompt) for prompt in prompts], pad, body.device)
-        self._encoded = body.encoder(input_ids=ids, attention_mask=self._mask).last_hidden_state
-        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        start = torch.full((len(prompts), 1), body.start, device=body.device)
-        self.last = self._decode(start, self._encoded, self._mask, cache)
-        self._cross = [(layer.keys, layer.values) for layer in cache.cross_attention_cache.layers]
-        self._path = start[:, None]  # (B, slots, depth + 1), the start token's slot first
-        body.counts.prompt += sum(map(len, prompts))
-        body.counts.padding += ids.numel() - sum(map(len, prompts))
-
-    def extend(
-        self, tokens: torch.Tensor, parents: torch.Tensor, depth: int, used: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As `PromptTree.extend`."""
-        from transformers import DynamicCache, EncoderDecoderCache
-
-        rows, width = tokens.shape
-        self._body.counts.codes += used
-        self._body.counts.padding += tokens.numel() - used
-        slots = self._path.shape[1]
-        below = self._path.gather(1, (parents + 1)[..., None].expand(-1, -1, self._path.shape[2]))[..., :depth]
-        path = torch.cat([below, tokens[..., None]], -1)  # (B, Q, depth + 1)
-        cross = DynamicCache()
-        for layer, (keys, values) in enumerate(self._cross):
-            cross.update(keys.repeat_interleave(width, 0), values.repeat_interleave(width, 0), layer)
-        hidden = self._decode(
-            path.flatten(0, 1),
-            self._encoded.repeat_interleave(width, 0),
-            self._mask.repeat_interleave(width, 0),
-            EncoderDecoderCache(DynamicCache(), cross),
-        )
-        old = torch.nn.functional.pad(self._path, (0, depth + 1 - self._path.shape[2]))
-        self._path = torch.cat([old, torch.nn.functional.pad(path, (0, old.shape[2] - depth - 1))], 1)
-        return hidden.view(rows, width, -1), torch.arange(slots - 1, slots - 1 + width, device=tokens.device).expand(
-            rows, -1
-        )
-
-    def take(self, rows: torch.Tensor) -> EncodedPrompts:
-        """The same for some of the rows only."""
-        part = copy.copy(self)
-        part._cross = [(keys[rows], values[rows]) for keys, values in self._cross]
-        for name in ("last", "_mask", "_encoded", "_path"):
-            setattr(part, name, getattr(self, name)[rows])
-        return part
-
-    def _decode(self, ids: torch.Tensor, encoded: torch.Tensor, mask: torch.Tensor, cache: Any) -> torch.Tensor:
-        self._body.counts.passes += 1
-        out = self._body.layers(
-            input_ids=ids,
-            encoder_hidden_states=encoded,
-            encoder_attention_mask=mask,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
-        return torch.as_tensor(out[:, -1])
-
-
-def start_tree(
-    body: Body, prompts: Sequence[Sequence[int]], *, pad: int, prefix: Prefix | None = None
-) -> PromptTree | EncodedPrompts:
-    """Forward the prompts of a batch."""
-    if body.encoder is not None:
-        return EncodedPrompts(body, prompts, pad=pad)
-    return PromptTree(body, prompts, pad=pad, prefix=prefix)
-
-
 def shared_prefix(body: Body, prompts: Sequence[Sequence[int]], *, shortest: int = 8) -> Prefix | None:
     """Forward what all prompts begin with, once. None where that is less than `shortest` tokens, or for an encoder."""
     from transformers import DynamicCache
@@ -230,25 +154,3 @@ def shared_prefix(body: Body, prompts: Sequence[Sequence[int]], *, shortest: int
     body.counts.prompt += same
     body.counts.passes += 1
     return Prefix(tokens, [(layer.keys, layer.values) for layer in cache.layers])
-
-
-def additive(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A mask (B, Q, S) of what is seen, as what `sdpa` and `eager` attention add to their scores, (B, 1, Q, S)."""
-    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-    return mask.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
-
-
-def left_pad(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pad prompts on the left. Returns ids and attention mask, both (rows, longest) int64."""
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), pad, dtype=torch.long)
-    mask = torch.zeros((len(prompts), longest), dtype=torch.long)
-    for i, prompt in enumerate(prompts):
-        ids[i, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[i, longest - len(prompt) :] = 1
-    return ids.to(device), mask.to(device)
-
-
-def positions(mask: torch.Tensor) -> torch.Tensor:
-    """Position of each token among the real ones, (rows, width)."""
-    return (mask.cumsum(-1) - 1).clamp(min=0)

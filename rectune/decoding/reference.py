@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from rectune.decoding.beam import Found, Limits, Scores
-from rectune.decoding.prompt_tree import left_pad, positions
+from rectune.decoding.padding import left_pad, positions
 from rectune.decoding.trie import Trie
 
 _IMPOSSIBLE = -1e8  # `generate` starts unused beams at -1e9
