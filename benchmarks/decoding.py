@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/decoding.py                          # S1 at d512x8 and on a toy, S3; minutes
     OMP_NUM_THREADS=1 python benchmarks/decoding.py --shape qwen2.5-0.5b     # S1 at that shape, random weights
-    OMP_NUM_THREADS=1 python benchmarks/decoding.py --run RUN_FOLDER         # also S4 on the model of a run
+    OMP_NUM_THREADS=1 python benchmarks/decoding.py --run RUN_FOLDER         # also the ranking of a run, and S4 on it
 
 Every row has a gate first: where the lists differ, no ratio is printed. Times are process CPU seconds on one thread,
 rivals take turns, a ratio is the median of the ratios of neighbours with a 95 % bootstrap interval. A ratio whose interval
@@ -294,15 +294,8 @@ def s4(folder: str, *, beams: Sequence[int], rows: int, forced: int, pairs: int)
     say(
         f"S4 {line.recipe.name}: {trie.n_items:,} items, {len(chosen):,} users, {np.mean([*map(len, prompts)]):.0f} prompt tokens"
     )
-    names: list[list[int]] = [[] for _ in range(trie.n_items)]
-    for item in range(trie.n_items):
-        node = int(trie.leaf_of(np.array(item)))
-        while node > 0:
-            level = int(trie.level_of(np.array(node)))
-            names[item].insert(0, int(trie.tokens[level - 1][trie.codes[node]]))
-            node = int(trie.parent_of(np.array(node)))
     few = evenly(len(chosen), forced)
-    truth = [brute_force(ranker, trie, names, prompts[i], hidden[i], ranker.settings.scores) for i in few]
+    truth = [brute_force(ranker.model, trie, prompts[i], hidden[i], ranker.settings.scores) for i in few]
     targets = line.split.targets(test)[chosen]
     for k in beams:
         engines = {
@@ -346,6 +339,51 @@ def s4(folder: str, *, beams: Sequence[int], rows: int, forced: int, pairs: int)
             )
 
 
+def end_to_end(folder: str, *, rows: int, pairs: int) -> None:
+    """Rank users of a run with the search and with `generate` from a prefilled, repeated cache; metrics are the gate."""
+    from rectune.decoding.reference import reference_search
+    from rectune.ranking import Ranking, target_ranks
+    from rectune.run import open_run
+    from rectune.split import evenly
+
+    line = open_run(folder)
+    ranker, test = line.ranker("tuned"), line.split.test
+    assert ranker.trie is not None
+    chosen = evenly(len(test), rows)
+    prompts = ranker.prompts(line.task, chosen)
+    order = np.argsort([len(p) for p in prompts], kind="stable")
+    chosen, prompts = chosen[order], [prompts[i] for i in order]
+    hidden = [line.split.seen(test, int(i)).tolist() for i in chosen]
+    settings, end = ranker.settings, ranker.encoder.end_id if ranker.template.end else None
+    pad = int(ranker.encoder.tokenizer.pad_token_id)
+
+    def run(search: Callable[..., Any]) -> Ranking:
+        parts = [
+            search(prompts[a : a + 64], beams=settings.beams, limits=Limits(hidden=hidden[a : a + 64]))
+            for a in range(0, len(prompts), 64)
+        ]
+        items, scores, exact = (np.concatenate([getattr(p, n) for p in parts]) for n in ("items", "scores", "exact"))
+        return Ranking(chosen, items, scores, exact)
+
+    def reference(prompts: list[list[int]], **rest: Any) -> Any:
+        return reference_search(ranker.model, ranker.trie, prompts, scores=settings.scores, end=end, pad=pad, **rest)  # type: ignore[arg-type]
+
+    ours, theirs, targets = run(ranker.engine.search), run(reference), line.split.targets(test)[chosen]
+    figures = []
+    for ranking in (ours, theirs):
+        place = target_ranks(ranking, targets)
+        figures.append([(place < 10).mean(), np.where(place < 10, 1 / np.log2(place + 2.0), 0.0).mean()])
+    label = f"ranking {line.recipe.name}, {len(chosen):,} users, K={settings.beams}, {settings.scores}"
+    if np.abs(np.subtract(*figures)).max() > 1e-4:
+        say(f"{label}: GATE FAILED: recall@10 and ndcg@10 are {figures[0]} and {figures[1]}")
+        return
+    one, other, ratio = side_by_side(lambda: run(ranker.engine.search), lambda: run(reference), pairs)
+    same = np.mean([a == b for a, b in zip(ours.items.tolist(), theirs.items.tolist(), strict=True)])
+    say(
+        f"{label}: same metrics, {same:.1%} of lists alike to the last place; {one:.2f} s against {other:.2f} s: {claim(ratio)}"
+    )
+
+
 def same_list(ranking: Any, row: int, truth: np.ndarray, k: int) -> bool:
     """Whether a list is the best `k` of all scores, equal scores in any order."""
     best = np.sort(truth)[::-1][:k]
@@ -353,31 +391,45 @@ def same_list(ranking: Any, row: int, truth: np.ndarray, k: int) -> bool:
 
 
 @torch.no_grad()
-def brute_force(
-    ranker: Any, trie: Trie, names: list[list[int]], prompt: list[int], hidden: list[int], scores: str
-) -> np.ndarray:
-    """Log-probability of every item by plain forward passes over whole names; -inf for hidden ones."""
-    totals = np.zeros(len(names))
-    for start in range(0, len(names), 512):
-        part = names[start : start + 512]
-        longest = max(map(len, part))
-        ids = torch.tensor([[*prompt, *name, *[0] * (longest - len(name))] for name in part])
-        logits = ranker.model(input_ids=ids).logits[:, len(prompt) - 1 : -1].double()
-        whole = logits.logsumexp(-1)
-        for i, name in enumerate(part):
-            node = 0
-            for step, token in enumerate(name):
-                children = trie.children(node)
-                if scores == "catalogue":
-                    total = (
-                        logits[i, step, list(children)].logsumexp(0) if len(children) > 1 else logits[i, step, token]
-                    )
-                else:
-                    total = whole[i, step]
-                totals[start + i] += float(logits[i, step, token] - total)
-                node = children[token]
+def brute_force(model: Any, trie: Trie, prompt: list[int], hidden: list[int], scores: str) -> np.ndarray:
+    """Log-probability of every item, -inf for hidden ones: the whole trie through stock transformers, a row for each prefix."""
+    from transformers import DynamicCache
+
+    counts = np.diff(trie.first)
+    logp = np.zeros(len(trie.codes))  # of each node, given the one above; a forced one has probability 1 in `catalogue`
+    first = model(input_ids=torch.tensor([prompt]), use_cache=True, past_key_values=DynamicCache())
+    for depth in range(trie.depth):
+        nodes = np.arange(trie.levels[depth], min(trie.levels[depth + 1], len(counts)))
+        nodes = nodes[counts[nodes] > (1 if scores == "catalogue" else 0)]
+        for start in range(0, len(nodes), 1024):
+            part = nodes[start : start + 1024]
+            logits = first.logits[:, -1] if depth == 0 else _after(model, first.past_key_values, trie, part, depth)
+            for row, node in enumerate(part):
+                child = np.arange(trie.first[node], trie.first[node + 1])
+                own = logits[row, torch.from_numpy(trie.tokens[depth][trie.codes[child]])].double()
+                total = own.logsumexp(0) if scores == "catalogue" else logits[row].double().logsumexp(0)
+                logp[child] = (own - total).numpy()
+    node = trie.leaf_of(np.arange(trie.n_items))
+    totals = np.zeros(trie.n_items)
+    while (node > 0).any():
+        totals += np.where(node > 0, logp[node], 0.0)
+        node = np.where(node > 0, trie.parent_of(np.maximum(node, 1)), 0)
     totals[hidden] = -np.inf
     return totals
+
+
+def _after(model: Any, prompt: Any, trie: Trie, nodes: np.ndarray, depth: int) -> torch.Tensor:
+    """Logits after the prompt and each prefix, (prefixes, vocabulary)."""
+    from transformers import DynamicCache
+
+    columns = []
+    for level in range(depth, 0, -1):
+        columns.insert(0, trie.tokens[level - 1][trie.codes[nodes]])
+        nodes = trie.parent_of(nodes)
+    ids, cache = torch.from_numpy(np.column_stack(columns)), DynamicCache()
+    for number, layer in enumerate(prompt.layers):
+        cache.update(layer.keys.expand(len(ids), -1, -1, -1), layer.values.expand(len(ids), -1, -1, -1), number)
+    return torch.as_tensor(model(input_ids=ids, past_key_values=cache, use_cache=True).logits[:, -1])
 
 
 # ----------------------------------------------------------------------------------------------------------------- main
@@ -393,8 +445,8 @@ def main() -> None:
     parser.add_argument(
         "--items", type=int, default=1_000_000, help="items of S3 (scoreboard: 10000000; 0: leave S3 out)"
     )
-    parser.add_argument("--run", default=None, help="a run folder, for S4")
-    parser.add_argument("--rows", type=int, default=1024, help="users of S4")
+    parser.add_argument("--run", default=None, help="a run folder, for its whole ranking and S4")
+    parser.add_argument("--rows", type=int, default=1024, help="users of the run")
     parser.add_argument("--brute", type=int, default=50, help="users that S4 checks by brute force (scoreboard: 500)")
     args = parser.parse_args()
     import transformers
@@ -409,6 +461,7 @@ def main() -> None:
     if args.items:
         s3(items=args.items, batch=16, beams=50, pairs=4 * args.pairs)
     if args.run:
+        end_to_end(args.run, rows=args.rows, pairs=max(2, args.pairs // 2))
         s4(args.run, beams=args.beams, rows=args.rows, forced=args.brute, pairs=args.pairs)
 
 

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import json
 import time
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from rectune.checking import check_keywords, near
+from rectune.checking import check_keywords
 from rectune.decoding.trie import FILE, Trie
 from rectune.encoder import Encoder
-from rectune.examples import Mixture, TaskSpec, sample_texts
+from rectune.examples import TaskSpec, sample_texts
 from rectune.indexing.item_index import ItemIndex
 from rectune.log import Log
 from rectune.processes import is_main, start_processes
 from rectune.ranker import LanguageModelRanker, RankSettings, catalogue_trie
 from rectune.recipe import Recipe, bind, resolve_call, section_at
 from rectune.run_folder import RunFolder, Stage, source_of, stamps, write_atomic
-from rectune.split import Split, evenly
+from rectune.split import Split
 from rectune.tasks import ItemViews, TaskRows
 from rectune.template import Template, load_template
 
 
-@dataclasses.dataclass
+@dataclass
 class Line:
     """All boxes of one recipe's line; each is built, or loaded from its stage, when it is first asked for."""
 
@@ -301,6 +297,7 @@ class Line:
     def _train(self, i: int, before: Stage, work: Path) -> None:
         from rectune.methods.trainable import Trainable
         from rectune.model import load_base, load_tuned, new_token_ids, with_adapter
+        from rectune.validation import validation_metrics_of
 
         module, config = self.stage_config(i)
         settings, base = self.model_settings, self.base_stage.folder
@@ -379,37 +376,6 @@ class Line:
         if self.task.kind == "item" and k > self.log.n_items:
             raise ValueError(f"k = {k}, but the catalogue holds only {self.log.n_items} items.")
 
-    def item_codes(self, history: Sequence[str], by: str) -> list[int]:
-        """Item codes of ids or titles. Raises ValueError for one that the catalogue does not hold."""
-        known = self._codes_by(by)
-        for name in history:
-            if name not in known:
-                raise ValueError(
-                    f"the catalogue has no item with {by} `{name}`.{near(name, known) if len(known) < 50_000 else ''}"[
-                        :400
-                    ]
-                )
-        return [known[name] for name in history]
-
-    def allowed(self, allow: Sequence[str] | None, deny: Sequence[str]) -> NDArray[np.bool_] | None:
-        """Which items may be listed, (items,), or None for all. Warns of ids that the catalogue does not hold."""
-        if allow is None and not deny:
-            return None
-        known = self._codes_by("item_id")
-        mask = np.full(self.log.n_items, allow is None)
-        for name, ids, value in (("allow", allow or (), True), ("deny", deny, False)):
-            strange = [item for item in ids if item not in known]
-            if strange:
-                warnings.warn(
-                    f"{len(strange)} of {len(ids)} ids in `{name}` are not in the catalogue, `{strange[0]}` among them.",
-                    stacklevel=3,
-                )
-            mask[[known[item] for item in ids if item in known]] = value
-        return mask
-
-    def _codes_by(self, by: str) -> dict[str, int]:
-        return {name: code for code, name in reversed(list(enumerate(self.log.items[by].to_list())))}
-
 
 def signature_defaults(function: Callable[..., Any]) -> dict[str, Any]:
     """The default of each parameter that has one."""
@@ -434,32 +400,3 @@ def check_origin(line: Line, tuned: Path) -> None:
         raise ValueError(
             f"{tuned} was tuned on the base `{card['base']}`, but the recipe now names `{base_name(line)}`."
         )
-
-
-def training_mixture(line: Line) -> Mixture:
-    """The training examples of the first stage, as its method will see them (for `preview`)."""
-    _, config = line.stage_config(0)
-    return Mixture(
-        line.specs,
-        "train",
-        line.encoder,
-        seed=line.seed,
-        max_length=config.max_length,
-        loss_on_all=config.completion_only_loss is False,
-    )
-
-
-def validation_metrics_of(line: Line, model: Any, most: int) -> dict[str, float]:
-    """Ranking metrics of a model in training on a sample of validation rows."""
-    from rectune.validation import validation_metrics
-
-    function, arguments, _, _ = line.task_calls[0]
-    rows = function(line.split, line.index, "validation", **arguments)
-    chosen = evenly(len(rows), most)
-    sample = TaskRows(
-        rows.row[chosen], lambda i: rows.variables(int(chosen[i])), rows.kind, rows.target[chosen], rows.answers
-    )
-    ranker = line.as_ranker(model)
-    ranker.settings = dataclasses.replace(line.rank_settings, exact=False)  # the beam chooses checkpoints as well
-    ranker.progress = False
-    return validation_metrics(ranker, sample)

@@ -21,7 +21,7 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
 
     Nothing is kept: stages that the run folder already holds are used, the others are built in a temporary place.
     """
-    from rectune.line import Line, training_mixture
+    from rectune.line import Line
 
     if examples < 1:
         raise ValueError(f"`--examples` must be at least 1, got {examples}.")
@@ -29,7 +29,11 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
         settings = {**recipe.settings, "output_dir": str(Path(place) / "preview")}
         line = Line(replace(recipe, settings=settings))
         line.check()
-        mixture = training_mixture(line)
+        _, config = line.stage_config(0)
+        mixture = Mixture(
+            line.specs, "train", line.encoder, seed=line.seed, max_length=config.max_length,
+            loss_on_all=config.completion_only_loss is False,
+        )  # fmt: skip
         if len(mixture) == 0:
             raise ValueError("there is no training example: no user has two training events.")
         parts = []

@@ -6,9 +6,10 @@ import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import rectune
+from rectune.catalogue import Catalogue
 from rectune.evidence import Report
 from rectune.line import Line
 from rectune.processes import is_main, wait
@@ -94,7 +95,7 @@ def recommend(
     histories: Sequence[Sequence[str]],
     *,
     k: int | None = None,
-    by: str = "item_id",
+    by: Literal["item_id", "title"] = "item_id",
     hide_seen: bool = True,
     allow: Sequence[str] | None = None,
     deny: Sequence[str] = (),
@@ -115,13 +116,14 @@ def recommend(
         )
     k = line.rank_settings.k if k is None else k
     line.check_k(k)
-    codes = [line.item_codes(history, by) for history in histories]
+    ids, named = Catalogue(line.log), Catalogue(line.log, by)
+    codes = [named.codes(history) for history in histories]
     if candidates is not None and len(candidates) != len(histories):
         raise ValueError(f"there are {len(histories)} histories, but candidates for {len(candidates)}.")
     shelf = Shelf(
-        allowed=line.allowed(allow, deny),
+        allowed=ids.allowed(allow, deny),
         hidden=[sorted(set(history)) if hide_seen else [] for history in codes],
-        only=None if candidates is None else [line.item_codes(some, "item_id") for some in candidates],
+        only=None if candidates is None else [ids.codes(some) for some in candidates],
     )
     ranking = line.ranker("tuned").rank(line.task_rows(history_split(line.split, codes)), shelf)
     items = line.log.items

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from rectune.ranker import LanguageModelRanker
 from rectune.ranking import target_ranks
+from rectune.split import evenly
 from rectune.tasks import TaskRows
+
+if TYPE_CHECKING:
+    from rectune.line import Line
 
 
 def validation_metrics(ranker: LanguageModelRanker, rows: TaskRows) -> dict[str, float]:
@@ -20,3 +27,17 @@ def validation_metrics(ranker: LanguageModelRanker, rows: TaskRows) -> dict[str,
     place = target_ranks(ranker.rank(rows), rows.target.astype(np.int32))
     hit = place < min(10, ranker.settings.beams)  # an absent target stands at the width of its list
     return {"recall@10": float(hit.mean()), "ndcg@10": float(np.where(hit, 1 / np.log2(place + 2), 0).mean())}
+
+
+def validation_metrics_of(line: Line, model: Any, most: int) -> dict[str, float]:
+    """Ranking metrics of a model in training on a sample of at most `most` validation rows of its run."""
+    function, arguments, _, _ = line.task_calls[0]
+    rows = function(line.split, line.index, "validation", **arguments)
+    chosen = evenly(len(rows), most)
+    sample = TaskRows(
+        rows.row[chosen], lambda i: rows.variables(int(chosen[i])), rows.kind, rows.target[chosen], rows.answers
+    )
+    ranker = line.as_ranker(model)
+    ranker.settings = replace(line.rank_settings, exact=False)  # the beam chooses checkpoints, whatever lists are for
+    ranker.progress = False
+    return validation_metrics(ranker, sample)

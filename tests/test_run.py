@@ -108,6 +108,16 @@ def test_eval_ranks_again_with_another_beam_but_trains_nothing(finished: tuple[P
 
 
 @pytest.mark.heavy
+def test_eval_can_prove_every_list(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    _, folder = finished
+    copied = tmp_path / "exact"
+    shutil.copytree(folder, copied)
+    assert main(["eval", str(copied), "--rank.exact", "true", "--traceback"]) == 0
+    assert results(copied)["proven_exact"]["seen items hidden"] == {"untuned model": 1.0, "tuned model": 1.0}
+    assert results(folder)["proven_exact"]["seen items hidden"]["tuned model"] <= 1.0
+
+
+@pytest.mark.heavy
 def test_a_failed_eval_leaves_the_folder_as_it_was(
     finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -221,6 +231,37 @@ def test_two_processes_give_the_same_lists_as_one(finished: tuple[Path, Path], t
         assert np.array_equal(one.row, two.row)
         assert np.array_equal(one.items, two.items)
         np.testing.assert_allclose(one.scores, two.scores, atol=1e-5)
+
+
+@pytest.mark.heavy
+def test_recommend_lists_only_what_may_be_listed(
+    finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, folder = finished
+    files = {}
+    for name, ids in (("stock", ["i1", "i2", "i4", "gone"]), ("adult", ["i2"]), ("strange", ["gone"])):
+        files[name] = tmp_path / f"{name}.txt"
+        files[name].write_text("\n".join(ids) + "\n")
+    (tmp_path / "users.jsonl").write_text('{"user": 1, "items": ["i3"], "candidates": ["i5", "i4", "i3"]}\n')
+
+    def listed(*options: str) -> dict[str, float]:
+        capsys.readouterr()
+        assert main(["recommend", str(folder), *options, "--json", "--traceback"]) == 0
+        return {item["item_id"]: item["score"] for item in json.loads(capsys.readouterr().out)["items"]}
+
+    with pytest.warns(UserWarning, match="1 of 4 ids in `allow` are not in the catalogue, `gone`"):
+        stock = listed("--items", "i3", "--allow", str(files["stock"]))
+    assert set(stock) == {"i1", "i2", "i4"}
+    with pytest.warns(UserWarning, match="`allow`"):
+        both = listed("--items", "i3", "--allow", str(files["stock"]), "--deny", str(files["adult"]))
+    assert both == {name: pytest.approx(score) for name, score in stock.items() if name != "i2"}
+    few = listed("--users", str(tmp_path / "users.jsonl"))
+    assert set(few) == {"i4", "i5"}  # i3 was seen
+    assert few["i4"] == pytest.approx(stock["i4"])
+    capsys.readouterr()
+    with pytest.warns(UserWarning, match="1 of 1 ids in `allow`"):
+        assert main(["recommend", str(folder), "--items", "i3", "--allow", str(files["strange"])]) == 1
+    assert "error: no item may be listed" in capsys.readouterr().err
 
 
 @pytest.mark.heavy

@@ -128,7 +128,7 @@ def _generation_settings(
         length_penalty=0.0,
         early_stopping=False,
         temperature=1.0,
-        top_k=0,
+        top_k=50,
         top_p=1.0,
         repetition_penalty=1.0,
         encoder_repetition_penalty=1.0,
