@@ -170,6 +170,23 @@ def test_a_head_that_is_not_understood_falls_back(model: Any) -> None:
     assert_same(*both(engine, odd, PROMPTS, 4, Limits()))
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_half_precision_is_searched_and_a_wrong_head_is_still_found_out(seed: int) -> None:
+    model = build("qwen3", seed=seed, **LLAMA).to(torch.bfloat16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = engine_of(model, IDS, "full").search(PROMPTS, beams=10)
+    reference = reference_search(
+        model, build_trie(IDS, fixed_length=True), PROMPTS, beams=10, scores="full", end=None, pad=PAD
+    )
+    both = [len(set(a) & set(b)) for a, b in zip(found.items.tolist(), reference.items.tolist(), strict=True)]
+    assert np.mean(both) >= 9
+    plain = model.lm_head.forward
+    model.lm_head.forward = lambda hidden: 1.1 * plain(hidden)
+    with pytest.warns(UserWarning, match="are off by"):
+        engine_of(model, IDS, "full")
+
+
 def test_an_adapter_is_searched_in_place_and_after_folding() -> None:
     from peft import LoraConfig, get_peft_model
 
