@@ -318,17 +318,20 @@ def s4(folder: str, *, beams: Sequence[int], rows: int, forced: int, pairs: int)
 
         beam, best = run(False), run(True)
         tokens = [engines[e].counts.prompt + engines[e].counts.codes for e in (False, True)]
-        wrong = [int(i) for i, scores in zip(few, truth, strict=True) if not same_list(best, int(i), scores, k)]
+        wrong = [int(i) for i, (scores, _) in zip(few, truth, strict=True) if not same_list(best, int(i), scores, k)]
         if wrong or not best.exact.all():
             say(
                 f"S4 K={k} GATE FAILED: {len(wrong)} of {len(few)} lists differ from brute force, {best.exact.mean():.1%} proven"
             )
             continue
         one, other, ratio = side_by_side(lambda: run(False), lambda: run(True), pairs)
+        needed = [float((prefixes > np.sort(scores)[-k]).sum()) for scores, prefixes in truth]
+        least = np.mean([len(prompts[i]) for i in few]) + np.mean(needed)
         say(
             f"S4 K={k}: equal to brute force for {len(few)} of {len(few)} users, all {len(chosen):,} lists proven (beam: "
             f"{beam.exact.mean():.1%} proven, {np.mean([set(a) == set(b) for a, b in zip(beam.items, best.items, strict=True)]):.1%} "
-            f"the same items); exact {other:.2f} s, beam {one:.2f} s: {claim(ratio)} the time, {tokens[1] / tokens[0]:.2f}x the tokens"
+            f"the same items); exact {other:.2f} s, beam {one:.2f} s: {claim(ratio)} the time, {tokens[1] / tokens[0]:.2f}x the "
+            f"tokens; at least {least * len(chosen) / tokens[0]:.2f}x: so many prefixes score above the last item"
         )
         for name, ranking in (("beam", beam), ("exact", best)):
             place = target_ranks(ranking, targets)
@@ -391,8 +394,13 @@ def same_list(ranking: Any, row: int, truth: np.ndarray, k: int) -> bool:
 
 
 @torch.no_grad()
-def brute_force(model: Any, trie: Trie, prompt: list[int], hidden: list[int], scores: str) -> np.ndarray:
-    """Log-probability of every item, -inf for hidden ones: the whole trie through stock transformers, a row for each prefix."""
+def brute_force(
+    model: Any, trie: Trie, prompt: list[int], hidden: list[int], scores: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probability of every item, -inf for hidden ones, and of every prefix that a search would have to forward.
+
+    The whole trie through stock transformers, a row for each prefix.
+    """
     from transformers import DynamicCache
 
     counts = np.diff(trie.first)
@@ -409,13 +417,13 @@ def brute_force(model: Any, trie: Trie, prompt: list[int], hidden: list[int], sc
                 own = logits[row, torch.from_numpy(trie.tokens[depth][trie.codes[child]])].double()
                 total = own.logsumexp(0) if scores == "catalogue" else logits[row].double().logsumexp(0)
                 logp[child] = (own - total).numpy()
-    node = trie.leaf_of(np.arange(trie.n_items))
-    totals = np.zeros(trie.n_items)
-    while (node > 0).any():
-        totals += np.where(node > 0, logp[node], 0.0)
-        node = np.where(node > 0, trie.parent_of(np.maximum(node, 1)), 0)
+    for level in range(2, trie.depth + 1):  # from one step to the sum of all steps
+        nodes = np.arange(trie.levels[level], trie.levels[level + 1])
+        logp[nodes] += logp[trie.parent_of(nodes)]
+    totals = logp[trie.leaf_of(np.arange(trie.n_items))]
     totals[hidden] = -np.inf
-    return totals
+    branching = 1 + np.flatnonzero(counts[1:] > (1 if scores == "catalogue" else 0))
+    return totals, logp[branching]
 
 
 def _after(model: Any, prompt: Any, trie: Trie, nodes: np.ndarray, depth: int) -> torch.Tensor:

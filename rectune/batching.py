@@ -13,19 +13,20 @@ from numpy.typing import NDArray
 from rectune.processes import rank, world_size
 
 CHUNK = 1024  # rows of a shard: what a kill costs at most
+SMALL_CHUNK = 256  # rows where nothing is kept: enough for several processes
 T = TypeVar("T")
 
 
-def chunks(rows: int, what: str, *, progress: bool) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Chunks of row numbers, themselves numbered, with a progress bar; each process gets every world_size-th one.
+def chunks(rows: int, what: str, *, size: int, progress: bool) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Chunks of `size` row numbers, themselves numbered, with a progress bar; each process gets every world_size-th one.
 
     They are the same whatever the number of processes.
     """
     from tqdm import tqdm
 
-    every = list(enumerate(np.split(np.arange(rows), np.arange(CHUNK, rows, CHUNK))))
+    every = list(enumerate(np.split(np.arange(rows), np.arange(size, rows, size))))
     own = every[rank() :: world_size()]
-    quiet = not progress or rank() > 0 or len(every) < 2
+    quiet = not progress or rank() > 0 or rows <= CHUNK
     with tqdm(total=sum(len(chunk) for _, chunk in own), desc=what, unit=" users", disable=quiet) as bar:
         for number, chunk in own:
             yield number, chunk
@@ -76,13 +77,17 @@ class Batches:
                 raise MemoryError(
                     "out of memory for a single row: shorten prompts with `rank.max_length`, or lower `rank.beams`."
                 ) from None
-        self.tokens = max(1, min(self.tokens, len(batch) * longest) // 2)
+        self.shrink(len(batch) * longest)
+        return None
+
+    def shrink(self, tokens: int) -> None:
+        """Go on with half of what did not fit."""
+        self.tokens = max(1, min(self.tokens, tokens) // 2)
         warnings.warn(
-            f"out of memory: ranking goes on with `rank.batch_tokens` {self.tokens}; lists stay the same.", stacklevel=2
+            f"out of memory: ranking goes on with `rank.batch_tokens` {self.tokens}; lists stay the same.", stacklevel=3
         )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        return None
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -343,7 +343,10 @@ class Line:
             return None
         if self.task.kind != "item":
             raise ValueError(f"the task of `{self.rank_template.name}` does not name items.")
-        keys = {"template": self.rank_template.hash, "wording": self.rank_settings.wording}
+        keys = {
+            "template": self.rank_template.hash, "wording": self.rank_settings.wording, "form": self.encoder.form,
+            "source": source_of(catalogue_trie),
+        }  # fmt: skip
         stage = self.folder.stage("trie", keys, [self.base_stage, self.index_stage], self._build_trie)
         return Trie.load(stage.folder / FILE)
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rectune.batching import CHUNK, Batches, chunks
+from rectune.batching import CHUNK, SMALL_CHUNK, Batches, chunks
 from rectune.decoding.answers import choice_probabilities, distinct_answers, group_prompts
 from rectune.decoding.beam import Found, Limits, Scores
 from rectune.decoding.engine import AnswerEngine, Engine
@@ -21,6 +21,7 @@ from rectune.examples import fit_prompt
 from rectune.indexing.item_index import ItemIndex
 from rectune.processes import gather, wait
 from rectune.ranking import Ranking, join_rankings
+from rectune.split import evenly
 from rectune.tasks import TaskRows
 from rectune.template import Segment, Template, codes_value
 
@@ -141,7 +142,8 @@ class LanguageModelRanker:
                 )
             alive = self.trie.living(shelf.allowed)
         own = []
-        for number, chunk in chunks(len(rows), "ranking", progress=self.progress):
+        size = CHUNK if shards else SMALL_CHUNK
+        for number, chunk in chunks(len(rows), "ranking", size=size, progress=self.progress):
             file = shards / _shard(number) if shards else None
             if file is None:
                 own.append(self._rank_chunk(rows, chunk, shelf, alive))
@@ -193,22 +195,34 @@ class LanguageModelRanker:
         distinct_answers(answers)
         engine = AnswerEngine(self.model, answers, pad=self._pad)
         own: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
-        for _, chunk in chunks(len(rows), "answering", progress=self.progress):
+        for _, chunk in chunks(len(rows), "answering", size=SMALL_CHUNK, progress=self.progress):
             prompts = self.prompts(rows, chunk)
-            groups = group_prompts(prompts, most=self._batches.tokens)
-            lengths = [sum(len(prompts[i]) for i in group) for group in groups]
-            logp = np.zeros((len(chunk), len(answers)))
-
-            def score(batch: list[int], prompts: Any = prompts, groups: Any = groups) -> list[NDArray[np.float64]]:
-                return engine.score([[prompts[i] for i in groups[g]] for g in batch])
-
-            for batch, found in self._batches.each(lengths, score, most=CHUNK):
-                for g, values in zip(batch, found, strict=True):
-                    logp[groups[g]] = values
-            own.append((chunk, choice_probabilities(logp)))
+            own.append((chunk, choice_probabilities(self._score_answers(engine, prompts, len(answers)))))
         every = [part for several in gather(own) for part in several]
         order = np.argsort(np.concatenate([chunk for chunk, _ in every]))
         return np.asarray(np.concatenate([chances for _, chances in every])[order])
+
+    def _score_answers(self, engine: AnswerEngine, prompts: list[list[int]], answers: int) -> NDArray[np.float64]:
+        """Log-probabilities (prompts, answers). Groups that don't fit into memory are made smaller."""
+        logp, done = np.zeros((len(prompts), answers)), np.zeros(len(prompts), dtype=bool)
+        while len(left := np.flatnonzero(~done)):
+            groups = [
+                [int(left[i]) for i in g] for g in group_prompts([prompts[i] for i in left], most=self._batches.tokens)
+            ]
+            lengths = [sum(len(prompts[i]) for i in group) for group in groups]
+
+            def score(batch: list[int], groups: list[list[int]] = groups) -> list[NDArray[np.float64]]:
+                return engine.score([[prompts[i] for i in groups[g]] for g in batch])
+
+            try:
+                for batch, found in self._batches.each(lengths, score, most=CHUNK):
+                    for g, values in zip(batch, found, strict=True):
+                        logp[groups[g]], done[groups[g]] = values, True
+            except MemoryError:
+                if max(map(len, groups)) == 1:
+                    raise
+                self._batches.shrink(max(lengths))
+        return logp
 
 
 def _shard(number: int) -> str:
@@ -226,17 +240,18 @@ def catalogue_trie(
     encoder: Encoder, template: Template, wording: int, view: Callable[[int], Any], index: ItemIndex
 ) -> Trie:
     """The trie of what every item tokenises to after the ranking prompt. `view`: what the template sees of an item."""
+
+    def name(item: int) -> list[int]:
+        return encoder.completion_ids(template.completion(wording, {"target": view(item)}), end=template.end)
+
     if _prints_codes_alone(template, wording) and not index.titles:
         table = np.append(np.array(encoder.code_ids, dtype=np.int64), -1)[index.codes]
         if template.end:
             table = np.column_stack([table, np.full(len(table), -1)])
             table[np.arange(len(table)), (table >= 0).sum(axis=1)] = encoder.end_id
-        return build_trie(table, fixed_length=not template.end)
-    names = [
-        encoder.completion_ids(template.completion(wording, {"target": view(item)}), end=template.end)
-        for item in range(len(index))
-    ]
-    return build_trie(names, fixed_length=not template.end)
+        if all(table[i][table[i] >= 0].tolist() == name(int(i)) for i in evenly(len(table), 200)):
+            return build_trie(table, fixed_length=not template.end)
+    return build_trie([name(item) for item in range(len(index))], fixed_length=not template.end)
 
 
 def _prints_codes_alone(template: Template, wording: int) -> bool:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rectune.evidence import HIDDEN
 from rectune.line import Line
-from rectune.processes import is_main
+from rectune.processes import is_main, wait
 from rectune.ranker import LanguageModelRanker, Shelf
 from rectune.ranking import Ranking
 from rectune.split import Rows, evenly
@@ -46,6 +46,7 @@ def ranked(line: Line, who: str, protocol: str, *, shuffled: int = 0) -> tuple[R
         shards = work / "shards"
         shards.mkdir(exist_ok=True)
         ranking = _loaded(line, who).rank(task, Shelf(hidden=hidden), shards=shards)
+        wait()  # every process has read the shards
         if is_main():
             ranking.save(work / "ranking.parquet")
             shutil.rmtree(shards)

@@ -12,7 +12,7 @@ import torch
 
 import rectune.batching
 from rectune.batching import Batches
-from rectune.decoding.engine import Engine
+from rectune.decoding.engine import AnswerEngine, Engine
 from rectune.decoding.trie import build_trie
 from rectune.encoder import Encoder
 from rectune.indexing.item_index import from_levels
@@ -22,6 +22,11 @@ from rectune.template import codes_value, load_template
 
 NAMES = '{% set wordings = 1 %}{% set end = false %}{% macro prompt(wording, history) %}{% for i in history %}{{ i.name }}{% endfor %}{% endmacro %}{% macro completion(wording, target) %}{{ target.name }}{% endmacro %}'  # fmt: skip
 LEVELS = np.array([[i % 5, i // 5] for i in range(20)], dtype=np.int32)
+
+
+def named(item: int) -> dict[str, Any]:
+    """What a template sees of an item that has a name and nothing else."""
+    return {"name": codes_value([int(c) for c in from_levels(LEVELS).codes[item]])}
 
 
 @pytest.fixture
@@ -39,7 +44,7 @@ def ranker(checkpoints: dict[str, Path], tmp_path: Path) -> LanguageModelRanker:
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     (tmp_path / "names.jinja").write_text(NAMES)
     template, encoder = load_template(tmp_path / "names.jinja"), Encoder(tokenizer, index.vocabulary, form="plain")
-    trie = catalogue_trie(encoder, template, 0, lambda item: {}, index)
+    trie = catalogue_trie(encoder, template, 0, named, index)
     settings = RankSettings(template="names.jinja", beams=4, k=3, scores="catalogue", batch_tokens=200)
     return LanguageModelRanker(model, encoder, template, settings, trie, progress=False)
 
@@ -91,6 +96,40 @@ def test_when_memory_runs_out_the_batch_is_halved_and_lists_stay(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ranker.rank(rows_of(2))
+
+
+def test_a_conditional_template_is_not_taken_for_codes_alone(ranker: LanguageModelRanker, tmp_path: Path) -> None:
+    (tmp_path / "odd.jinja").write_text(NAMES.replace("{% set end = false %}", "").replace("{{ target.name }}", "{{ target.name }}{% if target.brand is defined %} by {{ target.brand }}{% endif %}"))  # fmt: skip
+    template, index = load_template(tmp_path / "odd.jinja"), from_levels(LEVELS)
+
+    trie = catalogue_trie(ranker.encoder, template, 0, lambda item: {**named(item), "brand": f"B{item}"}, index)
+    name = ranker.encoder.completion_ids(template.completion(0, {"target": {**named(3), "brand": "B3"}}), end=True)
+    assert trie.depth > 2
+    assert int(trie.item_of(np.array(trie.walk(name)))) == 3
+
+
+def test_answers_that_share_a_long_history_are_regrouped_when_memory_runs_out(
+    ranker: LanguageModelRanker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = [{"name": codes_value([0, 5])}] * 30
+
+    def variables(i: int) -> dict[str, Any]:
+        last = {"name": codes_value([i % 5, 5 + i % 4])}
+        return {"history": [*history, last], "target": {"name": codes_value([1])}}
+
+    answers = ({"target": {"name": codes_value([1])}}, {"target": {"name": codes_value([2])}})
+    rows = TaskRows(np.arange(20), variables, "answer", np.zeros(20, dtype=np.int64), answers)
+    whole, plain = ranker.answer(rows), AnswerEngine.score
+
+    def tight(self: AnswerEngine, groups: Any) -> Any:
+        if sum(map(len, groups)) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return plain(self, groups)
+
+    monkeypatch.setattr(AnswerEngine, "score", tight)
+    with pytest.warns(UserWarning, match="ranking goes on with `rank"):
+        again = ranker.answer(rows)
+    np.testing.assert_allclose(again, whole, atol=1e-6)
 
 
 def test_one_row_that_does_not_fit_is_an_error_and_other_errors_are_not_caught() -> None:

@@ -217,7 +217,10 @@ def test_two_processes_give_the_same_lists_as_one(finished: tuple[Path, Path], t
         "2",
         "--standalone",
         "-m",
-        "rectune",
+        "tests.kill_at",
+        "none",
+        "0",
+        "--",
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     out = subprocess.run(

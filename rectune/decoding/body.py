@@ -75,25 +75,39 @@ def take_apart(model: Any) -> Body:
         raise ValueError(f"encoder-decoders of type `{config.model_type}` are not known to the search")
     attention = config._attn_implementation
     if attention not in ("sdpa", "eager"):
-        raise ValueError(f"`{attention}` attention takes no mask of its own for each beam (`sdpa` and `eager` do)")
-    kinds = set(config.layer_types or ()) if hasattr(config, "layer_types") else set()
+        raise ValueError(
+            f"`{attention}` attention takes no mask of its own for each beam; load it with `model.attn_implementation: sdpa`"
+        )
+    if hasattr(config, "attn_config") or (hasattr(config, "alibi") and config.alibi):  # MPT, Falcon
+        raise ValueError(f"`{config.model_type}` adds a bias by place in the cache")
     if hasattr(config, "attention_layers"):  # GPT-Neo
         raise ValueError(f"`{config.model_type}` adds masks of its own, by place in the cache")
-    if whole._is_stateful or not kinds <= _KNOWN_LAYERS:
+    if not keeps_keys_and_values(whole):
         raise ValueError(f"`{config.model_type}` has layers that carry a state instead of keys and values")
     return Body(
         layers=whole.get_decoder(),
         head=_head_of(whole, config, seq2seq),
         encoder=whole.get_encoder() if seq2seq else None,
         start=int(config.decoder_start_token_id or 0) if seq2seq else 0,
-        reach=_reach(config, kinds),
+        reach=_reach(config),
     )
+
+
+def keeps_keys_and_values(model: Any) -> bool:
+    """Whether every layer is attention with a cache, not one that carries a state."""
+    return not model._is_stateful and _kinds(model.config.get_text_config()) <= _KNOWN_LAYERS
+
+
+def _kinds(config: Any) -> set[str]:
+    return set(config.layer_types or ()) if hasattr(config, "layer_types") else set()
 
 
 def _head_of(whole: Any, config: Any, seq2seq: bool) -> Head:
     layer = whole.get_output_embeddings()
     if layer is None:
         raise ValueError(f"`{config.model_type}` has no output embeddings")
+    if hasattr(layer, "lora_A"):
+        raise ValueError("an adapter sits on its output embeddings")
     bias = layer.bias if hasattr(layer, "bias") else None
     if hasattr(layer, "token_adapter"):  # PEFT keeps trained rows of new tokens beside the matrix
         weight = layer.token_adapter.get_merged_weights(layer.token_adapter.active_adapters)
@@ -111,9 +125,9 @@ def _head_of(whole: Any, config: Any, seq2seq: bool) -> Head:
     return Head(weight.detach(), None if bias is None else bias.detach(), scale, float(cap) if cap else None)
 
 
-def _reach(config: Any, kinds: set[str]) -> int | None:
+def _reach(config: Any) -> int | None:
     """The shortest distance that a layer looks back, or None where all of them see everything."""
-    windows = []
+    kinds, windows = _kinds(config), []
     if hasattr(config, "sliding_window") and config.sliding_window and (not kinds or "sliding_attention" in kinds):
         windows.append(int(config.sliding_window))
     if hasattr(config, "attention_chunk_size") and config.attention_chunk_size and "chunked_attention" in kinds:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from rectune.decoding.body import Body, Counts
 from rectune.decoding.encoded_prompts import start_tree
 
+_BESIDE = 14  # tokens beside the two that are compared: a bias by place in the cache then shows
+
 
 @torch.no_grad()
 def check_body(model: Any, body: Body, *, tokens: NDArray[np.int64], pad: int) -> None:
@@ -25,10 +27,9 @@ def check_body(model: Any, body: Body, *, tokens: NDArray[np.int64], pad: int) -
     device = body.device
     try:
         tree = start_tree(body, prompts, pad=pad)
-        pair = torch.tensor([[a, b], [a, b]], device=device)
-        none = torch.full_like(pair, -1)
-        _, slots = tree.extend(pair, none, 1, 4)
-        hidden, _ = tree.extend(torch.full_like(pair, c), slots, 2, 4)
+        first = torch.tensor([[a, b, *[d] * _BESIDE]] * 2, device=device)
+        _, slots = tree.extend(first, torch.full_like(first, -1), 1, first.numel())
+        hidden, _ = tree.extend(torch.full_like(first[:, :2], c), slots[:, :2], 2, 4)
     except (TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -38,7 +39,9 @@ def check_body(model: Any, body: Body, *, tokens: NDArray[np.int64], pad: int) -
     own = torch.stack([torch.stack([_plain(model, body, p, [x, c]) for x in (a, b)]) for p in prompts])
     wrong, effect = _size(found - own), _size(own[:, 0] - own[:, 1])
     body.counts = Counts()
-    if not wrong <= max(0.05 * effect, 8 * torch.finfo(hidden.dtype).eps * _size(own)):
+    if not torch.isfinite(own).all():
+        return  # the search itself reports scores that are no numbers
+    if not wrong <= max(0.01 * effect, 4 * torch.finfo(hidden.dtype).eps * _size(own)):
         raise ValueError(
             f"logits of two beams in one sequence are off by {wrong:.2g} (another beam's token changes them by {effect:.2g})"
         )

@@ -54,7 +54,7 @@ class EncodedPrompts:
             self._mask.repeat_interleave(width, 0),
             EncoderDecoderCache(DynamicCache(), cross),
         )
-        old = torch.nn.functional.pad(self._path, (0, depth + 1 - self._path.shape[2]))
+        old = torch.nn.functional.pad(self._path, (0, max(0, depth + 1 - self._path.shape[2])))
         self._path = torch.cat([old, torch.nn.functional.pad(path, (0, old.shape[2] - depth - 1))], 1)
         return hidden.view(rows, width, -1), torch.arange(slots - 1, slots - 1 + width, device=tokens.device).expand(
             rows, -1

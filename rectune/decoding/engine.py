@@ -71,12 +71,20 @@ class Engine:
         Scores of the others don't depend on what is left aside.
         """
         if self._body is None or not self._reaches(self._body, prompts):
-            return reference_search(
+            found = reference_search(
                 self._model, self._trie, prompts, beams=beams, scores=self._scores, end=self._end, pad=self._pad, limits=limits
             )  # fmt: skip
-        tree = start_tree(self._body, prompts, pad=self._pad, prefix=prefix)
+        else:
+            found = self._search(self._body, prompts, max(beams, 2), limits, prefix)  # as `generate`, which needs two
+        _check_numbers(found.scores)
+        return Found(found.items[:, :beams], found.scores[:, :beams], found.exact)
+
+    def _search(
+        self, body: Body, prompts: Sequence[Sequence[int]], beams: int, limits: Limits, prefix: Prefix | None
+    ) -> Found:
+        tree = start_tree(body, prompts, pad=self._pad, prefix=prefix)
         assert self._table is not None
-        search = Search(self._body, self._table, tree, beams=beams, scores=self._scores, limits=limits)
+        search = Search(body, self._table, tree, beams=beams, scores=self._scores, limits=limits)
         search.run(keep=self._exact)
         if self._exact:
             complete(search, budget=self._exact_nodes)
@@ -94,8 +102,7 @@ class Engine:
     def _fall_back(self, why: str) -> None:
         if self._exact:
             raise ValueError(
-                f"`rank.exact`: this model cannot be searched exactly: {why}. Set `rank.exact: false`, or load it with "
-                "`model.attn_implementation: sdpa`."
+                f"`rank.exact`: this model cannot be searched exactly: {why}. Otherwise set `rank.exact: false`."
             )
         if not self._warned:
             self._warned = True
@@ -121,8 +128,19 @@ class AnswerEngine:
         """Log-probabilities over the full vocabulary, for each group of prompts (see `group_prompts`) (prompts, answers)."""
         longest = max(len(prompt) for group in groups for prompt in group) + max(map(len, self._answers))
         if self._body is not None and (self._body.reach is None or longest <= self._body.reach):
-            return grouped_log_probabilities(self._body, groups, self._answers, pad=self._pad)
-        return [answer_log_probabilities(self._model, group, self._answers, pad=self._pad) for group in groups]
+            found = grouped_log_probabilities(self._body, groups, self._answers, pad=self._pad)
+        else:
+            found = [answer_log_probabilities(self._model, group, self._answers, pad=self._pad) for group in groups]
+        _check_numbers(np.concatenate(found))
+        return found
+
+
+def _check_numbers(scores: NDArray[np.floating]) -> None:
+    if np.isnan(scores).any():
+        raise ValueError(
+            "the model's scores are not numbers (NaN). Its weights are damaged, or half precision overflows: try "
+            "`model.dtype: float32`."
+        )
 
 
 def _usable(model: Any, tokens: NDArray[np.int64], pad: int) -> tuple[Body | None, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from rectune.decoding.beam import Found, Limits, Scores
+from rectune.decoding.body import keeps_keys_and_values
 from rectune.decoding.padding import left_pad, positions
 from rectune.decoding.trie import Trie
 
@@ -40,7 +42,7 @@ def reference_search(
     encoder = bool(model.config.is_encoder_decoder)
     width = 1 if encoder else ids.shape[1]
     steps = _TrieScores(trie, width, beams, normalise=scores == "catalogue", closed=_closed(trie, limits, len(prompts)))
-    options = {} if encoder or model._is_stateful else {"past_key_values": _prefill(model, ids, mask, beams)}
+    options = {"past_key_values": _prefill(model, ids, mask, beams)} if _can_be_prefilled(model) else {}
     start = model.config.decoder_start_token_id if encoder else None
     with torch.no_grad(), _generation_settings(model, beams, trie.depth, end=end, pad=pad, start=start) as config:
         out = model.generate(ids, attention_mask=mask, generation_config=config, logits_processor=[steps], **options)
@@ -49,6 +51,12 @@ def reference_search(
     leaves = np.array([_leaf(trie, row, end) for row in tokens], dtype=np.int64)
     leaves[totals <= _IMPOSSIBLE] = -1
     return _ordered(trie, leaves.reshape(len(prompts), beams), totals.reshape(len(prompts), beams), asked)
+
+
+def _can_be_prefilled(model: Any) -> bool:
+    takes = inspect.signature(model.forward).parameters
+    plain = keeps_keys_and_values(model) and not model.config.is_encoder_decoder
+    return plain and {"past_key_values", "position_ids"} <= set(takes)
 
 
 def _prefill(model: Any, ids: torch.Tensor, mask: torch.Tensor, beams: int) -> Any:

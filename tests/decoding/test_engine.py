@@ -40,6 +40,7 @@ FALLEN = {
         {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]], "window_size": 8},
         "masks of its own, by place in the cache",
     ),
+    "mpt": ({"d_model": 16, "n_heads": 2, "n_layers": 2, "max_seq_len": 64}, "adds a bias by place in the cache"),
     "mamba": ({"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}, "layers that carry a state"),
 }  # fmt: skip
 IDS = [[10 + a, 20 + b, 30 + c] for a in range(4) for b in range(5) for c in range(3) if (7 * a + 3 * b + c) % 4]
@@ -247,6 +248,59 @@ def test_random_catalogues(names: list[list[int]], seed: int, beams: int, scores
         assert len(set(listed.tolist())) == len(best)
         if found.exact[i]:
             np.testing.assert_allclose(found.scores[i][: len(best)], best, atol=1e-4)
+
+
+SPILLING = [
+    ("full", [[10], [11], [10, 20], [10, 20, 30, 40], [10, 20, 30, 41], *([11, 21, 31, 40 + i] for i in range(4))], [98, 60, 77]),
+    ("catalogue", [[11], [10], [11, 20], [11, 20, 30, 40], *([10, 21, 31, 40 + i] for i in range(4))], [70, 61, 85]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("scores", "names", "prompt"), SPILLING, ids=["full", "catalogue"])
+@pytest.mark.parametrize("exact", [False, True])
+def test_what_is_hidden_below_a_beam_that_was_given_up_hides_nothing_else(
+    model: Any, scores: str, names: list[list[int]], prompt: list[int], exact: bool
+) -> None:
+    names = [[*name, END] for name in names]
+    engine = engine_of(model, names, scores, exact=exact)
+    truth = brute_force(model, prompt, names, engine._trie, catalogue=scores == "catalogue")
+    for item in range(len(names)):
+        for limits in (Limits(hidden=[[item]]), Limits(only=[[i for i in range(len(names)) if i != item]])):
+            found = engine.search([prompt], beams=3, limits=limits)
+            best = [i for i in np.argsort(-truth, kind="stable").tolist() if i != item][:3]
+            if found.exact[0]:
+                assert found.items[0].tolist() == best
+            assert item not in found.items[0]
+            assert (found.items[0] >= 0).all()
+
+
+@pytest.mark.parametrize("family", ["t5", "gpt2"])
+def test_long_names_are_searched_exactly(family: str) -> None:
+    rng = np.random.default_rng(0)
+    drawn = {tuple(int(10 * (i + 1) + c) for i, c in enumerate(rng.integers(0, 3, 6))) for _ in range(120)}
+    names = [list(name) for name in sorted(drawn)]
+    for seed in range(4):
+        model = build(family, seed=seed, **FAMILIES[family])
+        found = engine_of(model, names, "full", exact=True).search(PROMPTS, beams=5, limits=Limits(hidden=HIDDEN))
+        whole = engine_of(model, names, "full").search(PROMPTS, beams=len(names), limits=Limits(hidden=HIDDEN))
+        assert found.exact.all()
+        assert found.items.tolist() == whole.items[:, :5].tolist()
+
+
+def test_one_beam_is_the_best_of_two_as_in_the_reference(model: Any) -> None:
+    engine = engine_of(model, TITLES, "full")
+    assert_same(*both(engine, model, PROMPTS, 1, Limits()))
+
+
+def test_scores_that_are_no_numbers_are_an_error() -> None:
+    broken = build("qwen3", **LLAMA)
+    with torch.no_grad():
+        broken.lm_head.weight[10] = torch.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the check of the model at hand finds it as well
+        engine = engine_of(broken, IDS, "full")
+    with pytest.raises(ValueError, match=r"not numbers \(NaN\)"):
+        engine.search(PROMPTS, beams=3)
 
 
 def test_a_node_budget_leaves_lists_uncertified_not_wrong(model: Any) -> None:
