@@ -15,6 +15,8 @@ import argparse
 import platform
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -273,48 +275,82 @@ def s3_step(names: np.ndarray, trie: Trie, vocabulary: int, *, batch: int, beams
     say(f"{label}: same survivors; {1e3 * one:.2f} ms against {1e3 * other:.2f} ms: {claim(ratio)}")
 
 
-# ------------------------------------------------------------------------------------------------------ S4: exact lists
+# ------------------------------------------------------------------------------------------- the ranking of a run, and S4
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Test users of a run spread evenly over its rows, those with short prompts first."""
+
+    line: Any
+    ranker: Any
+    chosen: np.ndarray
+    prompts: list[list[int]]
+    hidden: list[list[int]]
+    targets: np.ndarray
+
+    @staticmethod
+    def of(folder: str, rows: int) -> Sample:
+        """`rows` users of a run folder, ranked by its tuned model."""
+        from rectune.run import open_run
+        from rectune.split import evenly
+
+        line = open_run(folder)
+        ranker, test = line.ranker("tuned"), line.split.test
+        chosen = evenly(len(test), rows)
+        prompts = ranker.prompts(line.task, chosen)
+        order = np.argsort([len(p) for p in prompts], kind="stable")
+        chosen = chosen[order]
+        hidden = [line.split.seen(test, int(i)).tolist() for i in chosen]
+        return Sample(line, ranker, chosen, [prompts[i] for i in order], hidden, line.split.targets(test)[chosen])
+
+    @property
+    def search_options(self) -> dict[str, Any]:
+        """What the search and its reference are called with for this run."""
+        ranker = self.ranker
+        end = ranker.encoder.end_id if ranker.template.end else None
+        pad = int(ranker.encoder.tokenizer.pad_token_id)
+        return {"scores": ranker.settings.scores, "end": end, "pad": pad}
+
+    def rank(self, search: Callable[..., Any], beams: int) -> Any:
+        """Lists for all users, seen items hidden, 64 at a time."""
+        from rectune.ranking import Ranking
+
+        parts = [
+            search(self.prompts[a : a + 64], beams=beams, limits=Limits(hidden=self.hidden[a : a + 64]))
+            for a in range(0, len(self.prompts), 64)
+        ]
+        items, scores, exact = (np.concatenate([getattr(p, n) for p in parts]) for n in ("items", "scores", "exact"))
+        return Ranking(self.chosen, items, scores, exact)
+
+    def figures(self, ranking: Any, k: int) -> tuple[float, float, float]:
+        """recall@10, ndcg@10 and recall@k of lists."""
+        from rectune.ranking import target_ranks
+
+        place = target_ranks(ranking, self.targets)
+        hit = place < 10
+        return float(hit.mean()), float(np.where(hit, 1 / np.log2(place + 2.0), 0.0).mean()), float((place < k).mean())
 
 
 def s4(folder: str, *, beams: Sequence[int], rows: int, forced: int, pairs: int) -> None:
     """Exact top-K beside the beam on the model of a run, with brute force over its catalogue as the gate."""
-    from rectune.ranking import Ranking, target_ranks
-    from rectune.run import open_run
     from rectune.split import evenly
 
-    line = open_run(folder)
-    ranker = line.ranker("tuned")
-    trie, test = ranker.trie, line.split.test
-    assert trie is not None
-    chosen = evenly(len(test), rows)
-    prompts = ranker.prompts(line.task, chosen)
-    order = np.argsort([len(p) for p in prompts], kind="stable")
-    chosen, prompts = chosen[order], [prompts[i] for i in order]
-    hidden = [line.split.seen(test, int(i)).tolist() for i in chosen]
+    sample = Sample.of(folder, rows)
+    ranker, trie, chosen, prompts = sample.ranker, sample.ranker.trie, sample.chosen, sample.prompts
     say(
-        f"S4 {line.recipe.name}: {trie.n_items:,} items, {len(chosen):,} users, {np.mean([*map(len, prompts)]):.0f} prompt tokens"
+        f"S4 {sample.line.recipe.name}: {trie.n_items:,} items, {len(chosen):,} users, "
+        f"{np.mean([*map(len, prompts)]):.0f} prompt tokens"
     )
     few = evenly(len(chosen), forced)
-    truth = [brute_force(ranker.model, trie, prompts[i], hidden[i], ranker.settings.scores) for i in few]
-    targets = line.split.targets(test)[chosen]
+    truth = [brute_force(ranker.model, trie, prompts[i], sample.hidden[i], ranker.settings.scores) for i in few]
     for k in beams:
         engines = {
-            exact: Engine(
-                ranker.model, trie, scores=ranker.settings.scores, end=ranker.encoder.end_id if ranker.template.end else None,
-                pad=int(ranker.encoder.tokenizer.pad_token_id), exact=exact, exact_nodes=10**6,
-            )
-            for exact in (False, True)
-        }  # fmt: skip
+            e: Engine(ranker.model, trie, **sample.search_options, exact=e, exact_nodes=10**6) for e in (False, True)
+        }
 
-        def run(exact: bool, k: int = k, engines: dict[bool, Engine] = engines) -> Ranking:
-            parts = [
-                engines[exact].search(prompts[a : a + 64], beams=k, limits=Limits(hidden=hidden[a : a + 64]))
-                for a in range(0, len(prompts), 64)
-            ]
-            items, scores, proven = (
-                np.concatenate([getattr(p, n) for p in parts]) for n in ("items", "scores", "exact")
-            )
-            return Ranking(chosen, items, scores, proven)
+        def run(exact: bool, k: int = k, engines: dict[bool, Engine] = engines) -> Any:
+            return sample.rank(engines[exact].search, k)
 
         beam, best = run(False), run(True)
         tokens = [engines[e].counts.prompt + engines[e].counts.codes for e in (False, True)]
@@ -334,51 +370,26 @@ def s4(folder: str, *, beams: Sequence[int], rows: int, forced: int, pairs: int)
             f"tokens; at least {least * len(chosen) / tokens[0]:.2f}x: so many prefixes score above the last item"
         )
         for name, ranking in (("beam", beam), ("exact", best)):
-            place = target_ranks(ranking, targets)
-            hit = place < 10
-            gain = np.where(hit, 1 / np.log2(place + 2.0), 0.0)
-            say(
-                f"   {name:<5} recall@10 {hit.mean():.4f}, ndcg@10 {gain.mean():.4f}, recall@{k} {(place < k).mean():.4f}"
-            )
+            recall, ndcg, deep = sample.figures(ranking, k)
+            say(f"   {name:<5} recall@10 {recall:.4f}, ndcg@10 {ndcg:.4f}, recall@{k} {deep:.4f}")
 
 
 def end_to_end(folder: str, *, rows: int, pairs: int) -> None:
     """Rank users of a run with the search and with `generate` from a prefilled, repeated cache; metrics are the gate."""
     from rectune.decoding.reference import reference_search
-    from rectune.ranking import Ranking, target_ranks
-    from rectune.run import open_run
-    from rectune.split import evenly
 
-    line = open_run(folder)
-    ranker, test = line.ranker("tuned"), line.split.test
-    assert ranker.trie is not None
-    chosen = evenly(len(test), rows)
-    prompts = ranker.prompts(line.task, chosen)
-    order = np.argsort([len(p) for p in prompts], kind="stable")
-    chosen, prompts = chosen[order], [prompts[i] for i in order]
-    hidden = [line.split.seen(test, int(i)).tolist() for i in chosen]
-    settings, end = ranker.settings, ranker.encoder.end_id if ranker.template.end else None
-    pad = int(ranker.encoder.tokenizer.pad_token_id)
+    sample = Sample.of(folder, rows)
+    ranker, k = sample.ranker, sample.ranker.settings.beams
+    reference = partial(reference_search, ranker.model, ranker.trie, **sample.search_options)
 
-    def run(search: Callable[..., Any]) -> Ranking:
-        parts = [
-            search(prompts[a : a + 64], beams=settings.beams, limits=Limits(hidden=hidden[a : a + 64]))
-            for a in range(0, len(prompts), 64)
-        ]
-        items, scores, exact = (np.concatenate([getattr(p, n) for p in parts]) for n in ("items", "scores", "exact"))
-        return Ranking(chosen, items, scores, exact)
+    def run(search: Callable[..., Any]) -> Any:
+        return sample.rank(search, k)
 
-    def reference(prompts: list[list[int]], **rest: Any) -> Any:
-        return reference_search(ranker.model, ranker.trie, prompts, scores=settings.scores, end=end, pad=pad, **rest)  # type: ignore[arg-type]
-
-    ours, theirs, targets = run(ranker.engine.search), run(reference), line.split.targets(test)[chosen]
-    figures = []
-    for ranking in (ours, theirs):
-        place = target_ranks(ranking, targets)
-        figures.append([(place < 10).mean(), np.where(place < 10, 1 / np.log2(place + 2.0), 0.0).mean()])
-    label = f"ranking {line.recipe.name}, {len(chosen):,} users, K={settings.beams}, {settings.scores}"
+    ours, theirs = run(ranker.engine.search), run(reference)
+    figures = [sample.figures(ranking, k) for ranking in (ours, theirs)]
+    label = f"ranking {sample.line.recipe.name}, {len(sample.chosen):,} users, K={k}, {ranker.settings.scores}"
     if np.abs(np.subtract(*figures)).max() > 1e-4:
-        say(f"{label}: GATE FAILED: recall@10 and ndcg@10 are {figures[0]} and {figures[1]}")
+        say(f"{label}: GATE FAILED: recall@10, ndcg@10 and recall@{k} are {figures[0]} and {figures[1]}")
         return
     one, other, ratio = side_by_side(lambda: run(ranker.engine.search), lambda: run(reference), pairs)
     same = np.mean([a == b for a, b in zip(ours.items.tolist(), theirs.items.tolist(), strict=True)])

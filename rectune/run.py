@@ -116,7 +116,8 @@ def recommend(
         )
     k = line.rank_settings.k if k is None else k
     line.check_k(k)
-    ids, named = Catalogue(line.log), Catalogue(line.log, by)
+    ids = Catalogue(line.log)
+    named = ids if by == "item_id" else Catalogue(line.log, by)
     codes = [named.codes(history) for history in histories]
     if candidates is not None and len(candidates) != len(histories):
         raise ValueError(f"there are {len(histories)} histories, but candidates for {len(candidates)}.")

@@ -118,7 +118,7 @@ class Search:
     def _still_possible(self, beams: Beams) -> Beams:
         """Drop beams that can no longer make their list: a sum of log-probabilities only falls."""
         hopeless = beams.score < self.worst()[:, None]
-        return Beams(beams.node.masked_fill(hopeless, 0), beams.score.masked_fill(hopeless, -torch.inf), beams.parent)
+        return in_order(beams.node, beams.score.masked_fill(hopeless, -torch.inf), beams.parent)
 
     def worst(self) -> torch.Tensor:
         """The score of the last item of each list, -inf where it is short."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -46,11 +47,9 @@ class Table:
         self._n_codes = int(trie.codes.max()) + 1
         self.first = torch.from_numpy(trie.first).to(device)
         self.tokens = [torch.from_numpy(tokens).to(device) for tokens in trie.tokens]
-        counts = np.diff(trie.first)
-        leaf = np.concatenate([counts == 0, np.ones(len(trie.codes) - len(counts), dtype=bool)])
-        spans = list(zip(trie.levels[:-1], trie.levels[1:], strict=True))
-        self.has_leaves = [bool(leaf[a:b].any()) for a, b in spans]
-        self.has_inner = [not bool(leaf[a:b].all()) for a, b in spans]
+        leaves = [trie.is_leaf(np.arange(a, b)) for a, b in pairwise(trie.levels)]
+        self.has_leaves = [bool(level.any()) for level in leaves]
+        self.has_inner = [not bool(level.all()) for level in leaves]
 
     def span(self, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """First child of each node, and how many there are; int64, any shape."""
