@@ -15,7 +15,7 @@ from typing import Any
 import rectune
 
 _OVERRIDE = re.compile(r"--([A-Za-z_][\w@]*(?:\.[\w@]+)*)(?:=(.*))?", re.DOTALL)
-USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
+USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         known.run(known, overrides)
     except Exception as error:
-        if known.traceback or not (isinstance(error, USER_ERRORS) or type(error).__module__.startswith("polars")):
+        if known.traceback or not of_the_user(error):
             raise
         print(f"error: {message_of(error)}", file=sys.stderr)
         return 1
@@ -46,6 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def entry() -> None:
     """Console script."""
     sys.exit(main())
+
+
+def of_the_user(error: Exception) -> bool:
+    """Whether an error is for the user to mend. A full disk reaches us as each library's own kind of error."""
+    library = type(error).__module__.startswith(("polars", "safetensors"))
+    return isinstance(error, USER_ERRORS) or library or "PytorchStreamWriter" in str(error)
 
 
 def message_of(error: BaseException) -> str:

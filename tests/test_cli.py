@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 from rectune.cli import main, parse_overrides
 
@@ -213,3 +214,22 @@ def test_preview_marks_the_trained_tokens(
     assert "<|start|>" in out
     assert "<|end|>⟧" in out
     assert "⟦<|start|>" not in out
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("out of memory for a single row: lower `rank.beams`."),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+        RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"),
+    ],
+)
+def test_no_memory_and_no_room_on_the_disk_are_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("rectune.recipe.load_recipe", fail)
+    assert main(["show", "quickstart"]) == 1
+    assert capsys.readouterr().err == f"error: {error}\n"
