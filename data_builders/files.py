@@ -188,8 +188,3 @@ def published_md5(url: str) -> str:
     if found is None:
         raise ValueError(f"{url}: it holds no MD5 checksum.")
     return found.group()
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: $RECTUNE_CACHE, or ~/.cache/rectune."""
-    return Path(os.environ.get("RECTUNE_CACHE", Path.home() / ".cache" / "rectune"))

@@ -25,7 +25,11 @@ def page(data: dict[str, Any], figures: dict[str, str], *, kind: str) -> str:
     environment.filters.update(number=number, interval=interval, signed=signed)
     source = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
     return environment.from_string(source).render(
-        data=data, figures=figures, kind=kind, recipe_text=_yaml(data["settings"])
+        data=data,
+        figures=figures,
+        kind=kind,
+        recipe_text=_yaml(data["settings"]),
+        mixed=mixed_verdict(data["results"]) if data["results"].get("mixed_against") else [],
     )
 
 
@@ -68,6 +72,8 @@ def ranking_text(data: dict[str, Any]) -> str:
         against = results["tuned_against"][protocol]
         parts.append(_ranking_table(protocol, table, against))
     parts.append(verdict(results["tuned_against"][HIDDEN]))
+    if results["mixed_against"] is not None:
+        parts += mixed_verdict(results)
     if results["oracle_share"] is not None:
         parts.append(f"The tuned model goes {results['oracle_share']:.0%} of the way from popularity to the oracle.")
     if results["shuffled_history"] is not None:
@@ -119,12 +125,25 @@ def text_table(title: str, head: list[str], rows: list[list[str]]) -> str:
     return "\n" + "\n".join(line.rstrip() for line in lines)
 
 
-def verdict(against: dict[str, Any]) -> str:
-    """One sentence: is the tuned model better than the best baseline?"""
+def verdict(against: dict[str, Any], *, row: str = "tuned model") -> str:
+    """One sentence: is the row better than the best baseline?"""
     best = against["best_baseline"]
     value, low, high = against["differences"][best]
     word = "better than" if low > 0 else "worse than" if high < 0 else "not shown to differ from"
-    return f"The tuned model is {word} the best baseline ({best}): {signed(value)} {against['metric']}, 95 % interval {signed(low)} to {signed(high)}."
+    return f"The {row} is {word} the best baseline ({best}): {signed(value)} {against['metric']}, 95 % interval {signed(low)} to {signed(high)}."
+
+
+def mixed_verdict(results: dict[str, Any]) -> list[str]:
+    """What the prior beside the model is worth: against the best baseline by NDCG and recall, and how its weight was chosen."""
+    against, chosen = results["mixed_against"][HIDDEN], results["prior_weight"]
+    best = against["best_baseline"]
+    recall = against["recall_differences"][best]
+    tried = ", ".join(f"{e['weight']:g}: {number(e['ndcg@10'])}" for e in chosen["validation"])
+    return [
+        verdict(against, row="tuned model with the prior"),
+        f"By recall the difference is {interval(recall, sign=True)}.",
+        f"Prior's weight {chosen['weight']:g}, by NDCG@10 on validation ({tried}).",
+    ]
 
 
 def _took(measured: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from rectune.eval.baselines.item_knn import item_knn
 from rectune.eval.baselines.markov import markov
 from rectune.eval.baselines.popularity import popularity
 from rectune.eval.baselines.repeat_last import repeat_last
+from rectune.eval.baselines.sasrec import sasrec
 from rectune.eval.baselines.scoring import NOWHERE, Baseline, Lists, list_rows, train_counts
 from rectune.eval.intervals import Bootstrap
 from rectune.eval.metrics.coverage import coverage
@@ -29,11 +30,14 @@ from rectune.eval.seeds import summarise
 from rectune.evidence import HIDDEN, SHOWN, Evidence, Report
 from rectune.ranking import Ranking, target_ranks
 from rectune.run_folder import source_of
+from rectune.sasrec import train_sasrec
 from rectune.split import Split, evenly
 
 __all__ = ["ranking", "summarise"]
 
 UNTUNED, TUNED, ORACLE = "untuned model", "tuned model", "oracle"
+PRIOR, MIXED = "prior alone", "tuned model + prior"
+MODELS = {"untuned": UNTUNED, "tuned": TUNED, "mixed": MIXED}
 WIDTH = 20
 
 
@@ -42,13 +46,15 @@ def ranking(
     *,
     k: list[int] = [1, 5, 10],  # noqa: B006  read only
     ease_items: int = 12_000,
+    sasrec_epochs: int = 0,
     oracle: str | None = None,
     shuffled_rows: int = 1000,
     examples: int = 6,
 ) -> Report:
     """Judge a next-item run.
 
-    `k`: list lengths. `ease_items`: above so many items EASE and item-KNN run on the most popular ones. `oracle`:
+    `k`: list lengths. `ease_items`: above so many items EASE and item-KNN run on the most popular ones.
+    `sasrec_epochs`: above 0 a SASRec is trained for the table. `oracle`:
     'module:function' of a generator that knows its own probabilities. `shuffled_rows`: how many test rows are ranked
     once more with shuffled histories (0: none). `examples`: users shown in words.
     """
@@ -56,30 +62,33 @@ def ranking(
         raise ValueError(f"`eval.k` must hold list lengths from 1 on, got {k}.")
     split = evidence.split
     width = max(WIDTH, *k)
-    lists, settings = _baseline_lists(evidence, ease_items, width)
+    lists, settings = _baseline_lists(evidence, ease_items, sasrec_epochs, width)
     if oracle is not None:
         lists[ORACLE] = _oracle_lists(evidence, oracle, width)
-    for who, name in (("untuned", UNTUNED), ("tuned", TUNED)):
+    if evidence.prior is not None:
+        lists[PRIOR] = dict(
+            zip((HIDDEN, SHOWN), list_rows(split, split.test, evidence.prior, width=width), strict=True)
+        )
+    models = {who: name for who, name in MODELS.items() if (who, HIDDEN) in evidence.rankings}
+    for who, name in models.items():
         lists[name] = {p: _model_lists(evidence.rankings[who, p], split, p) for p in (HIDDEN, SHOWN)}
     judge = _Judge(evidence, sorted(k), lists)
     results = {
         "protocols": {protocol: judge.table(protocol) for protocol in (HIDDEN, SHOWN)},
-        "tuned_against": {protocol: judge.differences(protocol) for protocol in (HIDDEN, SHOWN)},
+        "tuned_against": {protocol: judge.differences(protocol, TUNED) for protocol in (HIDDEN, SHOWN)},
+        "mixed_against": {protocol: judge.differences(protocol, MIXED) for protocol in (HIDDEN, SHOWN)}
+        if MIXED in lists
+        else None,
+        "prior_weight": evidence.prior_weight,
         "recall_by_history_length": judge.by_history_length(),
         "recall_by_target_popularity": judge.by_popularity(),
         "shuffled_history": judge.shuffled(),
         "oracle_share": judge.oracle_share(),
         "baseline_settings": settings,
         "index_health": evidence.index.health,
-        "short_lists": {
-            name: _short(evidence.rankings[who, HIDDEN], split)
-            for who, name in (("untuned", UNTUNED), ("tuned", TUNED))
-        },
+        "short_lists": {name: _short(evidence.rankings[who, HIDDEN], split) for who, name in models.items()},
         "proven_exact": {
-            protocol: {
-                name: float(evidence.rankings[who, protocol].exact.mean())
-                for who, name in (("untuned", UNTUNED), ("tuned", TUNED))
-            }
+            protocol: {name: float(evidence.rankings[who, protocol].exact.mean()) for who, name in models.items()}
             for protocol in (HIDDEN, SHOWN)
         },
         "rows": len(split.test),
@@ -108,12 +117,24 @@ def ranking(
 
 
 def _baseline_lists(
-    evidence: Evidence, ease_items: int, width: int
+    evidence: Evidence, ease_items: int, sasrec_epochs: int, width: int
 ) -> tuple[dict[str, dict[str, Lists]], dict[str, Any]]:
     """Places and lists of every baseline for the test rows; built once for a split and kept."""
     modules = (ease, item_knn, markov, popularity, repeat_last, list_rows)
-    keys = {"ease_items": ease_items, "width": width, "sources": [source_of(f) for f in modules]}
-    folder = evidence.cached("baselines", keys, lambda work: _save_baselines(evidence.split, ease_items, width, work))
+    keys: dict[str, Any] = {"ease_items": ease_items, "width": width, "sources": [source_of(f) for f in modules]}
+    if sasrec_epochs:
+        keys |= {
+            "sasrec_epochs": sasrec_epochs,
+            "seed": evidence.seed,
+            "sasrec": [source_of(sasrec), source_of(train_sasrec)],
+        }
+
+    def build(work: Path) -> None:
+        fitted = _fit(evidence.split, ease_items)
+        fitted += [sasrec(evidence.split, epochs=sasrec_epochs, seed=evidence.seed)] if sasrec_epochs else []
+        _save_baselines(evidence.split, fitted, width, work)
+
+    folder = evidence.cached("baselines", keys, build)
     with np.load(folder / "lists.npz", allow_pickle=False) as saved:
         names = [str(n) for n in saved["names"]]
         lists = {
@@ -124,9 +145,8 @@ def _baseline_lists(
     return lists, settings
 
 
-def _save_baselines(split: Split, ease_items: int, width: int, work: Path) -> None:
+def _save_baselines(split: Split, fitted: list[Baseline], width: int, work: Path) -> None:
     arrays: dict[str, Any] = {}
-    fitted = _fit(split, ease_items)
     for i, baseline in enumerate(fitted):
         both = list_rows(split, split.test, baseline.score, width=width)
         for protocol, lists in zip((HIDDEN, SHOWN), both, strict=True):
@@ -193,20 +213,19 @@ class _Judge:
             table[name] = entry
         return table
 
-    def differences(self, protocol: str) -> dict[str, Any]:
-        """Tuned minus each other row, NDCG at the largest k, paired over users: [difference, low, high]."""
+    def differences(self, protocol: str, row: str) -> dict[str, Any]:
+        """`row` minus each other row, NDCG and recall at the largest k, paired over users: [difference, low, high]."""
         last = self.k[-1]
-        value = {n: ndcg(hits_at(by[protocol].place, last), self.one, last) for n, by in self.lists.items()}
-        return {
-            "metric": f"ndcg@{last}",
-            "best_baseline": self.best_baseline(protocol),
-            "differences": {n: self.bootstrap.mean(value[TUNED] - value[n]) for n in value if n != TUNED},
-        }
+        out: dict[str, Any] = {"metric": f"ndcg@{last}", "best_baseline": self.best_baseline(protocol)}
+        for key, metric in (("differences", ndcg), ("recall_differences", recall)):
+            value = {n: metric(hits_at(by[protocol].place, last), self.one, last) for n, by in self.lists.items()}
+            out[key] = {n: self.bootstrap.mean(value[row] - value[n]) for n in value if n != row}
+        return out
 
     def best_baseline(self, protocol: str) -> str:
         """The row without a language model that has the highest test NDCG: the hardest rival."""
         last = self.k[-1]
-        rivals = [n for n in self.lists if n not in (UNTUNED, TUNED, ORACLE)]
+        rivals = [n for n in self.lists if n not in (*MODELS.values(), ORACLE)]
         return max(
             rivals, key=lambda n: float(ndcg(hits_at(self.lists[n][protocol].place, last), self.one, last).mean())
         )
@@ -269,14 +288,15 @@ class _Judge:
         """A few users with history, target and recommendations as titles, spread over the test rows."""
         titles = self.split.log.items["title"]
         chosen = evenly(len(self.rows), count)
-        ranked = self.evidence.rankings["tuned", HIDDEN].items
+        best = "mixed" if MIXED in self.lists else "tuned"
+        ranked = self.evidence.rankings[best, HIDDEN].items
         return [
             {
                 "user": self.split.log.users[int(self.rows.user[i])],
                 "history": [titles[int(item)] for item in self.split.history(self.rows, int(i))],
                 "target": titles[int(self.split.targets(self.rows)[i])],
                 "recommended": [titles[int(item)] for item in ranked[i][: min(10, self.k[-1])] if item >= 0],
-                "place": int(self.lists[TUNED][HIDDEN].place[i]) + 1,
+                "place": int(self.lists[MODELS[best]][HIDDEN].place[i]) + 1,
             }
             for i in chosen
         ]

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.formatwarning = lambda message, category, *_: f"warning: {message}\n"
     try:
         overrides = parse_overrides(rest)
-        if overrides and known.command in ("ls", "recommend"):
+        if overrides and known.command in ("ls", "recommend", "index"):
             raise ValueError(
                 f"`--{overrides[0][0]}`: `rectune {known.command}` has no such option. See `rectune {known.command} --help`."
             )
@@ -130,6 +130,22 @@ def build_parser() -> argparse.ArgumentParser:
     recommend.add_argument("--k", type=int, default=None, help="how many items (default: rank.k of the recipe)")
     recommend.add_argument("--show-seen", action="store_true", help="also list items of the history")
     recommend.add_argument("--json", action="store_true", help="print JSON lines")
+    index = commands.add_parser(
+        "index", help="add items to the index of a run", description="add items to the index of a run"
+    )
+    add = _command(
+        index.add_subparsers(dest="verb", required=True, metavar="VERB"),
+        "add",
+        _index_add,
+        "name new items without tuning",
+    )
+    add.add_argument("folder", help="a run folder")
+    add.add_argument(
+        "items", help="new items: .csv, .jsonl or .parquet with item_id, title and the catalogue's other columns"
+    )
+    add.add_argument(
+        "--rows", default=None, metavar="FILE", help='judge them: JSON lines {"items": [ID, …], "target": ID}'
+    )
     return parser
 
 
@@ -223,6 +239,18 @@ def _recommend(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> No
         print("" if user is None else f"user {user}")
         for place, item in enumerate(items, start=1):
             print(f"{place:3}. {item['title']}  [{item['item_id']}]  {item['score']:.3f}")
+
+
+def _index_add(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    _quiet_libraries()
+    from rectune.run import add_to_index
+
+    done = add_to_index(args.folder, args.items, args.rows)
+    print(f"added {done['added']} items; no name of an old item changed.")
+    if found := done["report"]:
+        print(f"recall@{found['k']} of {found['rows']} targets among {found['added']} added items:")
+        for name in ("model", "text nearest-neighbour", "chance"):
+            print(f"  {name:<24}" + "   ".join(f"{where} {value:.4f}" for where, value in found[name].items()))
 
 
 def _histories(args: argparse.Namespace) -> tuple[list[Any], list[list[str]], list[list[str]] | None]:

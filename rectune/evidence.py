@@ -24,7 +24,8 @@ class Evidence:
     """Everything a report is made of.
 
     `task`: the test rows of the ranked task. `rankings[model, protocol]` and `answers[model]` (probability of yes,
-    shape (rows,)): 'untuned' and 'tuned'. `shuffled`: the tuned model's lists for `shuffled_rows` with histories in
+    shape (rows,)): 'untuned' and 'tuned', and 'mixed' where the recipe names a prior: the tuned model with it. `prior`: the
+    prior alone, rows -> (rows, items), or None; `prior_weight`: its weight and how it was chosen. `shuffled`: the tuned model's lists for `shuffled_rows` with histories in
     random order, seen items hidden. `training`: the log of each stage. `cached(name, keys, build)` returns a folder
     that `build` filled once for this split and these keys.
     """
@@ -43,6 +44,8 @@ class Evidence:
     environment: dict[str, Any]
     cached: Callable[[str, Any, Callable[[Path], None]], Path]
     seed: int
+    prior: Callable[[Rows], NDArray[np.float64]] | None = None
+    prior_weight: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,19 @@ from rectune.checking import check_keywords
 from rectune.decoding.trie import FILE, Trie
 from rectune.encoder import Encoder
 from rectune.examples import TaskSpec, sample_texts
+from rectune.indexing.health import judged
 from rectune.indexing.item_index import ItemIndex
 from rectune.log import Log
 from rectune.processes import is_main, start_processes
 from rectune.ranker import LanguageModelRanker, RankSettings, catalogue_trie
 from rectune.recipe import Recipe, bind, resolve_call, section_at
+from rectune.run_added import Added
 from rectune.run_folder import RunFolder, Stage, source_of, stamps, write_atomic
-from rectune.split import Split
+from rectune.run_prior import RunPrior
+from rectune.split import Part, Split
 from rectune.tasks import ItemViews, TaskRows
 from rectune.template import Template, load_template
+from rectune.vectors.item_vectors import ItemVectors, join
 
 
 @dataclass
@@ -31,6 +35,7 @@ class Line:
     """All boxes of one recipe's line; each is built, or loaded from its stage, when it is first asked for."""
 
     recipe: Recipe
+    added: Added | None = None
 
     def __post_init__(self) -> None:
         self.folder = RunFolder(Path(self.recipe.settings["output_dir"]), self.recipe.name)
@@ -39,9 +44,9 @@ class Line:
 
     def check(self) -> None:
         """Check every section before anything is built (of a finished run, what ranking and judging still read)."""
-        _ = self.rank_settings, self.rank_template, self.task_calls, self.model_settings
+        _ = self.rank_settings, self.prior, self.rank_template, self.task_calls, self.model_settings
         if not self.folder.pinned:
-            _ = self._data_call, self._split_call, self._index_call
+            _ = self._data_call, self._split_call, self.vector_calls, self._index_call
             for i in range(len(self.recipe.settings["stages"])):
                 self.stage_config(i)
         bind(self.recipe, "eval", resolve_call(self.recipe, "eval"), given=("evidence",))
@@ -76,8 +81,9 @@ class Line:
 
     @cached_property
     def log(self) -> Log:
-        """The log."""
-        return Log.load(self.data_stage.folder)
+        """The log, with the items that were added to the run where `added` is set."""
+        log = Log.load(self.data_stage.folder)
+        return log if self.added is None else self.added.log(log)
 
     @cached_property
     def _split_call(self) -> tuple[Callable[..., Split], dict[str, Any]]:
@@ -100,17 +106,54 @@ class Line:
         """The split of the log."""
         return Split.load(self.split_stage.folder, self.log)
 
-    # -------------------------------------------------------------------------------------------------------- index
+    # ---------------------------------------------------------------------------------------------- vectors and index
+
+    @cached_property
+    def vector_calls(self) -> list[tuple[Callable[..., ItemVectors], dict[str, Any]]]:
+        """For each source of item vectors its function and bound arguments."""
+        calls = []
+        for i in range(len(self.recipe.settings.get("vectors") or [])):
+            function = resolve_call(self.recipe, f"vectors.{i}")
+            calls.append(
+                (function, self._seeded(function, bind(self.recipe, f"vectors.{i}", function, given=("split",))))
+            )
+        return calls
+
+    @cached_property
+    def vectors_stage(self) -> Stage:
+        """The stage that holds the item vectors of all sources, side by side."""
+        if kept := self.folder.kept("vectors"):
+            return kept
+        keys = [
+            [f.__module__, f.__name__, source_of(f), arguments, stamps(arguments, without=self.folder.path)]
+            for f, arguments in self.vector_calls
+        ]
+
+        def build(work: Path) -> None:
+            join([function(self.split, **arguments) for function, arguments in self.vector_calls]).save(work)
+
+        return self.folder.stage("vectors", {"sources": keys}, [self.split_stage], build)
+
+    def _seeded(self, function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments, with the recipe's seed for a function that takes one and was given none."""
+        return {"seed": self.seed, **arguments} if "seed" in inspect.signature(function).parameters else arguments
 
     @cached_property
     def _index_call(self) -> tuple[Callable[..., ItemIndex], dict[str, Any]]:
         if self.recipe.settings.get("index") is None:
             self.recipe.settings["index"] = {"call": "rectune.indexing.titles:titles"}
         function = resolve_call(self.recipe, "index")
-        arguments = bind(self.recipe, "index", function, given=("split",))
-        if "seed" in inspect.signature(function).parameters:
-            arguments.setdefault("seed", self.seed)
+        arguments = self._seeded(function, bind(self.recipe, "index", function, given=("split", "vectors")))
+        if self._wants_vectors(function) and not self.vector_calls:
+            raise ValueError(
+                f"{self.recipe.where('index.call')}: `{function.__name__}` names items by their vectors. Add a section, e.g. "
+                'vectors: [{call: "rectune.vectors.texts:sentences", text: [title]}]'
+            )
         return function, arguments
+
+    @staticmethod
+    def _wants_vectors(function: Callable[..., Any]) -> bool:
+        return "vectors" in inspect.signature(function).parameters
 
     @cached_property
     def index_stage(self) -> Stage:
@@ -119,15 +162,22 @@ class Line:
             return kept
         function, arguments = self._index_call
         keys = {"call": self.recipe.settings["index"]["call"], "source": source_of(function), "arguments": arguments}
-        keys["files"] = stamps(arguments, without=self.folder.path)
-        return self.folder.stage(
-            "index", keys, [self.split_stage], lambda work: function(self.split, **arguments).save(work)
-        )
+        keys["files"], keys["inside"] = stamps(arguments, without=self.folder.path), self._inside("index", arguments)
+        needed = [self.vectors_stage] if self._wants_vectors(function) else []
+
+        def build(work: Path) -> None:
+            given = {"vectors": ItemVectors.load(self.vectors_stage.folder)} if needed else {}
+            index = function(self.split, **given, **arguments)
+            index.health.update(judged(index, self.split))
+            index.save(work)
+
+        return self.folder.stage("index", keys, [self.split_stage, *needed], build)
 
     @cached_property
     def index(self) -> ItemIndex:
-        """The item index."""
-        return ItemIndex.load(self.index_stage.folder)
+        """The item index, with the items that were added to the run where `added` is set."""
+        index = ItemIndex.load(self.index_stage.folder)
+        return index if self.added is None else self.added.index(index)
 
     # ------------------------------------------------------------------------------------------- tasks and templates
 
@@ -140,6 +190,7 @@ class Line:
             arguments = bind(
                 self.recipe, f"tasks.{i}", function, given=("split", "index", "part"), own=("template", "share")
             )
+            self._inside(f"tasks.{i}", arguments)
             share = entry.get("share", 1.0)
             if isinstance(share, bool) or not isinstance(share, int | float) or share <= 0:
                 raise ValueError(
@@ -170,6 +221,11 @@ class Line:
     def _rows_of(self, function: Callable[..., TaskRows], arguments: dict[str, Any], part: str) -> TaskRows:
         return function(self.split, self.index, part, **arguments)
 
+    def part_rows(self, part: Part) -> TaskRows:
+        """The rows of a part of the split for the ranked task."""
+        function, arguments, _, _ = self.task_calls[0]
+        return function(self.split, self.index, part, **arguments)
+
     def task_rows(self, split: Split) -> TaskRows:
         """The test rows of `split` for the ranked task, which is the first task of the recipe."""
         function, arguments, _, _ = self.task_calls[0]
@@ -187,6 +243,11 @@ class Line:
             RankSettings, self.recipe.settings["rank"], lambda k: self.recipe.where(f"rank.{k}"), given=()
         )
         return RankSettings(**keys)
+
+    @cached_property
+    def prior(self) -> RunPrior | None:
+        """The section `rank.prior`, where there is one."""
+        return RunPrior(self) if self.rank_settings.prior else None
 
     @cached_property
     def rank_template(self) -> Template:
@@ -235,8 +296,27 @@ class Line:
     def task_keys(self) -> list[Any]:
         """What fingerprints say of the tasks."""
         return [
-            [function.__name__, source_of(function), arguments, template.hash, share]
-            for function, arguments, template, share in self.task_calls
+            [
+                function.__name__,
+                source_of(function),
+                arguments,
+                template.hash,
+                share,
+                *self._inside(f"tasks.{i}", arguments),
+            ]
+            for i, (function, arguments, template, share) in enumerate(self.task_calls)
+        ]
+
+    def _inside(self, key: str, arguments: dict[str, Any]) -> list[Any]:
+        """For arguments that name a callable themselves: its source, and stamps of the files that it is given."""
+        named = [name for name, value in arguments.items() if isinstance(value, dict) and "call" in value]
+        return [
+            [
+                name,
+                source_of(resolve_call(self.recipe, f"{key}.{name}")),
+                stamps(arguments[name], without=self.folder.path),
+            ]
+            for name in named
         ]
 
     @cached_property
@@ -327,7 +407,8 @@ class Line:
 
     def built(self) -> list[Stage]:
         """The stages from the log to the tuned model, in order."""
-        return [self.data_stage, self.split_stage, self.index_stage, self.base_stage, *self.train_stages]
+        vectors = [self.vectors_stage] if self.recipe.settings.get("vectors") else []
+        return [self.data_stage, self.split_stage, *vectors, self.index_stage, self.base_stage, *self.train_stages]
 
     @property
     def tuned(self) -> Stage:
@@ -345,7 +426,7 @@ class Line:
             raise ValueError(f"the task of `{self.rank_template.name}` does not name items.")
         keys = {
             "template": self.rank_template.hash, "wording": self.rank_settings.wording, "form": self.encoder.form,
-            "source": source_of(catalogue_trie),
+            "source": source_of(catalogue_trie), "added": self.added and self.added.mark,
         }  # fmt: skip
         stage = self.folder.stage("trie", keys, [self.base_stage, self.index_stage], self._build_trie)
         return Trie.load(stage.folder / FILE)

@@ -119,20 +119,16 @@ def load_tokenizer(base: Path) -> Any:
 
 def load_base(settings: ModelSettings, base: Path, index: ItemIndex, *, seed: int) -> Any:
     """Load the untuned model with its new tokens, in eval mode, on its device. The same every time."""
-    from transformers import AutoModelForCausalLM, set_seed
+    from transformers import set_seed
 
     set_seed(seed)
     tokenizer = load_tokenizer(base)
     options = _load_options(settings)
     if settings.from_scratch is not None:
-        model = AutoModelForCausalLM.from_pretrained(base / "model", **options)
+        model = _pretrained(base / "model", **options)
     else:
         name = settings.library.model_name_or_path
-        model = AutoModelForCausalLM.from_pretrained(
-            name,
-            revision=settings.library.model_revision,
-            **options,
-        )
+        model = _pretrained(name, revision=settings.library.model_revision, **options)
         if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         _start_new_tokens(model, tokenizer, index, seed=seed)
@@ -140,6 +136,20 @@ def load_base(settings: ModelSettings, base: Path, index: ItemIndex, *, seed: in
         model.to(pick_device(settings))
     keep_gradients_on_cpu(model)
     return model.eval()
+
+
+def _pretrained(name: Any, *, revision: str = "main", **options: Any) -> Any:
+    """Load a causal language model, or an encoder-decoder where its config says so."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(name, revision=revision)
+    return _kind(config).from_pretrained(name, revision=revision, **options)
+
+
+def _kind(config: Any) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
 def _named(settings: ModelSettings) -> tuple[str, Any]:
@@ -222,7 +232,7 @@ def _add_tokens(tokenizer: Any, vocabulary: Sequence[str]) -> None:
 
 
 def _from_scratch(fields: dict[str, Any], tokenizer: Any, seed: int) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+    from transformers import AutoConfig, set_seed
 
     config = AutoConfig.for_model(
         **fields,
@@ -231,8 +241,10 @@ def _from_scratch(fields: dict[str, Any], tokenizer: Any, seed: int) -> Any:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
+    if config.is_encoder_decoder:
+        config.decoder_start_token_id = tokenizer.pad_token_id  # as T5 does
     set_seed(seed)
-    return AutoModelForCausalLM.from_config(config)
+    return _kind(config).from_config(config)
 
 
 def new_token_ids(tokenizer: Any, index: ItemIndex) -> list[int]:
@@ -309,10 +321,8 @@ def load_tuned(
     settings: ModelSettings, base: Path, tuned: Path, index: ItemIndex, *, seed: int, trainable: bool = False
 ) -> Any:
     """Load a tuned model: an adapter on the base, or whole weights. In eval mode unless `trainable`."""
-    from transformers import AutoModelForCausalLM
-
     if not (tuned / "adapter_config.json").exists():
-        model = AutoModelForCausalLM.from_pretrained(tuned, **_load_options(settings))
+        model = _pretrained(tuned, **_load_options(settings))
         model.to(pick_device(settings))
         return model.train(trainable)
     from peft import PeftModel

@@ -34,7 +34,8 @@ class RankSettings:
 
     `beams` wide lists are searched, `k` of them are recommended; `scores` as in `Engine`; prompts use `wording` of
     `template` and at most `max_length` tokens. `batch_tokens` tokens (prompts, and beams of all steps) are in memory at
-    a time. `exact`: complete each list until it is proven, with at most `exact_nodes` more prefixes a row.
+    a time. `exact`: complete each list until it is proven, with at most `exact_nodes` more prefixes a row. `prior`: a
+    module that scores items without a language model, its keys, and `weight`, see `Line.prior`.
     """
 
     template: str
@@ -46,6 +47,7 @@ class RankSettings:
     batch_tokens: int = 8192
     exact: bool = False
     exact_nodes: int = 1000
+    prior: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("beams", "k", "batch_tokens", "exact_nodes"):
@@ -61,12 +63,14 @@ class RankSettings:
 
 @dataclass(frozen=True)
 class Shelf:
-    """Which items may be listed. `allowed`: (items,) bool for all rows, or None; `hidden`: items of each row that must
-    not be listed; `only`: items of each row that alone may be listed; None where there is no such rule."""
+    """Which items may be listed, and what is known of them beforehand. `allowed`: (items,) bool for all rows, or None;
+    `hidden`: items of each row that must not be listed; `only`: items of each row that alone may be listed; None where
+    there is no such rule. `prior`: positions of rows -> (rows, items) log-probabilities up to a constant, see `Limits`."""
 
     allowed: NDArray[np.bool_] | None = None
     hidden: Sequence[Sequence[int]] | None = None
     only: Sequence[Sequence[int]] | None = None
+    prior: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None
 
 
 _ALL = Shelf()
@@ -165,12 +169,12 @@ class LanguageModelRanker:
         prefix = self.engine.prefix(prompts)
 
         def search(batch: list[int]) -> Found:
-            rules = (
+            hidden, only = (
                 [rule[chunk[i]] for i in batch] if rule is not None else None for rule in (shelf.hidden, shelf.only)
             )
-            return self.engine.search(
-                [prompts[i] for i in batch], beams=beams, limits=Limits(alive, *rules), prefix=prefix
-            )
+            prior = None if shelf.prior is None else shelf.prior(chunk[batch])
+            limits = Limits(alive, hidden, only, prior)
+            return self.engine.search([prompts[i] for i in batch], beams=beams, limits=limits, prefix=prefix)
 
         items = np.full((len(chunk), beams), -1, dtype=np.int32)
         scores = np.full((len(chunk), beams), -np.inf, dtype=np.float32)

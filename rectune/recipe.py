@@ -21,6 +21,7 @@ SECTIONS = (
     "about",
     "data",
     "split",
+    "vectors",
     "index",
     "tasks",
     "model",
@@ -174,11 +175,11 @@ def _read_with_includes(file: Path, parents: tuple[Path, ...]) -> tuple[dict[str
 def merge(base: Any, change: Any) -> Any:
     """Lay `change` over `base`: mappings key by key, everything else (lists too) replaced.
 
-    A mapping with another `call` replaces the old one whole: its keys belong to another function.
+    A mapping with another `call` or `model_type` replaces the old one whole: its keys belong to another function or model.
     """
-    if not (isinstance(base, dict) and isinstance(change, dict)) or base.get("call", 0) != change.get(
-        "call", base.get("call", 0)
-    ):
+    if not (isinstance(base, dict) and isinstance(change, dict)):
+        return copy.deepcopy(change)
+    if any(change.get(name, base.get(name)) != base.get(name) for name in ("call", "model_type")):
         return copy.deepcopy(change)
     return {**base, **{key: merge(base.get(key), value) for key, value in change.items()}}
 
@@ -225,6 +226,7 @@ def _check_sections(recipe: Recipe) -> None:
     kinds = {
         "data": dict,
         "split": dict,
+        "vectors": list,
         "index": dict,
         "tasks": list,
         "model": dict,
@@ -238,7 +240,9 @@ def _check_sections(recipe: Recipe) -> None:
             raise TypeError(
                 f"{recipe.where(key)}: got {value!r}, but it must be a {'list' if kind is list else 'mapping'}."
             )
-    for key in ("tasks", "stages"):
+    for key in ("vectors", "tasks", "stages"):
+        if key == "vectors" and recipe.settings.get(key) is None:
+            continue
         if not recipe.settings[key] or not all(isinstance(entry, dict) for entry in recipe.settings[key]):
             raise TypeError(f"{recipe.where(key)}: it must be a list of at least one mapping, each with `call`.")
     seed = recipe.settings.setdefault("seed", 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,9 @@ from rectune.line import Line
 from rectune.processes import is_main, wait
 from rectune.ranker import Shelf
 from rectune.recipe import Recipe, load_recipe, resolve_call
+from rectune.run_added import add_items, added_to, judge_added
 from rectune.run_folder import write_atomic
+from rectune.run_ranking import prior_weight
 from rectune.run_report import report
 from rectune.tasks import history_split
 
@@ -76,8 +79,11 @@ def train_seeds(path: str | Path, overrides: Sequence[tuple[str, str]], seeds: S
     return folder
 
 
-def open_run(folder: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> Line:
-    """Open a finished run folder; its stages and templates are used as they are. Raises FileNotFoundError when it is none."""
+def open_run(folder: str | Path, overrides: Sequence[tuple[str, str]] = (), *, added: bool = False) -> Line:
+    """Open a finished run folder; its stages and templates are used as they are. Raises FileNotFoundError when it is none.
+
+    `added`: with the items that `add_to_index` added.
+    """
     path = Path(folder).resolve()
     about = json.loads((path / "run.json").read_text()) if (path / "run.json").exists() else {}
     if not (path / RESOLVED).exists() or "stages" not in about:
@@ -87,7 +93,26 @@ def open_run(folder: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> L
     loaded = load_recipe(path / RESOLVED, [*overrides, ("output_dir", json.dumps(str(path)))])
     line = Line(Recipe(about["recipe"], loaded.settings, loaded.lines, path / "templates"))
     line.folder.pinned = about["stages"]
+    line.added = added_to(path) if added else None
     return line
+
+
+def add_to_index(folder: str | Path, items: str | Path, rows: str | Path | None = None) -> dict[str, Any]:
+    """Give new items names from the index of a run, without tuning; from then on `recommend` lists them too.
+
+    `items`: a CSV, JSON-lines or Parquet file with `item_id`, `title` and the catalogue's other columns. `rows`: JSON lines
+    {"items": [ID, …], "target": ID} by which the added items are judged. Returns {"added": how many, "report": or None}.
+    Raises ValueError for an index that names no new items, a known or repeated id, an item without text.
+    """
+    line = open_run(folder, added=True)
+    with line.folder.lock():
+        count = add_items(line, Path(items))
+        line = open_run(folder, added=True)
+        assert line.added is not None
+        found = judge_added(line, line.added, Path(rows)) if rows is not None else None
+        if found is not None:
+            write_atomic(line.folder.path / "added" / "report.json", json.dumps(found, indent=1))
+    return {"added": count, "report": found}
 
 
 def recommend(
@@ -109,7 +134,7 @@ def recommend(
     be listed. Scores don't depend on what may be listed. Raises ValueError for an unknown item of a history or of the
     candidates (with near misses), for a `k` above `rank.beams` or the catalogue, or when no item may be listed.
     """
-    line = open_run(folder)
+    line = open_run(folder, added=True)
     if line.task.kind != "item":
         raise ValueError(
             f"{folder}: this run answers Yes/No about one item; it has no catalogue ranking to recommend from."
@@ -126,7 +151,11 @@ def recommend(
         hidden=[sorted(set(history)) if hide_seen else [] for history in codes],
         only=None if candidates is None else [ids.codes(some) for some in candidates],
     )
-    ranking = line.ranker("tuned").rank(line.task_rows(history_split(line.split, codes)), shelf)
+    asked = history_split(line.split, codes)
+    if line.prior is not None:
+        with line.folder.lock():
+            shelf = replace(shelf, prior=line.prior.of(asked, asked.test, prior_weight(line)["weight"]))
+    ranking = line.ranker("tuned").rank(line.task_rows(asked), shelf)
     items = line.log.items
     return [
         [

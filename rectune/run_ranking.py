@@ -31,21 +31,29 @@ def _rank_keys(line: Line) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def ranked(line: Line, who: str, protocol: str, *, shuffled: int = 0) -> tuple[Ranking, dict[str, Any]]:
+def ranked(
+    line: Line, who: str, protocol: str, *, shuffled: int = 0, weight: float = 0.0
+) -> tuple[Ranking, dict[str, Any]]:
     """The lists of a model for the test rows, and what ranking them took.
 
-    `shuffled` above 0 ranks only a sample of so many rows, each with its history in random order.
+    `shuffled` above 0 ranks only a sample of so many rows, each with its history in random order. `weight` above 0 adds
+    the run's prior at every node.
     """
     rows, task = (line.split.test, line.task) if not shuffled else _shuffled_rows(line, shuffled)
     hidden = [line.split.seen(rows, i).tolist() for i in range(len(rows))] if protocol == HIDDEN else None
     model = line.tuned if who == "tuned" else line.base_stage
     keys = {**_rank_keys(line), "who": who, "hidden": protocol == HIDDEN, "shuffled": shuffled}
+    needed = [model, line.base_stage, line.index_stage]
+    prior = None
+    if weight and line.prior is not None:
+        keys["weight"], needed = weight, [*needed, line.prior.stage]
+        prior = line.prior.of(line.split, rows, weight)
 
     def build(work: Path) -> None:
         started = time.perf_counter()
         shards = work / "shards"
         shards.mkdir(exist_ok=True)
-        ranking = _loaded(line, who).rank(task, Shelf(hidden=hidden), shards=shards)
+        ranking = _loaded(line, who).rank(task, Shelf(hidden=hidden, prior=prior), shards=shards)
         wait()  # every process has read the shards
         if is_main():
             ranking.save(work / "ranking.parquet")
@@ -54,8 +62,14 @@ def ranked(line: Line, who: str, protocol: str, *, shuffled: int = 0) -> tuple[R
                 json.dumps({"seconds": time.perf_counter() - started, "rows": len(rows)})
             )
 
-    stage = line.folder.stage(f"rank-{who}", keys, [model, line.base_stage, line.index_stage], build, resumes=True)
+    stage = line.folder.stage(f"rank-{who}", keys, needed, build, resumes=True)
     return Ranking.load(stage.folder / "ranking.parquet"), json.loads((stage.folder / "measured.json").read_text())
+
+
+def prior_weight(line: Line) -> dict[str, Any]:
+    """The weight of the run's prior beside the tuned model: {"weight", "validation"}, see `RunPrior.weighed`."""
+    assert line.prior is not None
+    return line.prior.weighed(_rank_keys(line), lambda: _loaded(line, "tuned"))
 
 
 def answered(line: Line, who: str) -> tuple[NDArray[np.float64], dict[str, Any]]:

@@ -23,7 +23,7 @@ from rectune.processes import is_main, wait
 from rectune.ranking import Ranking
 from rectune.recipe import bind, resolve_call
 from rectune.run_folder import write_atomic
-from rectune.run_ranking import answered, ranked, shuffled_sample
+from rectune.run_ranking import answered, prior_weight, ranked, shuffled_sample
 
 
 def report(line: Line) -> None:
@@ -52,6 +52,12 @@ def gather_evidence(line: Line, *, shuffled: int) -> Evidence:
             continue
         for protocol in (HIDDEN, SHOWN):
             rankings[who, protocol], measured[f"ranking, {who}, {protocol}"] = ranked(line, who, protocol)
+    weight, prior = None, None
+    if line.prior is not None and line.task.kind == "item":
+        weight, prior = prior_weight(line), partial(line.prior.score, line.split)
+        for protocol in (HIDDEN, SHOWN):
+            mixed = ranked(line, "tuned", protocol, weight=weight["weight"])
+            rankings["mixed", protocol], measured[f"ranking, mixed, {protocol}"] = mixed
     sample, shuffled_ranking = None, None
     if shuffled and line.task.kind == "item":
         sample = shuffled_sample(line, shuffled)
@@ -65,7 +71,7 @@ def gather_evidence(line: Line, *, shuffled: int) -> Evidence:
     return Evidence(
         recipe=line.recipe, split=line.split, index=line.index, task=line.task, rankings=rankings, answers=answers,
         shuffled=shuffled_ranking, shuffled_rows=sample, training=training, audits=audits, measured=measured,
-        environment=environment(line), cached=partial(_cached, line), seed=line.seed,
+        environment=environment(line), cached=partial(_cached, line), seed=line.seed, prior=prior, prior_weight=weight,
     )  # fmt: skip
 
 

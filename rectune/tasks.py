@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from rectune.indexing.item_index import ItemIndex
 from rectune.split import Ints, Part, Rows, Split, windows
 from rectune.template import clean_value, codes_value
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Variables = dict[str, Any]
 
@@ -23,7 +26,7 @@ class TaskRows:
     `row`: lasting row numbers, shape (rows,). `variables(i)`: what the template may use for row i; `history`, where
     there is one, is a list, oldest first. `kind` is 'item' when the model must name an item out of the catalogue,
     'answer' when it must choose one of `answers`, 'text' when it only writes. `target`: item code or position in
-    `answers`, shape (rows,).
+    `answers`, shape (rows,). `notes`: counts of what was left out, and who wrote the texts.
     """
 
     row: Ints
@@ -31,30 +34,49 @@ class TaskRows:
     kind: Literal["item", "answer", "text"]
     target: NDArray[Any]
     answers: tuple[Variables, ...] = ()
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.row)
 
+    def take(self, positions: Ints) -> TaskRows:
+        """Return the rows at `positions`, in that order."""
+        return replace(
+            self,
+            row=self.row[positions],
+            variables=lambda i: self.variables(int(positions[i])),
+            target=self.target[positions],
+        )
 
-class ItemViews:
-    """What a template sees of an item: its columns (`title`, `brand`, …) and `name`, its name in the index."""
 
-    def __init__(self, split: Split, index: ItemIndex, *, max_characters: int = 300) -> None:
-        self._index = index
+class ItemTexts:
+    """The columns of an item (`title`, `brand`, …) as a template sees them, without the item's name."""
+
+    def __init__(self, items: pl.DataFrame, *, max_characters: int = 300) -> None:
         self._limit = max_characters
-        items = split.log.items
         self._columns = {name: items[name].to_list() for name in items.columns if name != "item_id"}
 
     def __call__(self, item: int) -> Variables:
-        """Return the view of an item; texts are cut to `max_characters`, cut ones end with '…'."""
-        view: Variables = {name: self._cut(values[item]) for name, values in self._columns.items()}
-        codes = [int(code) for code in self._index.codes[item] if code >= 0]
-        view["name"] = codes_value(codes) if codes else clean_value(self._index.titles[item])
-        return view
+        """Return the texts of an item, each cut to `max_characters`; cut ones end with '…'."""
+        return {name: self._cut(values[item]) for name, values in self._columns.items()}
 
     def _cut(self, text: str) -> str:
         text = clean_value(text)
         return text if len(text) <= self._limit else text[: self._limit - 1].rstrip() + "…"
+
+
+class ItemViews:
+    """What a template sees of an item: its texts (`title`, `brand`, …) and `name`, its name in the index."""
+
+    def __init__(self, split: Split, index: ItemIndex, *, max_characters: int = 300) -> None:
+        self._index = index
+        self._texts = ItemTexts(split.log.items, max_characters=max_characters)
+
+    def __call__(self, item: int) -> Variables:
+        """Return the view of an item; texts are cut like those of `ItemTexts`."""
+        codes = [int(code) for code in self._index.codes[item] if code >= 0]
+        name = codes_value(codes) if codes else clean_value(self._index.titles[item])
+        return {**self._texts(item), "name": name}
 
 
 def next_item(
@@ -79,6 +101,32 @@ def next_item(
     return TaskRows(rows.row, variables, "item", split.targets(rows))
 
 
+def next_title(split: Split, index: ItemIndex, part: Part) -> TaskRows:
+    """Given the history, write the title of the next item. Variables: `history`, `target`."""
+    return replace(next_item(split, index, part), kind="text")
+
+
+def next_description(split: Split, index: ItemIndex, part: Part) -> TaskRows:
+    """Given the history, write the description of the next item. Variables: `history`, `target`.
+
+    Rows whose target has no description are left out. Raises ValueError where the items have no such column.
+    """
+    items = split.log.items
+    if "description" not in items.columns:
+        raise ValueError(
+            f"{split.log.source}: `next_description` needs the item column `description`; the items have "
+            f"{', '.join(items.columns)}. Leave the task out or add the column."
+        )
+    rows = next_title(split, index, part)
+    kept = np.flatnonzero((items["description"] != "").to_numpy()[rows.target])
+    return replace(rows.take(kept), notes={"rows_without_description": len(rows) - len(kept)})
+
+
+def next_item_from_titles(split: Split, index: ItemIndex, part: Part) -> TaskRows:
+    """Like `next_item`, for a template that prints the history as titles. Variables: `history`, `target`."""
+    return next_item(split, index, part)
+
+
 def item_to_index(split: Split, index: ItemIndex, part: Part) -> TaskRows:
     """Given an item's texts, name it. Variables: `item`. Only for training: one row an item."""
     view = ItemViews(split, index)
@@ -88,8 +136,7 @@ def item_to_index(split: Split, index: ItemIndex, part: Part) -> TaskRows:
 
 def index_to_item(split: Split, index: ItemIndex, part: Part) -> TaskRows:
     """Given an item's name, write its title. Variables: `item`. Only for training: one row an item."""
-    rows = item_to_index(split, index, part)
-    return TaskRows(rows.row, rows.variables, "text", rows.target)
+    return replace(item_to_index(split, index, part), kind="text")
 
 
 def like_or_dislike(split: Split, index: ItemIndex, part: Part, *, like_above: float = 3.0) -> TaskRows:

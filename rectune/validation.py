@@ -31,12 +31,8 @@ def validation_metrics(ranker: LanguageModelRanker, rows: TaskRows) -> dict[str,
 
 def validation_metrics_of(line: Line, model: Any, most: int) -> dict[str, float]:
     """Ranking metrics of a model in training on a sample of at most `most` validation rows of its run."""
-    function, arguments, _, _ = line.task_calls[0]
-    rows = function(line.split, line.index, "validation", **arguments)
-    chosen = evenly(len(rows), most)
-    sample = TaskRows(
-        rows.row[chosen], lambda i: rows.variables(int(chosen[i])), rows.kind, rows.target[chosen], rows.answers
-    )
+    rows = line.part_rows("validation")
+    sample = rows.take(evenly(len(rows), most))
     ranker = line.as_ranker(model)
     ranker.settings = replace(line.rank_settings, exact=False)  # the beam chooses checkpoints, whatever lists are for
     ranker.progress = False

@@ -81,12 +81,14 @@ def templates_page() -> str:
     from rectune.template import codes_value, load_template
 
     def item(title: str, codes: list[int], liked: bool) -> dict[str, object]:
-        return {"title": title, "name": codes_value(codes), "brand": "Leaf", "categories": "Tea", "liked": liked}
+        texts = {"title": title, "brand": "Leaf", "categories": "Tea", "description": "Made of steel, whistles."}
+        return {**texts, "name": codes_value(codes), "liked": liked}
 
     tokens = ["<a_4>", "<a_9>", "<b_2>", "<b_7>"]
     history = [item("Green tea", [0, 2], True), item("Teapot", [1, 2], False)]
     target = item("Kettle", [1, 3], True)
     variables = {"history": history, "target": target, "item": target, "liked": True}
+    variables |= {"intention": "something that boils water", "preference": "Likes tea and what belongs to it."}
     parts = [
         "# Templates",
         "",

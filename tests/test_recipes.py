@@ -63,6 +63,12 @@ def test_a_recipe_loads_resolves_and_renders(
     overrides = [("data.path", str(sources[builder]))] if builder in sources else [("data.users", "80")]
     if "path" in settings.get("index", {}):
         overrides.append(("index.path", str(sources["lc_rec"] / "S.index.json")))
+    if "codes" in (settings.get("index") or {}) and builder in sources:  # 40 items, seconds
+        overrides.append(("index.codes", "8"))
+        if settings["index"]["call"].partition(":")[2] in ("rq_vae", "letter"):
+            overrides.append(("index.epochs", "2"))
+    for i, source in enumerate(settings.get("vectors") or []):
+        overrides += [(f"vectors.{i}.epochs", "2")] if "sasrec" in source["call"] else []
     if settings["model"].get("model_name_or_path"):
         overrides.append(("model.model_name_or_path", str(checkpoints["chat"])))
     text = preview(load_recipe(file, overrides), examples=2)

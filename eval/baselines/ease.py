@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rectune.eval.baselines.markov import transition_scores
 from rectune.eval.baselines.scoring import Baseline, Floats, Scorer, choose, history_matrix, train_counts, train_matrix
 from scipy import linalg
@@ -38,7 +40,7 @@ def ease(
             weights = ease_weights(gram, penalty)
             for decay in decays:
                 settings = {"penalty": penalty, "decay": decay, "items": len(kept), "of": split.log.n_items}
-                yield settings, _scorer(split, weights, kept, decay)
+                yield settings, EaseScorer(split, weights, kept, decay)
 
     return choose(split, "EASE, recency-weighted", candidates())
 
@@ -73,10 +75,16 @@ def _gram(split: Split, kept: Any) -> Floats:
     return np.asarray((matrix.T @ matrix).todense())
 
 
-def _scorer(split: Split, weights: Floats, kept: Any, decay: float) -> Scorer:
-    def score(rows: Rows) -> Floats:
-        scores = np.zeros((len(rows), split.log.n_items))
-        scores[:, kept] = history_matrix(split, rows, decay)[:, kept] @ weights
-        return scores
+@dataclass(frozen=True)
+class EaseScorer:
+    """Scores of EASE with weights (kept, kept) over the items `kept`; `decay`: what an event loses with each one after it."""
 
-    return score
+    split: Split
+    weights: Floats
+    kept: NDArray[np.int64]
+    decay: float
+
+    def __call__(self, rows: Rows) -> Floats:
+        scores = np.zeros((len(rows), self.split.log.n_items))
+        scores[:, self.kept] = history_matrix(self.split, rows, self.decay)[:, self.kept] @ self.weights
+        return scores

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rectune.decoding.body import Body
 from rectune.decoding.encoded_prompts import EncodedPrompts
+from rectune.decoding.prior import listed_items
 from rectune.decoding.prompt_tree import PromptTree
 from rectune.decoding.select import merge, top
 from rectune.decoding.table import Beams, Children, Table, in_order
@@ -31,16 +32,19 @@ class Found:
 
 
 class Limits(NamedTuple):
-    """Which items a batch may list. `alive`: (nodes,) bool for all rows, or None; `hidden` and `only`: items of each
-    row that must not be listed, and items of each row that alone may be, or None."""
+    """Which items a batch may list, and what is known of them beforehand. `alive`: (nodes,) bool for all rows, or None;
+    `hidden` and `only`: items of each row that must not be listed, and items of each row that alone may be, or None;
+    `prior`: (rows, items) float32, log-probabilities up to a constant, added to the model's at every node, or None."""
 
     alive: NDArray[np.bool_] | None = None
     hidden: Sequence[Sequence[int]] | None = None
     only: Sequence[Sequence[int]] | None = None
+    prior: NDArray[np.float32] | None = None
 
 
 class Search:
-    """The search for one batch. Scores are sums of log-probabilities, in float32."""
+    """The search for one batch. Scores are sums of log-probabilities, in float32; with a prior, of the model's and the
+    prior's (a log-linear mix: at a node, log p(code | prefix) + log prior(items below) - log prior(items below its parent))."""
 
     def __init__(
         self, body: Body, table: Table, tree: PromptTree | EncodedPrompts, *, beams: int, scores: Scores, limits: Limits
@@ -52,11 +56,21 @@ class Search:
         trie = table.trie
         self.hidden = None if limits.hidden is None else _marks(trie, trie.emptied(limits.hidden, limits.alive), device)
         self.only = None if limits.only is None else _marks(trie, trie.paths(limits.only), device)
+        self.mass = self._masses(limits)
         self.leaf = torch.zeros((self.rows, beams), dtype=torch.long, device=device)  # the best items, best first,
         self.score = torch.full((self.rows, beams), -torch.inf, device=device)  # and their scores, -inf for none
         self.lost = torch.full((self.rows,), -torch.inf, device=device)  # the best score that was left out
         self.left: list[Children] = []  # for each level from 1, what the beam left there
         self.expanded = torch.zeros(self.rows, dtype=torch.long, device=device)
+
+    def _masses(self, limits: Limits) -> torch.Tensor | None:
+        """The prior's masses of all nodes, (B, nodes), or None."""
+        if limits.prior is None:
+            return None
+        trie, device = self.table.trie, self.tree.last.device
+        listed = listed_items(trie.n_items, self.rows, trie, limits.alive, limits.hidden, limits.only)
+        scores = torch.from_numpy(limits.prior).to(device)
+        return self.table.prior.node_masses(scores, torch.from_numpy(listed).to(device))
 
     # ------------------------------------------------------------------------------------------------------ the beam
 
@@ -136,8 +150,18 @@ class Search:
             ask = alive & ~self.table.forced(beams.node, self.depth - level) if self.catalogue else alive
             logp, slot = self._forward(beams, ask, start, count, level)
         scores = beams.score[..., None] + logp
+        if self.mass is not None:
+            scores += self._prior_steps(self.mass, beams.node, start, scores.shape[2])
         self._limit(scores, beams.node, start, level + 1)
         return Children(scores, start, slot)
+
+    @staticmethod
+    def _prior_steps(mass: torch.Tensor, node: torch.Tensor, start: torch.Tensor, wide: int) -> torch.Tensor:
+        """What the prior adds on the way from each node to its children, (B, W, F), never above 0."""
+        child = (start[..., None] + torch.arange(wide, device=start.device)).clamp_(max=mass.shape[1] - 1)
+        below = mass.gather(1, child.flatten(1)).view(child.shape)
+        step = below - mass.gather(1, node)[..., None]
+        return step.masked_fill_(below == -torch.inf, -torch.inf).clamp_(max=0.0)
 
     def _forward(
         self, beams: Beams, ask: torch.Tensor, start: torch.Tensor, count: torch.Tensor, level: int

@@ -71,6 +71,10 @@ class Engine:
         Scores of the others don't depend on what is left aside.
         """
         if self._body is None or not self._reaches(self._body, prompts):
+            if limits.prior is not None:
+                raise ValueError(
+                    "`rank.prior`: `generate` ranks this model, and it takes no prior. Leave `rank.prior` out."
+                )
             found = reference_search(
                 self._model, self._trie, prompts, beams=beams, scores=self._scores, end=self._end, pad=self._pad, limits=limits
             )  # fmt: skip

@@ -47,6 +47,7 @@ def _part(search: Search, rows: torch.Tensor) -> Search:
     for name in ("hidden", "only"):
         marks = getattr(search, name)
         setattr(part, name, marks and [(nodes[rows], parents[rows]) for nodes, parents in marks])
+    part.mass = None if search.mass is None else search.mass[rows]
     for name in _STATE:
         setattr(part, name, getattr(search, name)[rows])
     return part

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from rectune.decoding.prior import PriorTable
 from rectune.decoding.trie import Trie
 
 
@@ -50,6 +52,11 @@ class Table:
         leaves = [trie.is_leaf(np.arange(a, b)) for a, b in pairwise(trie.levels)]
         self.has_leaves = [bool(level.any()) for level in leaves]
         self.has_inner = [not bool(level.all()) for level in leaves]
+
+    @cached_property
+    def prior(self) -> PriorTable:
+        """What a prior over items needs."""
+        return PriorTable(self.trie, self.first.device)
 
     def span(self, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """First child of each node, and how many there are; int64, any shape."""

@@ -21,7 +21,8 @@ class ItemIndex:
     `codes`: (items, levels) int32, each a position in `vocabulary`, -1 where a name is shorter. `vocabulary`: the
     new tokens, such as '<a_12>'. An index of titles has no levels and keeps its names in `titles`.
     `meanings`: for each token the words that it stands for, or '' (new embeddings start from their mean).
-    `health`: counts for the report.
+    `health`: counts for the report. `colliding`: (items,) whether an item shared its name before repair, or empty.
+    `fitted`: arrays of a fitted indexer, by which items that come later are named.
     """
 
     codes: Codes
@@ -29,6 +30,8 @@ class ItemIndex:
     meanings: tuple[str, ...] = ()
     titles: tuple[str, ...] = ()
     health: dict[str, Any] = field(default_factory=dict)
+    colliding: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    fitted: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -42,8 +45,9 @@ class ItemIndex:
         return self.titles[item] if self.titles else "".join(self.tokens(item))
 
     def save(self, folder: Path) -> None:
-        """Write `index.json` and `codes.npy` into an existing folder."""
+        """Write `index.json`, `codes.npy` and `fitted.npz` into an existing folder."""
         np.save(folder / "codes.npy", self.codes)
+        np.savez(folder / "fitted.npz", colliding=self.colliding, **self.fitted)  # type: ignore[arg-type]
         rest = {k: getattr(self, k) for k in ("vocabulary", "meanings", "titles", "health")}
         (folder / "index.json").write_text(json.dumps(rest, ensure_ascii=False), encoding="utf-8")
 
@@ -52,14 +56,28 @@ class ItemIndex:
         """Read what `save` wrote."""
         rest = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         health = rest.pop("health")
-        return ItemIndex(np.load(folder / "codes.npy"), health=health, **{k: tuple(v) for k, v in rest.items()})
+        with np.load(folder / "fitted.npz") as arrays:
+            fitted = dict(arrays)
+        return ItemIndex(
+            np.load(folder / "codes.npy"),
+            health=health,
+            colliding=fitted.pop("colliding"),
+            fitted=fitted,
+            **{k: tuple(v) for k, v in rest.items()},
+        )
 
 
-def from_levels(levels: Codes, *, meanings: Sequence[Sequence[str]] = (), colliding: int = 0) -> ItemIndex:
+def from_levels(
+    levels: Codes,
+    *,
+    meanings: Sequence[Sequence[str]] = (),
+    colliding: NDArray[np.bool_] | None = None,
+    fitted: dict[str, NDArray[np.float32]] | None = None,
+) -> ItemIndex:
     """Build an index from codes that count from 0 within each level, shape (items, levels), -1 = none.
 
     Tokens are '<a_0>', '<a_1>' … for the first level, '<b_0>' … for the second. Only codes that are used get a
-    token. `meanings[level][code]` are words for a token, where known. `colliding` goes into the health report.
+    token. `meanings[level][code]` are words for a token, where known. `colliding`: which items shared a name before repair; `fitted`: see `ItemIndex`.
     Raises ValueError when two items share a name.
     """
     check_unique(levels)
@@ -74,7 +92,10 @@ def from_levels(levels: Codes, *, meanings: Sequence[Sequence[str]] = (), collid
         vocabulary += [f"<{letter}_{code}>" for code in used if code >= 0]
         known = meanings[level] if level < len(meanings) else ()
         words += [known[code] if code < len(known) else "" for code in used if code >= 0]
-    return ItemIndex(codes, tuple(vocabulary), tuple(words), health=health_of(levels, colliding=colliding))
+    shared = np.zeros(len(levels), dtype=bool) if colliding is None else colliding
+    return ItemIndex(
+        codes, tuple(vocabulary), tuple(words), health=health_of(levels, shared), colliding=shared, fitted=fitted or {}
+    )
 
 
 def level_letter(level: int) -> str:
@@ -99,27 +120,32 @@ def colliding_items(levels: Codes) -> NDArray[np.bool_]:
     return np.asarray(counts[inverse.reshape(-1)] > 1)
 
 
-def repair_with_digit(levels: Codes) -> tuple[Codes, int]:
+def repair_with_digit(levels: Codes) -> tuple[Codes, NDArray[np.bool_]]:
     """Make names unique by one more level that numbers the items of a shared name (TIGER, sec. 3.1).
 
-    Items with a name of their own get 0 there. Returns the codes (unchanged where nothing collides) and how many
+    Items with a name of their own get 0 there. Returns the codes (unchanged where nothing collides) and which
     items collided.
     """
     shared = colliding_items(levels)
     if not shared.any():
-        return levels, 0
+        return levels, shared
     digit = np.zeros(len(levels), dtype=np.int32)
     counts: dict[bytes, int] = {}
     for item in np.flatnonzero(shared):
         key = levels[item].tobytes()
         digit[item] = counts.get(key, 0)
         counts[key] = digit[item] + 1
-    return np.column_stack([levels, digit]).astype(np.int32), int(shared.sum())
+    return np.column_stack([levels, digit]).astype(np.int32), shared
 
 
-def health_of(levels: Codes, *, colliding: int) -> dict[str, Any]:
-    """Items per code, codes in use and perplexity for each level, and collisions before repair."""
-    report: dict[str, Any] = {"items": len(levels), "levels": [], "colliding_items_before_repair": colliding}
+def health_of(levels: Codes, colliding: NDArray[np.bool_]) -> dict[str, Any]:
+    """Items per code, codes in use and perplexity for each level, and collisions before and after repair."""
+    report: dict[str, Any] = {
+        "items": len(levels),
+        "levels": [],
+        "colliding_items_before_repair": int(colliding.sum()),
+        "colliding_items_after_repair": 0,
+    }
     for level in range(levels.shape[1]):
         counts = np.unique(levels[levels[:, level] >= 0, level], return_counts=True)[1]
         share = counts / counts.sum()

@@ -32,7 +32,12 @@ def titles(split: Split, *, max_characters: int = 200) -> ItemIndex:
         next_number[plain] = number + 1
         taken.add(_folded(name))
         names.append(name)
-    health = {"items": len(names), "levels": [], "colliding_items_before_repair": repeated}
+    health = {
+        "items": len(names),
+        "levels": [],
+        "colliding_items_before_repair": repeated,
+        "colliding_items_after_repair": 0,
+    }
     return ItemIndex(np.zeros((len(names), 0), dtype=np.int32), titles=tuple(names), health=health)
 
 

@@ -91,7 +91,10 @@ def check_saved(folder: Path, model: Any, new_tokens: list[int], *, adapter: boo
 def probe_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """Logits after a short fixed sequence, float32 on the CPU, shape (length, vocabulary)."""
     was_training = model.training
-    logits = model.eval()(input_ids=ids.to(model.device)).logits[0].float().cpu()
+    inputs = {"input_ids": ids.to(model.device)}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = inputs["input_ids"]
+    logits = model.eval()(**inputs).logits[0].float().cpu()
     model.train(was_training)
     return torch.as_tensor(logits)
 

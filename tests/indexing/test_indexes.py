@@ -14,11 +14,12 @@ import pytest
 from rectune.indexing.atomic import atomic
 from rectune.indexing.given import given
 from rectune.indexing.item_index import ItemIndex, from_levels, health_of, repair_with_digit
-from rectune.indexing.residual_kmeans import cluster_residuals, residual_kmeans
-from rectune.indexing.text_embedding import item_texts
+from rectune.indexing.quantiser import fit_residuals
+from rectune.indexing.residual_kmeans import residual_kmeans
 from rectune.indexing.titles import titles
 from rectune.log import make_log
 from rectune.split import Split, leave_one_out
+from rectune.vectors.texts import item_texts, sentences
 
 
 def split_of(item_titles: list[str]) -> Split:
@@ -59,11 +60,11 @@ def test_shared_names_are_refused_unless_repaired() -> None:
         from_levels(levels)
     repaired, colliding = repair_with_digit(levels)
     assert repaired.tolist() == [[1, 2, 0], [1, 2, 1], [3, 4, 0]]
-    assert colliding == 2
+    assert colliding.tolist() == [True, True, False]
 
 
 def test_health_by_hand() -> None:
-    report = health_of(np.array([[0], [0], [1], [1]], dtype=np.int32), colliding=0)
+    report = health_of(np.array([[0], [0], [1], [1]], dtype=np.int32), np.zeros(4, dtype=bool))
     assert report["levels"] == [
         {"codes_used": 2, "items_per_code_mean": 2.0, "items_per_code_max": 2, "perplexity": pytest.approx(2.0)}
     ]
@@ -72,16 +73,16 @@ def test_health_by_hand() -> None:
 def test_residual_clusters_separate_what_is_apart(rng: np.random.Generator) -> None:
     centres = np.array([[0, 0], [10, 0], [0, 10]])[np.repeat([0, 1, 2], 20)]
     vectors = (centres + rng.normal(0, 0.1, (60, 2))).astype(np.float32)
-    codes = cluster_residuals(vectors, levels=2, codes=3, seed=0)
+    codes = fit_residuals(vectors, levels=2, codes=3, seed=0).codes(vectors)[0]
     assert [len(set(codes[i : i + 20, 0])) for i in (0, 20, 40)] == [1, 1, 1]
     assert len(set(codes[:, 0])) == 3
-    assert np.array_equal(codes, cluster_residuals(vectors, levels=2, codes=3, seed=0))
+    assert np.array_equal(codes, fit_residuals(vectors, levels=2, codes=3, seed=0).codes(vectors)[0])
 
 
 @pytest.mark.heavy
 def test_semantic_ids_of_the_bundled_embedder_are_unique_and_meaningful(small_shop: Any) -> None:
     split = leave_one_out(small_shop)
-    index = residual_kmeans(split, text=["categories", "title"], levels=2, codes=6)
+    index = residual_kmeans(split, sentences(split, text=["categories", "title"]), levels=2, codes=6)
     assert len({index.name(i) for i in range(len(index))}) == split.log.n_items
     first = index.codes[:, 0]
     categories = np.array(split.log.items["categories"].to_list())

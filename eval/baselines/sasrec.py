@@ -1,0 +1,25 @@
+"""SASRec with full-softmax cross-entropy, trained for the table."""
+
+from __future__ import annotations
+
+from rectune.eval.baselines.scoring import Baseline, Floats
+
+from rectune.sasrec import SasRecSettings, train_sasrec
+from rectune.split import Rows, Split
+
+
+def sasrec(split: Split, *, epochs: int, seed: int) -> Baseline:
+    """score(i) = log p(i | history) of a SASRec of ours; its best epoch is chosen on validation."""
+    settings = SasRecSettings(epochs=epochs)
+    model = train_sasrec(split, settings, seed=seed)
+
+    def score(rows: Rows) -> Floats:
+        return model.log_probabilities(split, rows)
+
+    chosen = {
+        "dimensions": settings.dimensions,
+        "layers": settings.layers,
+        "dropout": settings.dropout,
+        "epochs": epochs,
+    }
+    return Baseline("SASRec, cross-entropy", chosen, score)

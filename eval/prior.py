@@ -1,0 +1,93 @@
+"""A collaborative prior over items, for the search of a language model: EASE, Markov and, where asked for, SASRec.
+
+A prior is a module with `fit(split, folder, **keys)`, which writes what it learned from training events, and
+`load(folder)`, which returns a function (split, rows) -> (rows, items) of scores that stand for log-probabilities.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from rectune.eval.baselines.ease import EaseScorer, ease
+from rectune.eval.baselines.markov import transition_scores
+from rectune.eval.baselines.scoring import Floats, choose, history_matrix
+from scipy import sparse
+
+from rectune.sasrec import SasRecSettings, load_sasrec, train_sasrec
+from rectune.split import Rows, Split
+
+Score = Callable[[Split, Rows], Floats]
+MARKOV = (0.0, 0.03, 0.1, 0.3, 1.0)
+SASREC = (0.003, 0.01, 0.03)
+
+
+def fit(
+    split: Split,
+    folder: Path,
+    *,
+    ease_items: int = 12_101,
+    neighbours: int = 300,
+    sasrec_epochs: int = 0,
+    seed: int = 0,
+) -> None:
+    """Fit EASE (its `neighbours` largest weights of each item are kept), Markov and SASRec, and mix them on validation.
+
+    score = EASE + m P(j | last item) + s log p_SASRec(j | history). `ease_items`: as in `ease`. `sasrec_epochs`: 0 leaves
+    SASRec out.
+    """
+    row = ease(split, most_items=ease_items)
+    assert isinstance(row.score, EaseScorer)
+    sparse.save_npz(folder / "ease.npz", _largest(row.score, neighbours, split.log.n_items))
+    sparse.save_npz(folder / "markov.npz", transition_scores(split).tocsr())
+    if sasrec_epochs:
+        train_sasrec(split, SasRecSettings(epochs=sasrec_epochs), seed=seed).save(folder)
+    parts = _Parts(folder, row.score.decay)
+    weights = [(m, s) for m, s in product(MARKOV, SASREC if sasrec_epochs else (0.0,))]
+
+    def mixed(markov: float, sasrec: float) -> Callable[[Rows], Floats]:
+        return lambda rows: parts.score(split, rows, markov, sasrec)
+
+    chosen = choose(split, "prior", (({"markov": m, "sasrec": s}, mixed(m, s)) for m, s in weights))
+    settings = {**row.settings, "neighbours": neighbours, **chosen.settings}
+    (folder / "prior.json").write_text(json.dumps(settings))
+
+
+def load(folder: Path) -> Score:
+    """The scores of what `fit` wrote."""
+    settings = json.loads((folder / "prior.json").read_text())
+    parts = _Parts(folder, settings["decay"])
+    return lambda split, rows: parts.score(split, rows, settings["markov"], settings["sasrec"])
+
+
+class _Parts:
+    """The fitted parts of a prior."""
+
+    def __init__(self, folder: Path, decay: float) -> None:
+        self._decay = decay
+        self._ease = sparse.load_npz(folder / "ease.npz").tocsr()
+        self._markov = sparse.load_npz(folder / "markov.npz").tocsr()
+        self._sasrec = load_sasrec(folder) if (folder / "sasrec.safetensors").exists() else None
+
+    def score(self, split: Split, rows: Rows, markov: float, sasrec: float) -> Floats:
+        """EASE + markov x P(j | last item) + sasrec x log p(j | history), (rows, items)."""
+        scores = np.asarray((history_matrix(split, rows, self._decay) @ self._ease).todense())
+        some = rows.stop > rows.first
+        if markov:
+            last = split.log.item_codes[rows.stop[some] - 1]
+            scores[some] += markov * np.asarray(self._markov[last].todense())
+        if sasrec and self._sasrec is not None:
+            scores += sasrec * self._sasrec.log_probabilities(split, rows)
+        return scores
+
+
+def _largest(fitted: EaseScorer, neighbours: int, n_items: int) -> sparse.csr_matrix:
+    """The largest weights, by size, of each item's row of EASE, (items, items), float32."""
+    most = min(neighbours, len(fitted.kept))
+    columns = np.argpartition(-np.abs(fitted.weights), most - 1, axis=1)[:, :most]
+    values = np.take_along_axis(fitted.weights, columns, 1).astype(np.float32)
+    rows = np.repeat(fitted.kept, most)
+    return sparse.csr_matrix((values.ravel(), (rows, fitted.kept[columns].ravel())), shape=(n_items, n_items))

@@ -1,0 +1,73 @@
+"""Training of an encoder-decoder: the prompt is encoded, the completion is written (TIGER)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
+
+from rectune.examples import Mixture
+from rectune.methods.sft import refuse_sharding
+from rectune.methods.trainable import Trainable
+from rectune.methods.training import DEFAULTS, Ranked, check_room, lazy, run
+
+
+@dataclass
+class Config(TrainingArguments):  # type: ignore[misc]
+    """transformers' TrainingArguments and two keys of our own."""
+
+    max_length: int | None = field(
+        default=512, metadata={"help": "Most tokens of prompt and completion together; the oldest history goes first."}
+    )
+    ranked_rows: int = field(
+        default=512,
+        metadata={"help": "Validation rows that are ranked at each evaluation (eval_recall@10, eval_ndcg@10)."},
+    )
+
+
+def train(task: Trainable, config: Config, folder: Path) -> None:
+    """Train `task.model`, an encoder-decoder; leaves in `folder` and raises what `rectune.methods.sft` does."""
+    config.output_dir = str(folder / "checkpoints")
+    if not task.model.config.is_encoder_decoder:
+        raise ValueError(
+            f"`rectune.methods.seq2seq` trains encoder-decoders such as t5, and the model is a `{task.model.config.model_type}`. "
+            "Use `rectune.methods.sft`."
+        )
+    refuse_sharding(config, task)
+    parts = {
+        part: Mixture(task.specs, part, task.encoder, seed=task.seed, max_length=config.max_length, loss_on_all=False)
+        for part in ("train", "validation")
+    }
+    check_room(task, config.max_length, len(parts["train"]))
+    train_rows, validation_rows = parts["train"], parts["validation"]
+    trainer = _Trainer(
+        model=task.model,
+        args=config,
+        processing_class=task.encoder.tokenizer,
+        data_collator=DataCollatorForSeq2Seq(task.encoder.tokenizer, model=task.model),
+        train_dataset=lazy(train_rows, partial(features, train_rows)),
+        eval_dataset=lazy(validation_rows, partial(features, validation_rows), most=config.ranked_rows)
+        if len(validation_rows)
+        else None,
+    )
+    run(trainer, task, train_rows, folder, ranked_rows=config.ranked_rows)
+
+
+def features(mixture: Mixture, position: int, epoch: int) -> dict[str, list[int]]:
+    """`input_ids`: the prompt; `labels`: the completion."""
+    example = mixture.example(position, epoch)
+    return {"input_ids": example.prompt, "labels": example.completion}
+
+
+def config_defaults(given: dict[str, Any], *, cpu: bool, seed: int) -> dict[str, Any]:
+    """The keys of a stage with what rectune fills in: the recipe's seed, what the device can do, lazy rendering."""
+    device = {"use_cpu": True, "bf16": False} if cpu else {}
+    ours = {"remove_unused_columns": False, "output_dir": "checkpoints"}
+    return {**DEFAULTS, **device, "seed": seed, **given, **ours}
+
+
+class _Trainer(Ranked, Trainer):  # type: ignore[misc]
+    """transformers' Trainer with what `Ranked` adds."""

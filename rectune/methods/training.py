@@ -1,0 +1,148 @@
+"""What every trained method shares: ranking metrics while training, whole checkpoints, lazy examples, the way it ends."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+
+from rectune.examples import Mixture
+from rectune.methods.progress import TrainingBar
+from rectune.methods.token_audit import TokenAudit, check_saved, save_probe
+from rectune.methods.trainable import Trainable
+from rectune.processes import is_main, wait
+from rectune.ranker import positions_of
+from rectune.split import evenly
+
+COMPLETE = "complete"
+DEFAULTS = {"report_to": "none", "save_strategy": "no", "logging_steps": 10}
+Features = Callable[[int, int], dict[str, list[int]]]  # position, epoch -> input_ids, labels
+
+
+def check_room(task: Trainable, max_length: int | None, examples: int) -> None:
+    """Raise ValueError when there is nothing to train on, or the model has too few positions for `max_length`."""
+    limit = positions_of(task.model)
+    if limit is not None and (max_length is None or max_length > limit):
+        raise ValueError(f"`max_length` is {max_length}, but the model has positions for {limit} tokens. Lower it.")
+    if examples == 0:
+        raise ValueError(
+            "there is no training example: no user has two training events. Use a longer log or another split."
+        )
+
+
+def run(trainer: Any, task: Trainable, examples: Mixture, folder: Path, *, ranked_rows: int) -> None:
+    """Train with a `Ranked` trainer from the last complete checkpoint on, and leave what a method leaves in `folder`."""
+    audit = TokenAudit(task.new_tokens, folder / "first_step.json")
+    for callback in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(callback)
+    for added in (EpochClock(examples), audit, TrainingBar()):
+        trainer.add_callback(added)
+    trainer.rank_validation = lambda model: task.rank_validation(model, ranked_rows)
+    trainer.train(resume_from_checkpoint=last_complete(folder / "checkpoints"))
+    _finish(trainer, task, audit, folder)
+
+
+def _finish(trainer: Any, task: Trainable, audit: TokenAudit, folder: Path) -> None:
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    tuned = folder / "model"
+    trainer.save_model(str(tuned))
+    wait()
+    if is_main():
+        save_probe(model, task.encoder, tuned)
+        report = {**audit.report, **check_saved(tuned, model, task.new_tokens, adapter=task.adapter)}
+        (folder / "audit.json").write_text(json.dumps(report))
+        (folder / "log_history.json").write_text(json.dumps(trainer.state.log_history))
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        (folder / "first_step.json").unlink(missing_ok=True)
+        for leftover in ("README.md", "training_args.bin"):  # TRL's card speaks of another project's defaults
+            (tuned / leftover).unlink(missing_ok=True)
+
+
+def last_complete(checkpoints: Path) -> str | None:
+    """The newest checkpoint that was written to its end, or None; half-written ones are removed."""
+    found = {
+        int(c.name.partition("-")[2]): c for c in checkpoints.glob("checkpoint-*") if c.name.partition("-")[2].isdigit()
+    }
+    for step in sorted(found, reverse=True):
+        if (found[step] / COMPLETE).exists():
+            return str(found[step])
+        if is_main():
+            shutil.rmtree(found[step])
+    return None
+
+
+class Ranked:
+    """For a transformers Trainer: ranking metrics at each evaluation, whole checkpoints, no embedding matrix in an adapter."""
+
+    rank_validation: Callable[[Any], dict[str, float]]
+    args: Any  # what a Trainer has
+    state: Any
+    model: Any
+    accelerator: Any
+    log: Callable[[dict[str, float]], None]
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        metrics: dict[str, float] = super().evaluate(*args, **kwargs)  # type: ignore[misc]
+        model = self.accelerator.unwrap_model(self.model)
+        was_training = model.training
+        ranked = {f"eval_{name}": value for name, value in self.rank_validation(model.eval()).items()}
+        model.train(was_training)
+        self.log(dict(ranked))
+        return {**metrics, **ranked}
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        keep, self.args.save_total_limit = self.args.save_total_limit, None  # older ones go once this one is whole
+        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        self.args.save_total_limit = keep
+        wait()
+        if not self.args.should_save:
+            return
+        from transformers.trainer_utils import rotate_checkpoints
+
+        (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE).touch()
+        rotate_checkpoints(
+            output_dir=self.args.output_dir,
+            save_total_limit=keep if keep is not None else 2,
+            best_model_checkpoint=self.state.best_model_checkpoint,
+        )
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """The run's own card is written with the report."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if not hasattr(self.accelerator.unwrap_model(self.model), "peft_config"):
+            super()._save(output_dir, state_dict)  # type: ignore[misc]
+            return
+        folder = output_dir or self.args.output_dir
+        self.accelerator.unwrap_model(self.model).save_pretrained(
+            folder, state_dict=state_dict, save_embedding_layers=False
+        )
+
+
+class EpochClock(TrainerCallback):  # type: ignore[misc]
+    """Tells the lazy data set which epoch it is, so that wordings and drawn rows differ between epochs."""
+
+    def __init__(self, mixture: Mixture) -> None:
+        self._mixture = mixture
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._mixture.epoch = int(state.epoch or 0)
+
+
+def lazy(mixture: Mixture, features: Features, *, most: int | None = None) -> Any:
+    """A data set whose examples are rendered when they are asked for."""
+    from datasets import Dataset
+
+    positions = evenly(len(mixture), len(mixture) if most is None else most).tolist()
+
+    def render(batch: dict[str, list[int]]) -> dict[str, list[list[int]]]:
+        rows = [features(p, mixture.epoch) for p in batch["position"]]
+        return {key: [row[key] for row in rows] for key in ("input_ids", "labels")}
+
+    data = Dataset.from_dict({"position": positions})
+    data.set_transform(render)
+    return data

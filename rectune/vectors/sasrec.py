@@ -1,0 +1,13 @@
+"""Collaborative item vectors: the item embeddings of a SASRec of ours."""
+
+from __future__ import annotations
+
+from rectune.sasrec import SasRecSettings, train_sasrec
+from rectune.split import Split
+from rectune.vectors.item_vectors import ItemVectors, item_vectors
+
+
+def sasrec(split: Split, *, dimensions: int = 64, dropout: float = 0.3, epochs: int = 30, seed: int = 0) -> ItemVectors:
+    """Train SASRec on the training events (see `train_sasrec`) and take its item vectors."""
+    model = train_sasrec(split, SasRecSettings(dimensions=dimensions, dropout=dropout, epochs=epochs), seed=seed)
+    return item_vectors(split.log.items["item_id"].to_list(), model.vectors(), source="SASRec's item vectors")
