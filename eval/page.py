@@ -30,6 +30,7 @@ def page(data: dict[str, Any], figures: dict[str, str], *, kind: str) -> str:
         kind=kind,
         recipe_text=_yaml(data["settings"]),
         mixed=mixed_verdict(data["results"]) if data["results"].get("mixed_against") else [],
+        worded=wording_line(data["results"]["wordings"]) if data["results"].get("wordings") else "",
     )
 
 
@@ -81,6 +82,8 @@ def ranking_text(data: dict[str, Any]) -> str:
         parts.append(
             f"Shuffling the history costs {interval(shuffled['cost'])} {shuffled['metric']} on {shuffled['rows']} rows."
         )
+    if results["wordings"] is not None:
+        parts.append(wording_line(results["wordings"]))
     proven = results["proven_exact"][HIDDEN]["tuned model"]
     parts.append(f"{proven:.1%} of the tuned model's lists are proven to be its exact top {results['beams']}.")
     parts.append(_took(data["measured"]))
@@ -144,6 +147,16 @@ def mixed_verdict(results: dict[str, Any]) -> list[str]:
         f"By recall the difference is {interval(recall, sign=True)}.",
         f"Prior's weight {chosen['weight']:g}, by NDCG@10 on validation ({tried}).",
     ]
+
+
+def wording_line(wordings: dict[str, Any]) -> str:
+    """What the wording of the prompt changes."""
+    spread = ", ".join(
+        f"{metric} {number(v['mean'])} (lowest {number(v['min'])}, highest {number(v['max'])})"
+        for metric, v in wordings.items()
+        if metric != "each"
+    )
+    return f"Over {len(wordings['each'])} wordings of the prompt, on the same sample: {spread}."
 
 
 def _took(measured: dict[str, Any]) -> str:

@@ -49,6 +49,7 @@ def ranking(
     sasrec_epochs: int = 0,
     oracle: str | None = None,
     shuffled_rows: int = 1000,
+    wording_rows: int = 500,
     examples: int = 6,
 ) -> Report:
     """Judge a next-item run.
@@ -56,7 +57,7 @@ def ranking(
     `k`: list lengths. `ease_items`: above so many items EASE and item-KNN run on the most popular ones.
     `sasrec_epochs`: above 0 a SASRec is trained for the table. `oracle`:
     'module:function' of a generator that knows its own probabilities. `shuffled_rows`: how many test rows are ranked
-    once more with shuffled histories (0: none). `examples`: users shown in words.
+    once more with shuffled histories (0: none); `wording_rows`: how many are ranked once under each wording. `examples`: users shown in words.
     """
     if not k or min(k) < 1:
         raise ValueError(f"`eval.k` must hold list lengths from 1 on, got {k}.")
@@ -84,6 +85,7 @@ def ranking(
         "recall_by_target_popularity": judge.by_popularity(),
         "shuffled_history": judge.shuffled(),
         "oracle_share": judge.oracle_share(),
+        "wordings": _spread(evidence.wordings),
         "baseline_settings": settings,
         "index_health": evidence.index.health,
         "short_lists": {name: _short(evidence.rankings[who, HIDDEN], split) for who, name in models.items()},
@@ -170,6 +172,17 @@ def _oracle_lists(evidence: Evidence, name: str, width: int) -> dict[str, Lists]
         evidence.split, evidence.split.test, lambda rows: oracle(evidence.split, rows, **arguments), width=width
     )
     return {HIDDEN: hidden, SHOWN: shown}
+
+
+def _spread(wordings: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Mean, lowest and highest figure over the wordings of the template."""
+    if not wordings:
+        return None
+    out: dict[str, Any] = {"each": wordings}
+    for metric in ("recall@10", "ndcg@10"):
+        values = [entry[metric] for entry in wordings]
+        out[metric] = {"mean": float(np.mean(values)), "min": min(values), "max": max(values)}
+    return out
 
 
 def _short(ranked: Ranking, split: Split) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class Evidence:
 
     `task`: the test rows of the ranked task. `rankings[model, protocol]` and `answers[model]` (probability of yes,
     shape (rows,)): 'untuned' and 'tuned', and 'mixed' where the recipe names a prior: the tuned model with it. `prior`: the
-    prior alone, rows -> (rows, items), or None; `prior_weight`: its weight and how it was chosen. `shuffled`: the tuned model's lists for `shuffled_rows` with histories in
+    prior alone, rows -> (rows, items), or None; `prior_weight`: its weight and how it was chosen. `wordings`: recall and ndcg under each wording. `shuffled`: the tuned model's lists for `shuffled_rows` with histories in
     random order, seen items hidden. `training`: the log of each stage. `cached(name, keys, build)` returns a folder
     that `build` filled once for this split and these keys.
     """
@@ -44,6 +44,7 @@ class Evidence:
     environment: dict[str, Any]
     cached: Callable[[str, Any, Callable[[Path], None]], Path]
     seed: int
+    wordings: list[dict[str, Any]] = field(default_factory=list)
     prior: Callable[[Rows], NDArray[np.float64]] | None = None
     prior_weight: dict[str, Any] | None = None
 

@@ -6,7 +6,7 @@ import inspect
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -452,6 +452,13 @@ class Line:
     def as_ranker(self, model: Any) -> LanguageModelRanker:
         """A model as a ranker of this run's rows."""
         return LanguageModelRanker(model, self.encoder, self.rank_template, self.rank_settings, self.trie)
+
+    def worded(self, ranker: LanguageModelRanker, wording: int) -> LanguageModelRanker:
+        """The same model, asked in another wording of the template."""
+        view = ItemViews(self.split, self.index)
+        trie = catalogue_trie(self.encoder, self.rank_template, wording, view, self.index)
+        settings = replace(self.rank_settings, wording=wording)
+        return LanguageModelRanker(ranker.model, self.encoder, self.rank_template, settings, trie, progress=False)
 
     def check_k(self, k: int) -> None:
         """Raise ValueError for a list length that the search or the catalogue cannot give."""

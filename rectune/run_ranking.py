@@ -15,7 +15,7 @@ from rectune.evidence import HIDDEN
 from rectune.line import Line
 from rectune.processes import is_main, wait
 from rectune.ranker import LanguageModelRanker, Shelf
-from rectune.ranking import Ranking
+from rectune.ranking import Ranking, target_ranks
 from rectune.split import Rows, evenly
 from rectune.tasks import TaskRows, history_split
 
@@ -64,6 +64,33 @@ def ranked(
 
     stage = line.folder.stage(f"rank-{who}", keys, needed, build, resumes=True)
     return Ranking.load(stage.folder / "ranking.parquet"), json.loads((stage.folder / "measured.json").read_text())
+
+
+def by_wording(line: Line, most: int) -> list[dict[str, Any]]:
+    """NDCG@10 and Recall@10 of the tuned model under each wording of its template, seen items hidden, on the same sample of
+    at most `most` test rows; empty where the template has one wording."""
+    template = line.rank_template
+    if template.wordings < 2 or most < 1:
+        return []
+    rows = shuffled_sample(line, most)
+    hidden = [line.split.seen(rows, i).tolist() for i in range(len(rows))]
+    task = line.task.take(evenly(len(line.task), most))
+
+    def build(work: Path) -> None:
+        found = []
+        for wording in range(template.wordings):
+            ranker = line.worded(_loaded(line, "tuned"), wording)
+            place = target_ranks(ranker.rank(task, Shelf(hidden=hidden)), task.target.astype(np.int32))
+            hit = place < min(10, ranker.settings.beams)
+            gain = float(np.where(hit, 1 / np.log2(place + 2.0), 0.0).mean())
+            found.append({"wording": wording, "recall@10": float(hit.mean()), "ndcg@10": gain})
+        if is_main():
+            (work / "wordings.json").write_text(json.dumps(found))
+
+    keys = {**_rank_keys(line), "rows": most}
+    stage = line.folder.stage("wordings", keys, [line.tuned, line.base_stage, line.index_stage], build, resumes=True)
+    each: list[dict[str, Any]] = json.loads((stage.folder / "wordings.json").read_text())
+    return each
 
 
 def prior_weight(line: Line) -> dict[str, Any]:

@@ -18,19 +18,22 @@ from numpy.typing import NDArray
 
 import rectune
 from rectune.evidence import HIDDEN, SHOWN, Evidence, Report
-from rectune.line import Line
+from rectune.line import Line, signature_defaults
 from rectune.processes import is_main, wait
 from rectune.ranking import Ranking
 from rectune.recipe import bind, resolve_call
 from rectune.run_folder import write_atomic
-from rectune.run_ranking import answered, prior_weight, ranked, shuffled_sample
+from rectune.run_ranking import answered, by_wording, prior_weight, ranked, shuffled_sample
 
 
 def report(line: Line) -> None:
     """Rank with both models, let the recipe's `eval` judge, and write report.json and report.html."""
     function = resolve_call(line.recipe, "eval")
     arguments = bind(line.recipe, "eval", function, given=("evidence",))
-    evidence = gather_evidence(line, shuffled=int(arguments.get("shuffled_rows", 1000)))
+    asked = {**signature_defaults(function), **arguments}
+    evidence = gather_evidence(
+        line, shuffled=int(asked.get("shuffled_rows", 0)), wordings=int(asked.get("wording_rows", 0))
+    )
     line.loaded.clear()
     if is_main():
         made: Report = function(evidence, **arguments)
@@ -41,7 +44,7 @@ def report(line: Line) -> None:
     wait()
 
 
-def gather_evidence(line: Line, *, shuffled: int) -> Evidence:
+def gather_evidence(line: Line, *, shuffled: int, wordings: int) -> Evidence:
     """Everything a report is made of, from the stages of a run."""
     measured: dict[str, Any] = {}
     rankings: dict[tuple[str, str], Ranking] = {}
@@ -62,6 +65,7 @@ def gather_evidence(line: Line, *, shuffled: int) -> Evidence:
     if shuffled and line.task.kind == "item":
         sample = shuffled_sample(line, shuffled)
         shuffled_ranking, measured["ranking, tuned, shuffled"] = ranked(line, "tuned", HIDDEN, shuffled=shuffled)
+    worded = by_wording(line, wordings) if line.task.kind == "item" else []
     training = [json.loads((stage.folder / "log_history.json").read_text()) for stage in line.train_stages]
     audits = [json.loads((stage.folder / "audit.json").read_text()) for stage in line.train_stages]
     for i, stage in enumerate(line.train_stages):
@@ -71,7 +75,7 @@ def gather_evidence(line: Line, *, shuffled: int) -> Evidence:
     return Evidence(
         recipe=line.recipe, split=line.split, index=line.index, task=line.task, rankings=rankings, answers=answers,
         shuffled=shuffled_ranking, shuffled_rows=sample, training=training, audits=audits, measured=measured,
-        environment=environment(line), cached=partial(_cached, line), seed=line.seed, prior=prior, prior_weight=weight,
+        environment=environment(line), cached=partial(_cached, line), seed=line.seed, wordings=worded, prior=prior, prior_weight=weight,
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import warnings
 import zlib
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from rectune.split import Split
 _TOKEN = re.compile(r"<([a-z])_(\d+)>")
 
 
-def given(split: Split, *, path: Path) -> ItemIndex:
+def given(split: Split, *, path: Path, extra_items: bool = False) -> ItemIndex:
     """Read names from JSON (plain or gzipped): item id -> list of tokens such as '<a_12>', as LC-Rec writes them.
 
-    The letter is the level. Items that share a name get one more level that tells them apart.
-    Raises ValueError for an item of the catalogue that the file does not name, or a token of another form.
+    The letter is the level. Items that share a name get one more level that tells them apart, with a warning.
+    `extra_items`: the file may name items that the catalogue does not hold. Raises ValueError for such an item otherwise,
+    for one of the catalogue that the file does not name, for names of different length, and for a token of another form.
     """
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
@@ -31,16 +33,31 @@ def given(split: Split, *, path: Path) -> ItemIndex:
         raise ValueError(f"{path.name}: damaged file ({error}).") from None
     if not isinstance(names, dict):
         raise ValueError(f"{path.name}: an index file maps item ids to lists of tokens, got a {type(names).__name__}.")
+    ids = split.log.items["item_id"].to_list()
+    extra = sorted(set(names) - set(ids))
+    if extra and not extra_items:
+        raise ValueError(
+            f"{path.name}: it names item `{extra[0]}`, which the catalogue does not hold ({len(extra)} such items). Is it the index "
+            "of another data set? If the log left these items out, set `index.extra_items: true`."
+        )
     rows = []
-    for item_id in split.log.items["item_id"].to_list():
+    for item_id in ids:
         if item_id not in names:
             raise ValueError(f"{path.name}: no name for item `{item_id}`. Is it the index of another data set?")
         rows.append(_levels(names[item_id], item_id, path))
-    depth = max(map(len, rows))
-    levels = np.full((len(rows), depth), -1, dtype=np.int32)
-    for i, row in enumerate(rows):
-        levels[i, : len(row)] = row
-    levels, colliding = repair_with_digit(levels)
+    other = next((i for i, row in enumerate(rows) if len(row) != len(rows[0])), None)
+    if other is not None:
+        raise ValueError(
+            f"{path.name}: item `{ids[0]}` has {len(rows[0])} tokens and item `{ids[other]}` has {len(rows[other])}; all names must be "
+            "equally long."
+        )
+    levels, colliding = repair_with_digit(np.array(rows, dtype=np.int32))
+    if colliding.any():
+        warnings.warn(
+            f"{path.name}: {int(colliding.sum())} items share a name with another one, `{ids[int(colliding.argmax())]}` among them; "
+            "one more level tells them apart.",
+            stacklevel=2,
+        )
     return from_levels(levels, colliding=colliding)
 
 

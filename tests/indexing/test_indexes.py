@@ -103,7 +103,8 @@ def write(folder: Path, names: Any) -> Path:
 
 def test_a_given_index_is_read_and_repaired(tmp_path: Path) -> None:
     names = {"0": ["<a_1>", "<b_2>"], "1": ["<a_1>", "<b_2>"], "2": ["<a_0>", "<b_2>"]}
-    index = given(split_of(["A", "B", "C"]), path=write(tmp_path, names))
+    with pytest.warns(UserWarning, match="2 items share a name with another one, `0` among them"):
+        index = given(split_of(["A", "B", "C"]), path=write(tmp_path, names))
     assert [index.name(i) for i in range(3)] == ["<a_1><b_2><c_0>", "<a_1><b_2><c_1>", "<a_0><b_2><c_0>"]
     assert index.health["colliding_items_before_repair"] == 2
 
@@ -114,6 +115,11 @@ def test_a_given_index_is_read_and_repaired(tmp_path: Path) -> None:
         ({"0": ["<a_1>"], "1": ["<a_2>"]}, "no name for item `2`"),
         ({"0": ["<a_1>"], "1": ["<a_2>"], "2": ["<b_1>"]}, "token '<b_1>' is not of the form '<a_12>'"),
         ([1, 2], "maps item ids to lists of tokens, got a list"),
+        (
+            {"0": ["<a_1>"], "1": ["<a_2>"], "2": ["<a_3>"], "9": ["<a_4>"]},
+            "names item `9`, which the catalogue does not",
+        ),
+        ({"0": ["<a_1>"], "1": ["<a_2>", "<b_1>"], "2": ["<a_3>"]}, "item `0` has 1 tokens and item `1` has 2"),
     ],
 )
 def test_a_wrong_index_file_is_refused(tmp_path: Path, names: Any, message: str) -> None:

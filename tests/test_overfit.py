@@ -1,0 +1,112 @@
+"""The line learns: 50 items in a fixed order are learnt by heart with every index and both forms of TIGER."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rectune.line import Line
+from rectune.ranker import Shelf
+from rectune.recipe import Recipe
+
+ITEMS, USERS, LENGTH = 50, 90, 9
+SENTENCES = {"call": "rectune.vectors.texts:sentences", "text": ["title", "categories"]}
+SASREC = {"call": "rectune.vectors.sasrec:sasrec", "dimensions": 8, "epochs": 3}
+SMALL = {"codes": 16, "levels": 2}
+MLP = {"hidden": [32], "epochs": 60}
+INDEXES: dict[str, tuple[list[Any] | None, dict[str, Any]]] = {
+    "titles": (None, {"call": "rectune.indexing.titles:titles"}),
+    "atomic": (None, {"call": "rectune.indexing.atomic:atomic"}),
+    "given": (None, {"call": "rectune.indexing.given:given", "path": "names.index.json"}),
+    "residual_kmeans": ([SENTENCES], {"call": "rectune.indexing.residual_kmeans:residual_kmeans", **SMALL}),
+    "balanced_kmeans": ([SENTENCES], {"call": "rectune.indexing.balanced_kmeans:balanced_kmeans", **SMALL}),
+    "rq_vae": ([SENTENCES], {"call": "rectune.indexing.rq_vae:rq_vae", "dimensions": 8, **SMALL, **MLP, "levels": 3}),
+    "letter": ([SENTENCES, SASREC], {"call": "rectune.indexing.letter:letter", "groups": 4, **SMALL, **MLP}),
+    "collaborative": (None, {"call": "rectune.indexing.collaborative:collaborative", "clusters": 4, "leaf": 10}),
+    "sequential": (None, {"call": "rectune.indexing.sequential:sequential"}),
+    "random_numbers": (None, {"call": "rectune.indexing.random_numbers:random_numbers"}),
+    "category_path": (None, {"call": "rectune.indexing.category_path:category_path"}),
+    "hybrid": (
+        None,
+        {"call": "rectune.indexing.hybrid:hybrid", "base": {"call": "rectune.indexing.category_path:category_path"}},
+    ),
+}
+DECODER = {
+    "model_type": "qwen3", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 2, "head_dim": 32, "max_position_embeddings": 256, "tie_word_embeddings": True,
+}  # fmt: skip
+T5 = {"model_type": "t5", "d_model": 64, "d_kv": 32, "d_ff": 128, "num_layers": 2, "num_heads": 2, "dropout_rate": 0.0}
+
+
+TITLES_TEMPLATE = """{% set wordings = 1 %}
+{% macro prompt(wording, history) %}{% for item in history %}{{ item.name }} > {% endfor %}{% endmacro %}
+{% macro completion(wording, target) %}{{ target.name }}{% endmacro %}
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Users who walk along one fixed round of 50 items, from different places."""
+    place = tmp_path_factory.mktemp("round")
+    draw = np.random.default_rng(0)
+    order = draw.permutation(ITEMS)
+    walks = {str(u): [int(order[(u * 7 + step) % ITEMS]) for step in range(LENGTH)] for u in range(USERS)}
+    kinds = ("soap", "lamp", "rope", "nail", "glue")
+    words = draw.choice(["red", "blue", "tall", "small", "old", "new", "soft", "hard"], (ITEMS, 2))
+    items = {
+        str(i): {"title": f"{words[i, 0]} {kinds[i % 5]} {words[i, 1]} {i}", "categories": f"Shop,{kinds[i % 5]}"}
+        for i in range(ITEMS)
+    }
+    names = {str(i): [f"<a_{i % 7}>", f"<b_{i // 7}>"] for i in range(ITEMS)}
+    (place / "titles.jinja").write_text(TITLES_TEMPLATE)
+    for name, value in (("inter", walks), ("item", items), ("index", names)):
+        (place / f"names.{name}.json").write_text(json.dumps(value))
+    return place
+
+
+def recall_at_1(source: Path, out: Path, index: str, *, encoder: bool = False) -> float:
+    """Train on the walks and rank the test rows."""
+    vectors, call = INDEXES[index]
+    windows: dict[str, Any] = {} if encoder or index == "titles" else {"examples": "windows"}
+    template = "titles.jinja" if index == "titles" else "next-item-names.jinja"
+    stage: dict[str, Any] = {
+        "num_train_epochs": 80, "per_device_train_batch_size": 16, "learning_rate": 5.0e-3, "max_length": 160,
+        "lr_scheduler_type": "cosine", "warmup_steps": 0.05, "logging_steps": 1000,
+    }  # fmt: skip
+    if windows:
+        stage |= {"call": "rectune.methods.sft", "completion_only_loss": False}
+    elif encoder:
+        stage |= {"call": "rectune.methods.seq2seq", "num_train_epochs": 30, "per_device_train_batch_size": 32}
+    else:
+        stage |= {"call": "rectune.methods.sft", "num_train_epochs": 20}
+    settings: dict[str, Any] = {
+        "data": {"call": "rectune.data_builders.lc_rec:lc_rec", "path": str(source)},
+        "split": {"call": "rectune.split:leave_one_out", "max_history": 6},
+        "vectors": vectors,
+        "index": {**call, **({"path": str(source / call["path"])} if "path" in call else {})},
+        "tasks": [{"call": "rectune.tasks:next_item", "template": template, **windows}],
+        "model": {"from_scratch": T5 if encoder else DECODER, "text_vocab_size": 400},
+        "stages": [stage],
+        "rank": {"template": template, "beams": 5, "k": 1, "scores": "catalogue"},
+        "eval": {"call": "rectune.eval.ranking:ranking"},
+        "seed": 0,
+        "output_dir": str(out),
+    }
+    line = Line(Recipe("round", settings, folder=source))
+    ranking = line.ranker("tuned").rank(line.task, Shelf())
+    return float((ranking.items[:, 0] == line.task.target).mean())
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("index", INDEXES)
+def test_a_decoder_learns_a_fixed_order_by_heart(index: str, source: Path, tmp_path: Path) -> None:
+    assert recall_at_1(source, tmp_path / "run", index) >= 0.95
+
+
+@pytest.mark.heavy
+def test_an_encoder_decoder_learns_a_fixed_order_by_heart(source: Path, tmp_path: Path) -> None:
+    assert recall_at_1(source, tmp_path / "run", "residual_kmeans", encoder=True) >= 0.95
