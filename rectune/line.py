@@ -46,7 +46,7 @@ class Line:
         """Check every section before anything is built (of a finished run, what ranking and judging still read)."""
         _ = self.rank_settings, self.prior, self.rank_template, self.task_calls, self.model_settings
         if not self.folder.pinned:
-            _ = self._data_call, self._split_call, self.vector_calls, self._index_call
+            _ = self._data_call, self._split_call, self.vector_calls, self._index_call, self._user_tokens
             for i in range(len(self.recipe.settings["stages"])):
                 self.stage_config(i)
         bind(self.recipe, "eval", resolve_call(self.recipe, "eval"), given=("evidence",))
@@ -143,13 +143,24 @@ class Line:
         if self.recipe.settings.get("index") is None:
             self.recipe.settings["index"] = {"call": "rectune.indexing.titles:titles"}
         function = resolve_call(self.recipe, "index")
-        arguments = self._seeded(function, bind(self.recipe, "index", function, given=("split", "vectors")))
+        arguments = self._seeded(
+            function, bind(self.recipe, "index", function, given=("split", "vectors"), own=("user_tokens",))
+        )
         if self._wants_vectors(function) and not self.vector_calls:
             raise ValueError(
                 f"{self.recipe.where('index.call')}: `{function.__name__}` names items by their vectors. Add a section, e.g. "
                 'vectors: [{call: "rectune.vectors.texts:sentences", text: [title]}]'
             )
         return function, arguments
+
+    @property
+    def _user_tokens(self) -> int:
+        count = self.recipe.settings["index"].get("user_tokens", 0)
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            raise ValueError(
+                f"{self.recipe.where('index.user_tokens')}: got {count!r}; it must be a whole number from 0 on."
+            )
+        return count
 
     @staticmethod
     def _wants_vectors(function: Callable[..., Any]) -> bool:
@@ -162,6 +173,7 @@ class Line:
             return kept
         function, arguments = self._index_call
         keys = {"call": self.recipe.settings["index"]["call"], "source": source_of(function), "arguments": arguments}
+        keys["user_tokens"] = self._user_tokens
         keys["files"], keys["inside"] = stamps(arguments, without=self.folder.path), self._inside("index", arguments)
         needed = [self.vectors_stage] if self._wants_vectors(function) else []
 
@@ -169,7 +181,7 @@ class Line:
             given = {"vectors": ItemVectors.load(self.vectors_stage.folder)} if needed else {}
             index = function(self.split, **given, **arguments)
             index.health.update(judged(index, self.split))
-            index.save(work)
+            (index.with_user_tokens(self._user_tokens) if self._user_tokens else index).save(work)
 
         return self.folder.stage("index", keys, [self.split_stage, *needed], build)
 

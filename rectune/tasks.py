@@ -82,7 +82,8 @@ class ItemViews:
 def next_item(
     split: Split, index: ItemIndex, part: Part, *, examples: Literal["targets", "windows"] = "targets"
 ) -> TaskRows:
-    """Given the history, name the next item. Variables: `history`, `target`.
+    """Given the history, name the next item. Variables: `history`, `target`, and `user`, the user's token ('' where the
+    index has none, and for a history from outside the log).
 
     `examples` says what a training example is: 'targets', one for each target with the history before it; or
     'windows', one for each window of `max_history` + 1 events, for a template that prints nothing but names and a
@@ -92,11 +93,13 @@ def next_item(
     if part == "train" and examples == "windows":
         longest = int(max((r.stop - r.start).max() if len(r) else 1 for r in (split.train, split.test)))
         rows = windows(split, length=max(longest, 1))
-    view = ItemViews(split, index)
+    view, users = ItemViews(split, index), split.log.users.to_list()
 
     def variables(i: int) -> Variables:
         history = [view(int(item)) for item in split.history(rows, i)]
-        return {"history": history, "target": view(int(split.log.item_codes[rows.target[i]]))}
+        code = index.user_code(users[int(rows.user[i])])
+        user = "" if code is None else codes_value([code])
+        return {"history": history, "target": view(int(split.log.item_codes[rows.target[i]])), "user": user}
 
     return TaskRows(rows.row, variables, "item", split.targets(rows))
 
@@ -185,7 +188,7 @@ def history_split(split: Split, histories: list[list[int]]) -> Split:
     log = type(split.log)(
         interactions=pl.DataFrame(events),
         items=split.log.items,
-        users=pl.Series([str(i) for i in range(len(histories))], dtype=pl.String),
+        users=pl.Series([""] * len(histories), dtype=pl.String),
         source="the given histories",
     )
     number = np.arange(len(histories), dtype=np.int64)

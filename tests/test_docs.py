@@ -88,7 +88,11 @@ def templates_page() -> str:
     history = [item("Green tea", [0, 2], True), item("Teapot", [1, 2], False)]
     target = item("Kettle", [1, 3], True)
     variables = {"history": history, "target": target, "item": target, "liked": True}
-    variables |= {"intention": "something that boils water", "preference": "Likes tea and what belongs to it."}
+    variables |= {
+        "user": codes_value([0]),
+        "intention": "something that boils water",
+        "preference": "Likes tea and what belongs to it.",
+    }
     parts = [
         "# Templates",
         "",

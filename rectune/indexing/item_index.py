@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ class ItemIndex:
     new tokens, such as '<a_12>'. An index of titles has no levels and keeps its names in `titles`.
     `meanings`: for each token the words that it stands for, or '' (new embeddings start from their mean).
     `health`: counts for the report. `colliding`: (items,) whether an item shared its name before repair, or empty.
-    `fitted`: arrays of a fitted indexer, by which items that come later are named.
+    `fitted`: arrays of a fitted indexer, by which items that come later are named. `user_tokens`: how many tokens at the
+    end of the vocabulary stand for users.
     """
 
     codes: Codes
@@ -32,6 +34,7 @@ class ItemIndex:
     health: dict[str, Any] = field(default_factory=dict)
     colliding: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
     fitted: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    user_tokens: int = 0
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -44,18 +47,30 @@ class ItemIndex:
         """The name of an item as text."""
         return self.titles[item] if self.titles else "".join(self.tokens(item))
 
+    def with_user_tokens(self, count: int) -> ItemIndex:
+        """The same index with `count` more tokens, '<user_0>' …, that users are hashed to (TIGER, sec. 4.1: 2,000)."""
+        tokens = tuple(f"<user_{i}>" for i in range(count))
+        meanings = self.meanings and (*self.meanings, *("" for _ in tokens))
+        return replace(self, vocabulary=(*self.vocabulary, *tokens), meanings=meanings, user_tokens=count)
+
+    def user_code(self, user_id: str) -> int | None:
+        """The position in the vocabulary of a user's token, or None where users have none or the id is ''."""
+        if not self.user_tokens or not user_id:
+            return None
+        return len(self.vocabulary) - self.user_tokens + zlib.crc32(user_id.encode()) % self.user_tokens
+
     def save(self, folder: Path) -> None:
         """Write `index.json`, `codes.npy` and `fitted.npz` into an existing folder."""
         np.save(folder / "codes.npy", self.codes)
         np.savez(folder / "fitted.npz", colliding=self.colliding, **self.fitted)  # type: ignore[arg-type]
-        rest = {k: getattr(self, k) for k in ("vocabulary", "meanings", "titles", "health")}
+        rest = {k: getattr(self, k) for k in ("vocabulary", "meanings", "titles", "health", "user_tokens")}
         (folder / "index.json").write_text(json.dumps(rest, ensure_ascii=False), encoding="utf-8")
 
     @staticmethod
     def load(folder: Path) -> ItemIndex:
         """Read what `save` wrote."""
         rest = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        health = rest.pop("health")
+        health, user_tokens = rest.pop("health"), rest.pop("user_tokens")
         with np.load(folder / "fitted.npz") as arrays:
             fitted = dict(arrays)
         return ItemIndex(
@@ -63,6 +78,7 @@ class ItemIndex:
             health=health,
             colliding=fitted.pop("colliding"),
             fitted=fitted,
+            user_tokens=user_tokens,
             **{k: tuple(v) for k, v in rest.items()},
         )
 

@@ -50,16 +50,17 @@ def letter(
     settings = RqVaeSettings(
         levels, codes, theirs.shape[1], tuple(hidden), epochs, batch, learning_rate, sinkhorn=sinkhorn
     )
-    extra = _Losses(torch.from_numpy(theirs), alignment, diversity, groups, seed)
+    extra = CollaborativeLosses(torch.from_numpy(theirs), alignment, diversity, groups=groups, seed=seed)
     fitted = train_rq_vae(content, settings, seed=seed, extra=extra)
     return index_of(split, vectors, fitted, settings, repair, blocks=others)
 
 
-class _Losses:
-    """LETTER's two losses. Codes are grouped anew every `again` steps."""
+class CollaborativeLosses:
+    """LETTER's two losses beside collaborative vectors `theirs` (items, dimensions). Codes are grouped anew every `again`
+    steps."""
 
     def __init__(
-        self, theirs: torch.Tensor, alignment: float, diversity: float, groups: int, seed: int, *, again: int = 200
+        self, theirs: torch.Tensor, alignment: float, diversity: float, *, groups: int, seed: int, again: int = 200
     ) -> None:
         self._theirs, self._alignment, self._diversity = theirs, alignment, diversity
         self._count, self._seed, self._again, self._steps = groups, seed, again, 0

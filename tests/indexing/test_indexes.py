@@ -144,7 +144,7 @@ def test_the_indexes_of_scientific_are_read(data: Any, name: str, colliding: int
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         split = leave_one_out(lc_rec(path=folder))
-    index = given(split, path=folder / "indexes" / f"{name}.index.json.gz")
+        index = given(split, path=folder / "indexes" / f"{name}.index.json.gz")
     assert len({index.name(i) for i in range(len(index))}) == 4344
     found = index.health["colliding_items_before_repair"]
     assert found == 0 if colliding == 0 else 27 <= found <= 875

@@ -1,0 +1,35 @@
+"""The collaborative prior: what it saves is what it scores with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rectune.eval import prior
+from rectune.eval.baselines.ease import ease
+from rectune.eval.baselines.markov import transition_scores
+
+from rectune.split import leave_one_out
+from rectune.tasks import history_split
+
+
+def test_a_prior_is_ease_plus_a_share_of_markov(small_shop: Any, tmp_path: Path) -> None:
+    split = leave_one_out(small_shop)
+    prior.fit(split, tmp_path, neighbours=split.log.n_items)
+    chosen = json.loads((tmp_path / "prior.json").read_text())
+    expected = ease(split).score(split.test)
+    last = split.log.item_codes[split.test.stop - 1]
+    expected += chosen["markov"] * np.asarray(transition_scores(split).tocsr()[last].todense())
+    assert chosen["markov"] in prior.MARKOV
+    assert np.allclose(prior.load(tmp_path)(split, split.test), expected, atol=1e-5)
+
+
+def test_a_prior_scores_histories_from_outside_the_log(small_shop: Any, tmp_path: Path) -> None:
+    split = leave_one_out(small_shop)
+    prior.fit(split, tmp_path, sasrec_epochs=1)
+    score = prior.load(tmp_path)
+    row = split.test.take(np.array([3]))
+    outside = history_split(split, [split.log.item_codes[row.first[0] : row.stop[0]].tolist()])
+    assert np.allclose(score(outside, outside.test), score(split, row))
