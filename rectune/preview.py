@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rectune.examples import Mixture, length_statistics
+from rectune.examples import Mixture, TaskSpec, length_statistics
 from rectune.recipe import Recipe
 from rectune.split import evenly
 
@@ -32,13 +32,13 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
         _, config = line.stage_config(0)
         mixture = Mixture(
             line.specs, "train", line.encoder, seed=line.seed, max_length=config.max_length,
-            loss_on_all=config.completion_only_loss is False,
+            loss_on_all=vars(config).get("completion_only_loss") is False,
         )  # fmt: skip
         if len(mixture) == 0:
             raise ValueError("there is no training example: no user has two training events.")
         parts = []
         for spec, rows in mixture.tasks:
-            positions = _positions(mixture, spec.name)
+            positions = _positions(mixture, spec)
             statistics = length_statistics(mixture, positions[evenly(len(positions), SAMPLE)].tolist())
             low, half, high, most = statistics["tokens"]
             parts.append(
@@ -53,8 +53,8 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
     return "\n\n".join(parts)
 
 
-def _positions(mixture: Mixture, name: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return np.array([p for p in range(len(mixture)) if mixture.locate(p, 0)[0].name == name], dtype=np.int64)
+def _positions(mixture: Mixture, spec: TaskSpec) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.array([p for p in range(len(mixture)) if mixture.locate(p, 0)[0] is spec], dtype=np.int64)
 
 
 def _marked(mixture: Mixture, position: int) -> str:

@@ -64,7 +64,7 @@ def test_a_recipe_loads_resolves_and_renders(
     if "path" in settings.get("index", {}):
         overrides.append(("index.path", str(sources["lc_rec"] / "S.index.json")))
     if "codes" in (settings.get("index") or {}) and builder in sources:  # 40 items, seconds
-        overrides.append(("index.codes", "8"))
+        overrides += [("index.codes", "8"), ("index.repair", "digit")]
         if settings["index"]["call"].partition(":")[2] in ("rq_vae", "letter"):
             overrides.append(("index.epochs", "2"))
     for i, source in enumerate(settings.get("vectors") or []):
