@@ -73,14 +73,23 @@ class _Parts:
         self._sasrec = load_sasrec(folder) if (folder / "sasrec.safetensors").exists() else None
 
     def score(self, split: Split, rows: Rows, markov: float, sasrec: float) -> Floats:
-        """EASE + markov x P(j | last item) + sasrec x log p(j | history), (rows, items)."""
-        scores = np.asarray((history_matrix(split, rows, self._decay) @ self._ease).todense())
-        some = rows.stop > rows.first
+        """EASE + markov x P(j | last item) + sasrec x log p(j | history), (rows, items).
+
+        Items that came after the fit score 0, and the least that SASRec gives anything.
+        """
+        fitted = self._ease.shape[0]
+        scores = np.zeros((len(rows), split.log.n_items))
+        seen = history_matrix(split, rows, self._decay)[:, :fitted]
+        scores[:, :fitted] = np.asarray((seen @ self._ease).todense())
         if markov:
+            some = np.flatnonzero(rows.stop > rows.first)
             last = split.log.item_codes[rows.stop[some] - 1]
-            scores[some] += markov * np.asarray(self._markov[last].todense())
+            some, last = some[last < fitted], last[last < fitted]
+            scores[some, :fitted] += markov * np.asarray(self._markov[last].todense())
         if sasrec and self._sasrec is not None:
-            scores += sasrec * self._sasrec.log_probabilities(split, rows)
+            chances = self._sasrec.log_probabilities(split, rows)
+            scores[:, :fitted] += sasrec * chances
+            scores[:, fitted:] += sasrec * chances.min(1, keepdims=True)
         return scores
 
 

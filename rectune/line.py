@@ -419,7 +419,10 @@ class Line:
 
     def built(self) -> list[Stage]:
         """The stages from the log to the tuned model, in order."""
-        vectors = [self.vectors_stage] if self.recipe.settings.get("vectors") else []
+        wanted = "vectors" in self.folder.pinned or (
+            not self.folder.pinned and self._wants_vectors(self._index_call[0])
+        )
+        vectors = [self.vectors_stage] if wanted else []
         return [self.data_stage, self.split_stage, *vectors, self.index_stage, self.base_stage, *self.train_stages]
 
     @property

@@ -87,12 +87,14 @@ class SasRec(nn.Module):
 
     @torch.no_grad()
     def log_probabilities(self, split: Split, rows: Rows) -> Floats:
-        """log p(item | history) for each row, (rows, items)."""
+        """log p(item | history) for each row, (rows, items it was trained on); later items of a history are passed over."""
         self.eval()
-        out = np.zeros((len(rows), self.item.num_embeddings - 1))
+        items = self.item.num_embeddings - 1
+        out = np.zeros((len(rows), items))
         for begin in range(0, len(rows), 256):
             which = range(begin, min(begin + 256, len(rows)))
-            histories = [split.history(rows, i)[-self.settings.history :] for i in which]
+            known = [history[history < items] for history in (split.history(rows, i) for i in which)]
+            histories = [history[-self.settings.history :] for history in known]
             last = torch.tensor([len(history) for history in histories])
             states = self(self.started(histories))[torch.arange(len(which)), last]
             out[which] = functional.log_softmax(self.logits(states).double(), -1).cpu().numpy()
