@@ -145,7 +145,7 @@ def mixed_verdict(results: dict[str, Any]) -> list[str]:
     return [
         verdict(against, row="tuned model with the prior"),
         f"By recall the difference is {interval(recall, sign=True)}.",
-        f"Prior's weight {chosen['weight']:g}, by NDCG@10 on validation ({tried}).",
+        f"Prior's weight {chosen['weight']:g}" + (f", by NDCG@10 on validation ({tried})." if tried else ", as given."),
     ]
 
 

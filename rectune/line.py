@@ -53,7 +53,12 @@ class Line:
 
     def check_lists(self) -> None:
         """Raise ValueError when the report asks for longer lists than the search or the catalogue can give."""
-        if self.task_rows(self.split).kind == "item":
+        kind = self.task_rows(self.split).kind
+        if self.prior is not None and kind != "item":
+            raise ValueError(
+                f"{self.recipe.where('rank.prior')}: the ranked task lists no items, so a prior over items has no place."
+            )
+        if kind == "item":
             asked = {**signature_defaults(resolve_call(self.recipe, "eval")), **self.recipe.settings["eval"]}.get("k")
             self.check_k(max(asked or [self.rank_settings.k]))
 

@@ -180,7 +180,8 @@ class LanguageModelRanker:
         scores = np.full((len(chunk), beams), -np.inf, dtype=np.float32)
         exact = np.zeros(len(chunk), dtype=bool)
         lengths = [len(prompt) + (self.trie.depth - 1) * beams for prompt in prompts]
-        most = max(1, _WIDEST // self.trie.widest(beams))
+        widest = max(self.trie.widest(beams), 0 if shelf.prior is None else self.trie.n_items)
+        most = max(1, _WIDEST // widest)
         for batch, found in self._batches.each(lengths, search, most=most):
             items[batch], scores[batch], exact[batch] = found.items, found.scores, found.exact
         return Ranking(rows.row[chunk].astype(np.int64), items, scores, exact)

@@ -153,8 +153,7 @@ def recommend(
     )
     asked = history_split(line.split, codes)
     if line.prior is not None:
-        with line.folder.lock():
-            shelf = replace(shelf, prior=line.prior.of(asked, asked.test, prior_weight(line)["weight"]))
+        shelf = replace(shelf, prior=line.prior.of(asked, asked.test, prior_weight(line)["weight"]))
     ranking = line.ranker("tuned").rank(line.task_rows(asked), shelf)
     items = line.log.items
     return [

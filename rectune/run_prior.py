@@ -82,8 +82,15 @@ class RunPrior:
     def weighed(self, keys: Any, ranker: Callable[[], LanguageModelRanker]) -> dict[str, Any]:
         """The weight with the best NDCG@10 on validation rows, seen items hidden, and what every weight gave there.
 
-        `keys`: what a ranking of the tuned model depends on. `ranker`: gives that model, if it is needed.
+        `keys`: what a ranking of the tuned model depends on. `ranker`: gives that model, if it is needed. One weight is taken
+        as it is. Raises ValueError where there are several and no validation rows.
         """
+        if len(self.weights) == 1:
+            return {"weight": self.weights[0], "validation": []}
+        if not len(self.line.split.validation):
+            raise ValueError(
+                "`rank.prior.weight`: this split has no validation rows to choose a weight on. Give one number."
+            )
 
         def build(work: Path) -> None:
             rows = self.line.split.validation.take(evenly(len(self.line.split.validation), self.rows))
