@@ -1,0 +1,185 @@
+"""The first boxes of a recipe's line: log, split, item vectors and index, each built or loaded from its stage."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rectune.indexing.health import judged
+from rectune.indexing.item_index import ItemIndex
+from rectune.log import Log
+from rectune.processes import start_processes
+from rectune.ranker import LanguageModelRanker
+from rectune.recipe import Recipe, bind, resolve_call
+from rectune.run_added import Added
+from rectune.run_folder import RunFolder, Stage, source_of, stamps
+from rectune.split import Split
+from rectune.vectors.item_vectors import ItemVectors, join
+
+
+@dataclass
+class Materials:
+    """What a recipe tunes a model on; each is built, or loaded from its stage, when it is first asked for."""
+
+    recipe: Recipe
+    added: Added | None = None
+
+    def __post_init__(self) -> None:
+        self.folder = RunFolder(Path(self.recipe.settings["output_dir"]), self.recipe.name)
+        self.loaded: dict[str, LanguageModelRanker] = {}
+        start_processes()
+
+    @property
+    def seed(self) -> int:
+        """The seed of the recipe."""
+        return int(self.recipe.settings["seed"])
+
+    # ------------------------------------------------------------------------------------------------ log and split
+
+    @cached_property
+    def _data_call(self) -> tuple[Callable[..., Log], dict[str, Any]]:
+        function = resolve_call(self.recipe, "data")
+        arguments = bind(self.recipe, "data", function, given=("seed",))
+        return function, arguments
+
+    @cached_property
+    def data_stage(self) -> Stage:
+        """The stage that holds the log."""
+        if kept := self.folder.kept("log"):
+            return kept
+        function, arguments = self._data_call
+        files = stamps(arguments, without=self.folder.path)
+        keys = {"call": self.recipe.settings["data"]["call"], "source": source_of(function), "files": files}
+        keys["arguments"] = {n: v for n, v in arguments.items() if n not in files}
+        if "seed" in inspect.signature(function).parameters:
+            arguments = {**arguments, "seed": self.seed}
+            keys["seed"] = self.seed
+        return self.folder.stage("log", keys, [], lambda work: function(**arguments).save(work))
+
+    @cached_property
+    def log(self) -> Log:
+        """The log, with the items that were added to the run where `added` is set."""
+        log = Log.load(self.data_stage.folder)
+        return log if self.added is None else self.added.log(log)
+
+    @cached_property
+    def _split_call(self) -> tuple[Callable[..., Split], dict[str, Any]]:
+        function = resolve_call(self.recipe, "split")
+        return function, bind(self.recipe, "split", function, given=("log",))
+
+    @cached_property
+    def split_stage(self) -> Stage:
+        """The stage that holds the split."""
+        if kept := self.folder.kept("split"):
+            return kept
+        function, arguments = self._split_call
+        keys = {"call": self.recipe.settings["split"]["call"], "source": source_of(function), "arguments": arguments}
+        return self.folder.stage(
+            "split", keys, [self.data_stage], lambda work: function(self.log, **arguments).save(work)
+        )
+
+    @cached_property
+    def split(self) -> Split:
+        """The split of the log."""
+        return Split.load(self.split_stage.folder, self.log)
+
+    # ---------------------------------------------------------------------------------------------- vectors and index
+
+    @cached_property
+    def vector_calls(self) -> list[tuple[Callable[..., ItemVectors], dict[str, Any]]]:
+        """For each source of item vectors its function and bound arguments."""
+        calls = []
+        for i in range(len(self.recipe.settings.get("vectors") or [])):
+            function = resolve_call(self.recipe, f"vectors.{i}")
+            calls.append(
+                (function, self._seeded(function, bind(self.recipe, f"vectors.{i}", function, given=("split",))))
+            )
+        return calls
+
+    @cached_property
+    def vectors_stage(self) -> Stage:
+        """The stage that holds the item vectors of all sources, side by side."""
+        if kept := self.folder.kept("vectors"):
+            return kept
+        keys = [
+            [f.__module__, f.__name__, source_of(f), arguments, stamps(arguments, without=self.folder.path)]
+            for f, arguments in self.vector_calls
+        ]
+
+        def build(work: Path) -> None:
+            join([function(self.split, **arguments) for function, arguments in self.vector_calls]).save(work)
+
+        return self.folder.stage("vectors", {"sources": keys}, [self.split_stage], build)
+
+    def _seeded(self, function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments, with the recipe's seed for a function that takes one and was given none."""
+        return {"seed": self.seed, **arguments} if "seed" in inspect.signature(function).parameters else arguments
+
+    @cached_property
+    def _index_call(self) -> tuple[Callable[..., ItemIndex], dict[str, Any]]:
+        if self.recipe.settings.get("index") is None:
+            self.recipe.settings["index"] = {"call": "rectune.indexing.titles:titles"}
+        function = resolve_call(self.recipe, "index")
+        arguments = self._seeded(
+            function, bind(self.recipe, "index", function, given=("split", "vectors"), own=("user_tokens",))
+        )
+        if self._wants_vectors(function) and not self.vector_calls:
+            raise ValueError(
+                f"{self.recipe.where('index.call')}: `{function.__name__}` names items by their vectors. Add a section, e.g. "
+                'vectors: [{call: "rectune.vectors.texts:sentences", text: [title]}]'
+            )
+        return function, arguments
+
+    @property
+    def _user_tokens(self) -> int:
+        count = self.recipe.settings["index"].get("user_tokens", 0)
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            raise ValueError(
+                f"{self.recipe.where('index.user_tokens')}: got {count!r}; it must be a whole number from 0 on."
+            )
+        return count
+
+    @staticmethod
+    def _wants_vectors(function: Callable[..., Any]) -> bool:
+        return "vectors" in inspect.signature(function).parameters
+
+    @cached_property
+    def index_stage(self) -> Stage:
+        """The stage that holds the item index."""
+        if kept := self.folder.kept("index"):
+            return kept
+        function, arguments = self._index_call
+        keys = {"call": self.recipe.settings["index"]["call"], "source": source_of(function), "arguments": arguments}
+        keys["user_tokens"] = self._user_tokens
+        keys["files"], keys["inside"] = stamps(arguments, without=self.folder.path), self._inside("index", arguments)
+        needed = [self.vectors_stage] if self._wants_vectors(function) else []
+
+        def build(work: Path) -> None:
+            given = {"vectors": ItemVectors.load(self.vectors_stage.folder)} if needed else {}
+            index = function(self.split, **given, **arguments)
+            index.health.update(judged(index, self.split))
+            (index.with_user_tokens(self._user_tokens) if self._user_tokens else index).save(work)
+
+        return self.folder.stage("index", keys, [self.split_stage, *needed], build)
+
+    @cached_property
+    def index(self) -> ItemIndex:
+        """The item index, with the items that were added to the run where `added` is set."""
+        index = ItemIndex.load(self.index_stage.folder)
+        return index if self.added is None else self.added.index(index)
+
+    def _inside(self, key: str, arguments: dict[str, Any]) -> list[Any]:
+        """For arguments that name a callable themselves: its source, and stamps of the files that it is given."""
+        named = [name for name, value in arguments.items() if isinstance(value, dict) and "call" in value]
+        return [
+            [
+                name,
+                source_of(resolve_call(self.recipe, f"{key}.{name}")),
+                stamps(arguments[name], without=self.folder.path),
+            ]
+            for name in named
+        ]
