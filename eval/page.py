@@ -174,6 +174,8 @@ def _took(measured: dict[str, Any]) -> str:
 def ranking_figures(data: dict[str, Any]) -> dict[str, str]:
     """Learning curves and recall by history length and by target popularity, as SVG."""
     figures = _curves(data["training"])
+    if fit := data["results"]["index_health"].get("training"):
+        figures["The index while it was fitted"] = _fit_curves(fit)
     for title, key, label in (
         ("Recall by history length", "recall_by_history_length", "events before the target"),
         ("Recall by target popularity", "recall_by_target_popularity", "training events of the target"),
@@ -223,6 +225,19 @@ def _curves(training: list[list[dict[str, Any]]]) -> dict[str, str]:
             axes.legend(frameon=False)
             figures[f"Ranking during training{suffix}"] = _svg(figure)
     return figures
+
+
+def _fit_curves(fit: dict[str, list[float]]) -> str:
+    """Losses of an RQ-VAE by epoch, and how many items shared a name."""
+    figure, axes = _figure()
+    for name, colour in (("reconstruction", COLOURS[0]), ("quantisation", COLOURS[2])):
+        axes.plot(fit["epoch"], fit[name], label=name, color=colour)
+    axes.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
+    other = axes.twinx()
+    other.plot(fit["epoch"], fit["colliding_items"], label="items that share a name", color=COLOURS[1])
+    other.set(ylim=(0, None))
+    axes.legend(handles=[*axes.lines, *other.lines], frameon=False, fontsize=8)
+    return _svg(figure)
 
 
 def _bars(groups: list[dict[str, Any]], label: str) -> str:

@@ -127,6 +127,15 @@ def test_a_wrong_index_file_is_refused(tmp_path: Path, names: Any, message: str)
         given(split_of(["A", "B", "C"]), path=write(tmp_path, names))
 
 
+def test_a_token_that_the_tokenizer_already_has_is_refused() -> None:
+    from rectune.model import _add_tokens, _train_tokenizer
+
+    tokenizer = _train_tokenizer(["words"], 300)
+    tokenizer.add_tokens(["<a_1>"])
+    with pytest.raises(ValueError, match="the tokenizer already has the token '<a_1>' of the item index"):
+        _add_tokens(tokenizer, from_levels(np.array([[0], [1], [2]], dtype=np.int32)).vocabulary)
+
+
 def test_an_index_survives_saving(tmp_path: Path) -> None:
     index = atomic(split_of(["A", "B", "C"]))
     index.save(tmp_path)
