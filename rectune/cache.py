@@ -32,14 +32,18 @@ def made_once(
     keys = {text: hashlib.sha256(f"{maker}\0{text}".encode()).hexdigest() for text in texts}
     with closing(sqlite3.connect(folder / f"{name}.sqlite", timeout=60)) as base:
         base.execute("CREATE TABLE IF NOT EXISTS made (key TEXT PRIMARY KEY, value BLOB NOT NULL)")
+        base.commit()
         found = dict(_known(base, list(keys.values())))
         missing = [text for text, key in keys.items() if key not in found]
-        for count, (text, value) in enumerate(make(missing) if missing else (), start=1):
-            found[keys[text]] = value
-            base.execute("INSERT OR REPLACE INTO made VALUES (?, ?)", (keys[text], value))
-            if count % 100 == 0:
-                base.commit()
-        base.commit()
+        pending: list[tuple[str, bytes]] = []
+        try:
+            for text, value in make(missing) if missing else ():
+                found[keys[text]] = value
+                pending.append((keys[text], value))
+                if len(pending) == 100:
+                    _keep(base, pending)
+        finally:
+            _keep(base, pending)
     return [found[keys[text]] for text in texts]
 
 
@@ -47,3 +51,10 @@ def _known(base: sqlite3.Connection, keys: list[str], *, at_once: int = 500) -> 
     for begin in range(0, len(keys), at_once):
         part = keys[begin : begin + at_once]
         yield from base.execute(f"SELECT key, value FROM made WHERE key IN ({','.join('?' * len(part))})", part)
+
+
+def _keep(base: sqlite3.Connection, pending: list[tuple[str, bytes]]) -> None:
+    """Write what is pending in one short transaction: another run must not wait while a model computes."""
+    base.executemany("INSERT OR REPLACE INTO made VALUES (?, ?)", pending)
+    base.commit()
+    pending.clear()

@@ -50,7 +50,7 @@ def entry() -> None:
 
 def of_the_user(error: Exception) -> bool:
     """Whether an error is for the user to mend. A full disk reaches us as each library's own kind of error."""
-    library = type(error).__module__.startswith(("polars", "safetensors"))
+    library = type(error).__module__.startswith(("polars", "safetensors", "sqlite3"))
     return isinstance(error, USER_ERRORS) or library or "PytorchStreamWriter" in str(error)
 
 

@@ -34,8 +34,14 @@ class Line(Materials):
         _ = self.rank_settings, self.prior, self.rank_template, self.task_calls, self.model_settings
         if not self.folder.pinned:
             _ = self._data_call, self._split_call, self.vector_calls, self._index_call, self._user_tokens
+            windows = [f"tasks.{i}" for i, call in enumerate(self.task_calls) if call[1].get("examples") == "windows"]
             for i in range(len(self.recipe.settings["stages"])):
-                self.stage_config(i)
+                _, config = self.stage_config(i)
+                if windows and vars(config).get("completion_only_loss") is not False:
+                    raise ValueError(
+                        f"{self.recipe.where(f'{windows[0]}.examples')}: `windows` trains all targets only where the loss covers the whole "
+                        f"sequence; set `stages.{i}.completion_only_loss: false` with rectune.methods.sft, or use `examples: targets`."
+                    )
         bind(self.recipe, "eval", resolve_call(self.recipe, "eval"), given=("evidence",))
 
     def check_lists(self) -> None:
@@ -60,7 +66,7 @@ class Line(Materials):
             arguments = bind(
                 self.recipe, f"tasks.{i}", function, given=("split", "index", "part"), own=("template", "share")
             )
-            self._inside(f"tasks.{i}", arguments)
+            arguments = self._nested(f"tasks.{i}", arguments)
             share = entry.get("share", 1.0)
             if isinstance(share, bool) or not isinstance(share, int | float) or share <= 0:
                 raise ValueError(

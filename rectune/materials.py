@@ -18,7 +18,7 @@ from rectune.recipe import Recipe, bind, resolve_call
 from rectune.run_added import Added
 from rectune.run_folder import RunFolder, Stage, source_of, stamps
 from rectune.split import Split
-from rectune.vectors.item_vectors import ItemVectors, join
+from rectune.vectors.item_vectors import ItemVectors, join, refuse_alike
 
 
 @dataclass
@@ -111,7 +111,8 @@ class Materials:
         ]
 
         def build(work: Path) -> None:
-            join([function(self.split, **arguments) for function, arguments in self.vector_calls]).save(work)
+            parts = [refuse_alike(function(self.split, **arguments)) for function, arguments in self.vector_calls]
+            join(parts).of(self.log.items["item_id"].to_list()).save(work)
 
         return self.folder.stage("vectors", {"sources": keys}, [self.split_stage], build)
 
@@ -124,9 +125,8 @@ class Materials:
         if self.recipe.settings.get("index") is None:
             self.recipe.settings["index"] = {"call": "rectune.indexing.titles:titles"}
         function = resolve_call(self.recipe, "index")
-        arguments = self._seeded(
-            function, bind(self.recipe, "index", function, given=("split", "vectors"), own=("user_tokens",))
-        )
+        bound = bind(self.recipe, "index", function, given=("split", "vectors"), own=("user_tokens",))
+        arguments = self._seeded(function, self._nested("index", bound))
         if self._wants_vectors(function) and not self.vector_calls:
             raise ValueError(
                 f"{self.recipe.where('index.call')}: `{function.__name__}` names items by their vectors. Add a section, e.g. "
@@ -171,6 +171,21 @@ class Materials:
         """The item index, with the items that were added to the run where `added` is set."""
         index = ItemIndex.load(self.index_stage.folder)
         return index if self.added is None else self.added.index(index)
+
+    def _nested(self, key: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments with what names a callable itself checked by its signature, and its paths found."""
+        out = dict(arguments)
+        for name, value in arguments.items():
+            if isinstance(value, dict) and "call" in value:
+                function = resolve_call(self.recipe, f"{key}.{name}")
+                parameters = inspect.signature(function).parameters.values()
+                later = [p.name for p in parameters if p.default is p.empty and p.name not in value]
+                bound = bind(self.recipe, f"{key}.{name}", function, given=later)
+                out[name] = {
+                    "call": value["call"],
+                    **{k: str(v) if isinstance(v, Path) else v for k, v in bound.items()},
+                }
+        return out
 
     def _inside(self, key: str, arguments: dict[str, Any]) -> list[Any]:
         """For arguments that name a callable themselves: its source, and stamps of the files that it is given."""

@@ -64,6 +64,14 @@ def join_rankings(parts: Sequence[Ranking], rows: NDArray[np.int64]) -> Ranking:
     return Ranking(rows, items[wanted], scores[wanted], exact[wanted])
 
 
+def recall_and_ndcg(place: NDArray[np.int64], width: int, *, k: int = 10) -> dict[str, float]:
+    """recall@k and ndcg@k of targets at `place` (rows,) in lists of `width`; absent targets stand at `width`. 0 for no rows."""
+    if not len(place):
+        return {f"recall@{k}": 0.0, f"ndcg@{k}": 0.0}
+    hit = place < min(k, width)
+    return {f"recall@{k}": float(hit.mean()), f"ndcg@{k}": float(np.where(hit, 1 / np.log2(place + 2.0), 0.0).mean())}
+
+
 def target_ranks(ranking: Ranking, targets: NDArray[np.int32]) -> NDArray[np.int64]:
     """Place of the target in each list, from 0, ties counted against it; the list's width where it is absent."""
     width = ranking.items.shape[1]

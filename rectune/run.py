@@ -13,10 +13,11 @@ import rectune
 from rectune.catalogue import Catalogue
 from rectune.evidence import Report
 from rectune.line import Line
+from rectune.log import Log
 from rectune.processes import is_main, wait
 from rectune.ranker import Shelf
 from rectune.recipe import Recipe, load_recipe, resolve_call
-from rectune.run_added import add_items, added_to, judge_added
+from rectune.run_added import added_to, judge_added, keep, name_items, read_rows
 from rectune.run_folder import write_atomic
 from rectune.run_ranking import prior_weight
 from rectune.run_report import report
@@ -93,7 +94,7 @@ def open_run(folder: str | Path, overrides: Sequence[tuple[str, str]] = (), *, a
     loaded = load_recipe(path / RESOLVED, [*overrides, ("output_dir", json.dumps(str(path)))])
     line = Line(Recipe(about["recipe"], loaded.settings, loaded.lines, path / "templates"))
     line.folder.pinned = about["stages"]
-    line.added = added_to(path) if added else None
+    line.added = added_to(path, about["stages"]) if added else None
     return line
 
 
@@ -106,13 +107,14 @@ def add_to_index(folder: str | Path, items: str | Path, rows: str | Path | None 
     """
     line = open_run(folder, added=True)
     with line.folder.lock():
-        count = add_items(line, Path(items))
-        line = open_run(folder, added=True)
-        assert line.added is not None
-        found = judge_added(line, line.added, Path(rows)) if rows is not None else None
-        if found is not None:
-            write_atomic(line.folder.path / "added" / "report.json", json.dumps(found, indent=1))
-    return {"added": count, "report": found}
+        added = name_items(line, Path(items))
+        judged = read_rows(Path(rows), added.log(Log.load(line.data_stage.folder)), added) if rows is not None else None
+        place = keep(line, added)
+        found = None
+        if judged is not None:
+            found = judge_added(open_run(folder, added=True), added, judged)
+            write_atomic(place / "report.json", json.dumps(found, indent=1))
+    return {"added": added.items.height - (line.added.items.height if line.added else 0), "report": found}
 
 
 def recommend(
@@ -153,7 +155,9 @@ def recommend(
     )
     asked = history_split(line.split, codes)
     if line.prior is not None:
-        shelf = replace(shelf, prior=line.prior.of(asked, asked.test, prior_weight(line)["weight"]))
+        plain = open_run(folder)  # a prior is fitted and weighed on the catalogue that the model was tuned on
+        assert plain.prior is not None
+        shelf = replace(shelf, prior=plain.prior.of(asked, asked.test, prior_weight(plain)["weight"]))
     ranking = line.ranker("tuned").rank(line.task_rows(asked), shelf)
     items = line.log.items
     return [

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,9 @@ from numpy.typing import NDArray
 from rectune.catalogue import Catalogue
 from rectune.indexing.item_index import Codes, ItemIndex, check_unique
 from rectune.indexing.quantised import names_of_new
-from rectune.log import UNTITLED, Log
+from rectune.log import Log, clean_items, with_titles
 from rectune.ranker import Shelf
-from rectune.run_folder import fingerprint
+from rectune.run_folder import fingerprint, write_atomic
 from rectune.split import Split
 from rectune.tasks import history_split
 from rectune.vectors.item_vectors import ItemVectors, join
@@ -27,9 +28,9 @@ from rectune.vectors.item_vectors import ItemVectors, join
 if TYPE_CHECKING:
     from rectune.line import Line
 
-FOLDER = "added"
+POINTER = "added.json"
 READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
-    ".csv": pl.read_csv,
+    ".csv": partial(pl.read_csv, infer_schema=False),  # an id such as 0012 is no number
     ".jsonl": pl.read_ndjson,
     ".ndjson": pl.read_ndjson,
     ".parquet": pl.read_parquet,
@@ -42,7 +43,11 @@ class Added:
 
     items: pl.DataFrame
     codes: Codes
-    mark: str
+
+    @property
+    def mark(self) -> str:
+        """Twelve hex digits that tell these items and names."""
+        return fingerprint("added", [self.items.rows(), self.codes.tolist()], [])
 
     def log(self, log: Log) -> Log:
         """The log with the new items behind its own; no code of an old item changes."""
@@ -53,69 +58,79 @@ class Added:
         return dataclasses.replace(index, codes=np.vstack([index.codes, self.codes]))
 
 
-def added_to(folder: Path) -> Added | None:
-    """What was added to a run folder, or None."""
-    place = folder / FOLDER
-    if not place.is_dir():
+def added_to(folder: Path, stages: dict[str, str]) -> Added | None:
+    """What was added to a run folder, or None. `stages`: the run's fingerprints.
+
+    Raises ValueError when the run was tuned again since with another log or index: the names would mean other items.
+    """
+    if not (folder / POINTER).exists():
         return None
-    items, codes = pl.read_parquet(place / "items.parquet"), np.load(place / "codes.npy")
-    return Added(items, codes, fingerprint("added", [items.rows(), codes.tolist()], []))
+    about = json.loads((folder / POINTER).read_text())
+    if [about["log"], about["index"]] != [stages["log"], stages["index"]]:
+        raise ValueError(
+            f"{folder}: items were added to an index that this run no longer has. Remove {folder / POINTER} and run "
+            "`rectune index add` again."
+        )
+    place = folder / about["folder"]
+    return Added(pl.read_parquet(place / "items.parquet"), np.load(place / "codes.npy"))
 
 
-def add_items(line: Line, file: Path) -> int:
-    """Name the items of a file (`item_id`, `title` and other columns of the catalogue) and keep them in the run folder.
+def name_items(line: Line, file: Path) -> Added:
+    """Name the items of a file (`item_id`, `title` and other columns of the catalogue), behind those added before.
 
-    Returns how many were added. Raises ValueError for an id that the catalogue already holds, and for an index that cannot
-    name new items.
+    Raises ValueError for an id that the catalogue already holds, and for an index that cannot name new items.
     """
     new = read_items(file, line.log)
-    vectors = new_vectors(line, new)
-    codes = names_of_new(line.index, vectors)
+    codes = names_of_new(line.index, new_vectors(line, new))
     check_unique(np.vstack([line.index.codes, codes]))
-    before = added_to(line.folder.path)
-    if before is not None:
-        new, codes = pl.concat([before.items, new]), np.vstack([before.codes, codes])
-    work, final = line.folder.path / f"{FOLDER}.partial", line.folder.path / FOLDER
+    if line.added is not None:
+        new, codes = pl.concat([line.added.items, new]), np.vstack([line.added.codes, codes])
+    return Added(new, codes)
+
+
+def keep(line: Line, added: Added) -> Path:
+    """Write added items into the run folder: a folder of their own, then a file that points to it. Returns that folder."""
+    place = line.folder.path / f"added-{added.mark}"
+    work = place.with_suffix(".partial")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
-    new.write_parquet(work / "items.parquet")
-    np.save(work / "codes.npy", codes)
-    shutil.rmtree(final, ignore_errors=True)
-    work.rename(final)
-    return len(vectors.item_ids)
+    added.items.write_parquet(work / "items.parquet")
+    np.save(work / "codes.npy", added.codes)
+    shutil.rmtree(place, ignore_errors=True)
+    work.rename(place)
+    about = {"folder": place.name, **{name: line.folder.pinned[name] for name in ("log", "index")}}
+    write_atomic(line.folder.path / POINTER, json.dumps(about))
+    for old in line.folder.path.glob("added-*"):
+        if old != place:
+            shutil.rmtree(old, ignore_errors=True)
+    return place
 
 
 def read_items(file: Path, log: Log) -> pl.DataFrame:
-    """Read new items with the columns of the log's items; texts that are missing are ''."""
+    """Read new items with the columns of the log's items, cleaned like those; texts that are missing are ''."""
     if file.suffix not in READERS:
         raise ValueError(f"{file.name}: items are read from {', '.join(READERS)} files.")
     table = READERS[file.suffix](file)
-    if "item_id" not in table.columns:
-        raise ValueError(f"{file.name}: no column `item_id`. It has: {', '.join(table.columns)}.")
     if not table.height:
         raise ValueError(f"{file.name}: the file holds no item.")
-    empty = {name: pl.lit("").alias(name) for name in log.items.columns if name not in table.columns}
-    table = table.with_columns(*empty.values()).select(
-        pl.col(name).cast(pl.String).fill_null("") for name in log.items.columns
-    )
-    table = table.with_columns(pl.when(pl.col("title") == "").then(pl.lit(UNTITLED)).otherwise("title").alias("title"))
-    ids = table["item_id"].to_list()
-    known = set(log.items["item_id"].to_list())
-    for seen, item_id in enumerate(ids):
-        if item_id in known:
-            raise ValueError(f"{file.name}: the catalogue already has the item `{item_id}`; only new items are added.")
-        if not item_id or item_id in ids[:seen]:
-            raise ValueError(
-                f"{file.name}: item `{item_id}` is given twice." if item_id else f"{file.name}: an item has no id."
-            )
-    return table
+    if "item_id" in table.columns:
+        ids = pl.Series("item_id", [str(i) for i in table["item_id"].to_list()])
+        if ids.is_duplicated().any():
+            raise ValueError(f"{file.name}: item `{ids.filter(ids.is_duplicated())[0]}` is given twice.")
+        known = set(log.items["item_id"].to_list())
+        for item_id in ids:
+            if item_id in known:
+                raise ValueError(
+                    f"{file.name}: the catalogue already has the item `{item_id}`; only new items are added."
+                )
+    table = clean_items(table, file.name)
+    table = table.with_columns(pl.lit("").alias(name) for name in log.items.columns if name not in table.columns)
+    return with_titles(table.select(log.items.columns), file.name, {})
 
 
 def new_vectors(line: Line, items: pl.DataFrame) -> ItemVectors:
-    """Vectors of new items from the sources of the run's recipe, those that need training events as zeros.
-
-    An index that reads such a block cannot name new items; LETTER's reads only its content blocks.
-    """
+    """Vectors of new items from those sources of the run's recipe that its index reads, the others as zeros (LETTER's index reads
+    its content only). Raises ValueError for a source that has none for new items, such as a SASRec."""
     nobody = history_split(line.split, [[]])
     log = dataclasses.replace(
         nobody.log, items=items, interactions=nobody.log.interactions.clear(), users=nobody.log.users.clear()
@@ -128,7 +143,12 @@ def new_vectors(line: Line, items: pl.DataFrame) -> ItemVectors:
     parts = []
     for i, (function, arguments) in enumerate(line.vector_calls):
         if i in read:
-            parts.append(function(split, **arguments))
+            try:
+                parts.append(function(split, **arguments))
+            except ValueError as error:
+                raise ValueError(
+                    f"`vectors.{i}` gives a new item no vector, so this index cannot name it: {error}"
+                ) from None
         else:
             parts.append(ItemVectors(ids, (np.zeros((len(ids), 1), dtype=np.float32),)))
     if not parts:
@@ -136,21 +156,18 @@ def new_vectors(line: Line, items: pl.DataFrame) -> ItemVectors:
     return join(parts)
 
 
-def judge_added(line: Line, added: Added, file: Path, *, k: int = 10) -> dict[str, Any]:
-    """Recall at `k` of targets that were added, for JSON lines {"items": [ID, …], "target": ID}.
+def judge_added(line: Line, added: Added, rows: tuple[list[list[int]], list[int]], *, k: int = 10) -> dict[str, Any]:
+    """Recall at `k` (at most `rank.beams`) of targets that were added; `rows`: histories and targets as item codes.
 
     In the whole catalogue, and among the added items alone: the model, chance, and the text nearest-neighbour (mean cosine
     of the history's vectors with the item's).
     """
-    ids = Catalogue(line.log)
-    histories, targets = _rows(file, ids)
+    histories, targets = rows
+    k = min(k, line.rank_settings.beams)
     first = line.log.n_items - added.items.height
     apart = np.arange(first, line.log.n_items)
-    wrong = [target for target in targets if target < first]
-    if wrong:
-        raise ValueError(f"{file.name}: the target `{line.log.items['item_id'][wrong[0]]}` is not an added item.")
     asked = history_split(line.split, histories)
-    rows, ranker = line.task_rows(asked), line.ranker("tuned")
+    ranker = line.ranker("tuned")
     hidden = [sorted(set(history)) for history in histories]
     goal = np.array(targets)
     hit = {}
@@ -158,7 +175,7 @@ def judge_added(line: Line, added: Added, file: Path, *, k: int = 10) -> dict[st
         ("whole catalogue", Shelf(hidden=hidden)),
         ("added items alone", Shelf(hidden=hidden, only=[apart.tolist()] * len(histories))),
     ):
-        listed = ranker.rank(rows, shelf).items[:, :k]
+        listed = ranker.rank(line.task_rows(asked), shelf).items[:, :k]
         hit[name] = float((listed == goal[:, None]).any(1).mean())
     near = text_neighbours(line, added, histories)
     place = (near >= near[np.arange(len(goal)), goal - first][:, None]).sum(1) - 1
@@ -181,7 +198,13 @@ def text_neighbours(line: Line, added: Added, histories: Sequence[Sequence[int]]
     return np.asarray(mean @ every[len(old) :].T, dtype=np.float32)
 
 
-def _rows(file: Path, ids: Catalogue) -> tuple[list[list[int]], list[int]]:
+def read_rows(file: Path, log: Log, added: Added) -> tuple[list[list[int]], list[int]]:
+    """Histories and targets (item codes) of JSON lines {"items": [ID, …], "target": ID}; `log` is the one with the new items.
+
+    Raises ValueError for an unknown item, and for a target that is not an added one.
+    """
+    ids = Catalogue(log)
+    new = set(added.items["item_id"].to_list())
     histories, targets = [], []
     for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
         if not text.strip():
@@ -191,6 +214,8 @@ def _rows(file: Path, ids: Catalogue) -> tuple[list[list[int]], list[int]]:
             named, target = [str(item) for item in row["items"]], str(row["target"])
         except (json.JSONDecodeError, KeyError, TypeError):
             raise ValueError(f'{file.name}:{number}: a line must be {{"items": [ID, …], "target": ID}}.') from None
+        if target not in new:
+            raise ValueError(f"{file.name}:{number}: the target `{target}` is not an added item.")
         histories.append(ids.codes(named))
         targets.append(ids.codes([target])[0])
     if not histories:

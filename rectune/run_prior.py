@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from numpy.typing import NDArray
 from rectune.checking import check_keywords
 from rectune.processes import is_main
 from rectune.ranker import LanguageModelRanker, Shelf
-from rectune.ranking import target_ranks
+from rectune.ranking import recall_and_ndcg, target_ranks
 from rectune.recipe import resolve_call
-from rectune.run_folder import Stage
+from rectune.run_folder import Stage, source_of, stamps
 from rectune.split import Rows, Split, evenly
 
 if TYPE_CHECKING:
@@ -54,12 +55,19 @@ class RunPrior:
         self.arguments = check_keywords(
             self.module.fit, keys, lambda k: where(f"rank.prior.{k}"), given=("split", "folder")
         )
-        self.arguments.setdefault("seed", self.line.seed)
+        if "seed" in inspect.signature(self.module.fit).parameters:
+            self.arguments.setdefault("seed", self.line.seed)
 
     @cached_property
     def stage(self) -> Stage:
         """The stage that holds the fitted prior."""
-        keys = {"call": self.module.__name__, "arguments": self.arguments}
+        files = stamps(self.arguments, without=self.line.folder.path)
+        keys = {
+            "call": self.module.__name__,
+            "source": source_of(self.module.fit),
+            "arguments": self.arguments,
+            "files": files,
+        }
         return self.line.folder.stage(
             "prior",
             keys,
@@ -101,9 +109,7 @@ class RunPrior:
             for weight in self.weights:
                 shelf = Shelf(hidden=hidden, prior=self.of(self.line.split, rows, weight))
                 place = target_ranks(ranker().rank(task, shelf), task.target.astype(np.int32))
-                hit = place < 10
-                gain = float(np.where(hit, 1 / np.log2(place + 2.0), 0.0).mean()) if len(place) else 0.0
-                tried.append({"weight": weight, "recall@10": float(hit.mean()), "ndcg@10": gain})
+                tried.append({"weight": weight, **recall_and_ndcg(place, self.line.rank_settings.beams)})
             best = max(tried, key=lambda entry: entry["ndcg@10"])
             if is_main():
                 (work / "weight.json").write_text(json.dumps({"weight": best["weight"], "validation": tried}))

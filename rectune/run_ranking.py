@@ -15,7 +15,7 @@ from rectune.evidence import HIDDEN
 from rectune.line import Line
 from rectune.processes import is_main, wait
 from rectune.ranker import LanguageModelRanker, Shelf
-from rectune.ranking import Ranking, target_ranks
+from rectune.ranking import Ranking, recall_and_ndcg, target_ranks
 from rectune.split import Rows, evenly
 from rectune.tasks import TaskRows, history_split
 
@@ -81,9 +81,7 @@ def by_wording(line: Line, most: int) -> list[dict[str, Any]]:
         for wording in range(template.wordings):
             ranker = line.worded(_loaded(line, "tuned"), wording)
             place = target_ranks(ranker.rank(task, Shelf(hidden=hidden)), task.target.astype(np.int32))
-            hit = place < min(10, ranker.settings.beams)
-            gain = float(np.where(hit, 1 / np.log2(place + 2.0), 0.0).mean())
-            found.append({"wording": wording, "recall@10": float(hit.mean()), "ndcg@10": gain})
+            found.append({"wording": wording, **recall_and_ndcg(place, ranker.settings.beams)})
         if is_main():
             (work / "wordings.json").write_text(json.dumps(found))
 

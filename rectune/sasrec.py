@@ -36,6 +36,15 @@ class SasRecSettings:
     batch: int = 64
     epochs: int = 30
 
+    def __post_init__(self) -> None:
+        for name in ("dimensions", "layers", "heads", "history", "batch", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` of SASRec must be at least 1, got {getattr(self, name)}.")
+        if self.dimensions % self.heads:
+            raise ValueError(
+                f"`dimensions` of SASRec must be a multiple of its {self.heads} heads, got {self.dimensions}."
+            )
+
 
 class SasRec(nn.Module):
     """Causal self-attention over items (Kang and McAuley, ICDM 2018), scores = last state x item vectors.
@@ -124,7 +133,8 @@ def load_sasrec(folder: Path) -> SasRec:
 def train_sasrec(split: Split, settings: SasRecSettings, *, seed: int, checks: int = 10) -> SasRec:
     """Train on the training events, one window of `history` + 1 items a sequence, every item a target.
 
-    Of `checks` evenly spread epochs the one with the best NDCG@10 on a sample of validation rows is kept.
+    Of `checks` evenly spread epochs the one with the best NDCG@10 on a sample of validation rows is kept, the last one where
+    the split has none.
     """
     torch.manual_seed(seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -150,7 +160,7 @@ def train_sasrec(split: Split, settings: SasRecSettings, *, seed: int, checks: i
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-        if epoch in look and (value := validation_ndcg(split, model)) > (best[0] if best else -1.0):
+        if epoch in look and (value := validation_ndcg(split, model)) >= (best[0] if best else 0.0):
             best = (value, {k: v.detach().clone() for k, v in model.state_dict().items()})
     assert best is not None
     model.load_state_dict(best[1])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectune.ranker import LanguageModelRanker
-from rectune.ranking import target_ranks
+from rectune.ranking import recall_and_ndcg, target_ranks
 from rectune.split import evenly
 from rectune.tasks import TaskRows
 
@@ -25,8 +25,7 @@ def validation_metrics(ranker: LanguageModelRanker, rows: TaskRows) -> dict[str,
         both = len(np.unique(rows.target)) > 1
         return {"auc": float(roc_auc_score(rows.target, chances)) if both else float("nan")}
     place = target_ranks(ranker.rank(rows), rows.target.astype(np.int32))
-    hit = place < min(10, ranker.settings.beams)  # an absent target stands at the width of its list
-    return {"recall@10": float(hit.mean()), "ndcg@10": float(np.where(hit, 1 / np.log2(place + 2), 0).mean())}
+    return recall_and_ndcg(place, ranker.settings.beams)
 
 
 def validation_metrics_of(line: Line, model: Any, most: int) -> dict[str, float]:

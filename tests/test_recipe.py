@@ -142,3 +142,31 @@ def test_a_path_is_found_beside_the_recipe(tmp_path: Path) -> None:
     other = load_recipe(tmp_path / "base.yaml", [("data.path", "nowhere")])
     with pytest.raises(FileNotFoundError, match=r"`data.path`: `nowhere` was not found. Looked for"):
         bind(other, "data", resolve_call(other, "data"))
+
+
+def test_windows_with_a_loss_on_completions_only_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rectune.cli import main
+
+    (tmp_path / "r.yaml").write_text(f"include: quickstart.yaml\noutput_dir: {tmp_path / 'run'}\n")
+    assert main(["train", str(tmp_path / "r.yaml"), "--stages.0.completion_only_loss", "true"]) == 1
+    assert "`windows` trains all targets only where the loss covers the whole sequence" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_callable_within_an_index_is_checked_and_its_path_found(tmp_path: Path) -> None:
+    from rectune.line import Line
+
+    (tmp_path / "names.json").write_text("{}")
+    text = f"""
+include: quickstart.yaml
+index: {{call: "rectune.indexing.hybrid:hybrid", base: {{call: "rectune.indexing.given:given", path: names.json}}}}
+output_dir: {tmp_path / "run"}
+"""
+    (tmp_path / "r.yaml").write_text(text)
+    line = Line(load_recipe(tmp_path / "r.yaml"))
+    assert line._index_call[1]["base"]["path"] == str(tmp_path / "names.json")
+    wrong = Line(load_recipe(tmp_path / "r.yaml", [("index.base.leaves", "3")]))
+    with pytest.raises(TypeError, match=r"`index.base.leaves`: unknown key. Known: extra_items, path"):
+        wrong.check()

@@ -423,11 +423,15 @@ def test_new_items_are_named_listed_and_judged(
     said = capsys.readouterr().out
     assert "added 3 items; no name of an old item changed." in said
     assert "text nearest-neighbour" in said
-    report = json.loads((folder / "added" / "report.json").read_text())
+    report = json.loads(next(folder.glob("added-*/report.json")).read_text())
     assert report["model"]["added items alone"] == 1.0  # three items, ten places
     assert np.array_equal(before, np.load(next((folder / "stages").glob("index-*")) / "codes.npy"))
     every = [*log["item_id"].to_list(), "new0", "new1", "new2"]
     (tmp_path / "allow.txt").write_text("new2\n")
+    for stage in (folder / "stages").glob(
+        "prior-*"
+    ):  # as after a kill while ranking: built again, on the old catalogue
+        shutil.rmtree(stage)
     asked = ["recommend", str(folder), "--items", every[0], "new0", "--allow", str(tmp_path / "allow.txt"), "--json"]
     assert main(asked) == 0
     listed = json.loads(capsys.readouterr().out)["items"]
@@ -438,7 +442,21 @@ def test_new_items_are_named_listed_and_judged(
     (tmp_path / "twice.csv").write_text("item_id,title\nx9,Soap\nx9,Soap\n")
     assert main(["index", "add", str(folder), str(tmp_path / "twice.csv")]) == 1
     assert "item `x9` is given twice" in capsys.readouterr().err
-    assert len(pl.read_parquet(folder / "added" / "items.parquet")) == 3
+    (tmp_path / "more.csv").write_text(
+        "item_id,title,categories\n0012,Lamp &amp; oil,lamp\n0013,Lamp &amp; wick,lamp\n"
+    )
+    (tmp_path / "wrong.jsonl").write_text(json.dumps({"items": [every[0]], "target": "0014"}))
+    assert main(["index", "add", str(folder), str(tmp_path / "more.csv"), "--rows", str(tmp_path / "wrong.jsonl")]) == 1
+    assert "the target `0014` is not an added item" in capsys.readouterr().err
+    assert len(pl.read_parquet(next(folder.glob("added-*/items.parquet")))) == 3  # nothing was kept
+    assert main(["index", "add", str(folder), str(tmp_path / "more.csv")]) == 0
+    kept = pl.read_parquet(next(folder.glob("added-*/items.parquet")))
+    assert kept["item_id"].to_list() == ["new0", "new1", "new2", "0012", "0013"]
+    assert kept["title"][3] == "Lamp & oil"
+    about = json.loads((folder / "added.json").read_text())
+    (folder / "added.json").write_text(json.dumps({**about, "index": "another"}))
+    assert main(["recommend", str(folder), "--items", every[0]]) == 1
+    assert "added to an index that this run no longer has" in capsys.readouterr().err
 
 
 @pytest.mark.heavy
@@ -449,4 +467,4 @@ def test_an_index_without_vectors_adds_nothing(
     (tmp_path / "new.csv").write_text("item_id,title\nx9,Soap\n")
     assert main(["index", "add", str(tmp_path / "run"), str(tmp_path / "new.csv")]) == 1
     assert "this index cannot name a new item without tuning again" in capsys.readouterr().err
-    assert not (tmp_path / "run" / "added").exists()
+    assert not (tmp_path / "run" / "added.json").exists()

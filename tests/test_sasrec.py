@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pytest
 
+from rectune.indexing.rq_vae import RqVaeSettings
 from rectune.log import make_log
 from rectune.sasrec import SasRecSettings, load_sasrec, train_sasrec, validation_ndcg
 from rectune.split import Split, leave_one_out
@@ -33,6 +35,19 @@ def walks(last: int = 0) -> Split:
 def test_it_learns_a_fixed_order() -> None:
     split = walks()
     assert validation_ndcg(split, train_sasrec(split, SMALL, seed=0)) > 0.95
+
+
+def test_without_validation_rows_the_last_epoch_is_kept() -> None:
+    split = walks()
+    alone = dataclasses.replace(split, validation=split.validation.take(np.zeros(0, dtype=np.int64)))
+    assert validation_ndcg(split, train_sasrec(alone, SMALL, seed=0)) > 0.95
+
+
+def test_settings_out_of_range_are_named() -> None:
+    with pytest.raises(ValueError, match="`epochs` of SASRec must be at least 1, got 0"):
+        SasRecSettings(epochs=0)
+    with pytest.raises(ValueError, match=r"`index.batch` must be at least 1, got 0"):
+        RqVaeSettings(batch=0)
 
 
 def test_held_out_targets_change_nothing_but_which_epoch_is_kept() -> None:

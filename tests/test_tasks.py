@@ -150,7 +150,7 @@ def test_a_preference_is_written_once_a_user_from_the_history_of_their_last_row(
     assert train.kind == "text"
     assert train.variables(2)["preference"] == "likes a c"
     assert titles(train.variables(2)) == ["Green Tea", "Kettle"]
-    assert set(train.variables(2)) == {"history", "preference"}  # the target can't slip into a template
+    assert set(train.variables(2)) == {"history", "preference", "user"}  # the target can't slip into a template
 
 
 def test_an_intention_is_asked_once_an_item_and_shows_nothing_but_the_item() -> None:

@@ -108,10 +108,13 @@ def train_counts(split: Split) -> Floats:
 def choose(
     split: Split, name: str, candidates: Iterable[tuple[dict[str, Any], Scorer]], *, most: int = 4000
 ) -> Baseline:
-    """Return the candidate with the highest NDCG@10 on validation, seen items hidden; the first of equal ones."""
+    """Return the candidate with the highest NDCG@10 on validation, seen items hidden; the first of equal ones, and the
+    first of all where there are no validation rows."""
     rows = split.validation.take(evenly(len(split.validation), most))
     best: tuple[float, Baseline] | None = None
     for settings, score in candidates:
+        if not len(rows):
+            return Baseline(name, settings, score)
         place = list_rows(split, rows, score, width=1)[0].place
         value = float(np.where(place < 10, 1 / np.log2(place + 2.0), 0.0).mean()) if len(place) else 0.0
         if best is None or value > best[0]:

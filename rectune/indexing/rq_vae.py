@@ -44,6 +44,11 @@ class RqVaeSettings:
     sinkhorn: float = 0.003
     check: int = 10
 
+    def __post_init__(self) -> None:
+        for name in ("dimensions", "epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`index.{name}` must be at least 1, got {getattr(self, name)}.")
+
 
 @dataclass
 class Fitted:

@@ -63,7 +63,7 @@ class ItemVectors:
 
 
 def item_vectors(item_ids: Sequence[str], values: Vectors, *, source: str) -> ItemVectors:
-    """Check the vectors of one source. Raises ValueError for values that are no numbers, and for vectors all alike."""
+    """Check the vectors of one source. Raises ValueError for another shape and for values that are no numbers."""
     if values.ndim != 2 or len(values) != len(item_ids):
         raise ValueError(f"{source}: {len(item_ids)} items need an array of so many rows, got shape {values.shape}.")
     wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
@@ -72,9 +72,17 @@ def item_vectors(item_ids: Sequence[str], values: Vectors, *, source: str) -> It
             f"{source}: the vector of item `{item_ids[wrong[0]]}` holds values that are not numbers (NaN or infinite); "
             f"{len(wrong)} of {len(item_ids)} items do."
         )
-    if len(values) > 1 and np.ptp(values, axis=0).max() <= 1e-6 * max(1.0, float(np.abs(values).max())):
-        raise ValueError(f"{source}: all {len(values)} vectors are equal, so they tell nothing about the items.")
     return ItemVectors(tuple(item_ids), (np.ascontiguousarray(values, dtype=np.float32),))
+
+
+def refuse_alike(vectors: ItemVectors) -> ItemVectors:
+    """The vectors of one source. Raises ValueError where they are all equal: they would tell nothing about the items."""
+    for values in vectors.blocks:
+        if len(values) > 1 and np.ptp(values, axis=0).max() <= 1e-6 * max(1.0, float(np.abs(values).max())):
+            raise ValueError(
+                f"`vectors`: all {len(values)} vectors of a source are equal, so they tell nothing about the items."
+            )
+    return vectors
 
 
 def join(parts: Sequence[ItemVectors]) -> ItemVectors:

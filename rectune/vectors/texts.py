@@ -47,7 +47,7 @@ def hidden_states(
     """
     texts = item_texts(split.log.items, text)
     maker = f"hidden-states {model_identity(model)} {max_length} {dtype}"
-    load = lambda: _mean_pooled(model, max_length, dtype)  # noqa: E731
+    load = lambda: _mean_pooled(model, max_length, dtype, batch_size)  # noqa: E731
     return _of_items(split, _embedded(texts, load, maker=maker, batch_size=batch_size))
 
 
@@ -103,7 +103,7 @@ def _embedded(texts: list[str], load: Callable[[], Embed], *, maker: str, batch_
     )
 
 
-def _mean_pooled(name: str, max_length: int, dtype: str) -> Embed:
+def _mean_pooled(name: str, max_length: int, dtype: str, batch_size: int) -> Embed:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -117,8 +117,11 @@ def _mean_pooled(name: str, max_length: int, dtype: str) -> Embed:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
 
-    @torch.no_grad()
     def embed(texts: list[str]) -> NDArray[np.float32]:
+        return np.concatenate([forward(texts[i : i + batch_size]) for i in range(0, len(texts), batch_size)])
+
+    @torch.no_grad()
+    def forward(texts: list[str]) -> NDArray[np.float32]:
         batch = tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=max_length).to(
             model.device
         )

@@ -16,7 +16,7 @@ import torch
 from rectune.cache import made_once
 from rectune.split import leave_one_out
 from rectune.vectors.from_file import from_file
-from rectune.vectors.item_vectors import ItemVectors, item_vectors, join
+from rectune.vectors.item_vectors import ItemVectors, item_vectors, join, refuse_alike
 from rectune.vectors.sasrec import sasrec
 from rectune.vectors.texts import hidden_states, item_texts
 
@@ -50,13 +50,17 @@ def test_vectors_survive_saving(tmp_path: Path) -> None:
     ("values", "message"),
     [
         (np.array([[1.0, 2], [np.nan, 1], [0, 0]]), "vector of item `b` holds values that are not numbers"),
-        (np.ones((3, 4)), "all 3 vectors are equal"),
         (np.ones((2, 4)), "3 items need an array of so many rows, got shape"),
     ],
 )
 def test_vectors_that_cannot_be_meant_are_refused(values: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         item_vectors(IDS, values.astype(np.float32), source="x")
+
+
+def test_vectors_that_are_all_alike_are_refused() -> None:
+    with pytest.raises(ValueError, match="all 3 vectors of a source are equal"):
+        refuse_alike(item_vectors(IDS, np.ones((3, 4), dtype=np.float32), source="x"))
 
 
 def test_an_item_without_text_is_named() -> None:
@@ -94,7 +98,7 @@ def test_what_was_made_before_a_failure_is_kept(tmp_path: Path, monkeypatch: pyt
         made_once(texts, fails, name="n", maker="m")
     left: list[int] = []
     made_once(texts, lambda t: left.append(len(t)) or [(x, b"") for x in t], name="n", maker="m")  # type: ignore[func-returns-value]
-    assert left == [50]
+    assert left == [20]
 
 
 def test_hidden_states_are_the_mean_over_the_tokens(
