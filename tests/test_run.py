@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -468,3 +469,43 @@ def test_an_index_without_vectors_adds_nothing(
     assert main(["index", "add", str(tmp_path / "run"), str(tmp_path / "new.csv")]) == 1
     assert "this index cannot name a new item without tuning again" in capsys.readouterr().err
     assert not (tmp_path / "run" / "added.json").exists()
+
+
+@pytest.mark.heavy
+def test_six_families_train_in_one_run_and_the_report_shows_the_spread_over_wordings(tmp_path: Path) -> None:
+    place = tmp_path / "source"
+    place.mkdir()
+    draw = np.random.default_rng(0)
+    kinds = ("soap", "lamp", "rope", "nail", "glue")
+    items = {
+        str(i): {
+            "title": f"{draw.choice(['red', 'tall', 'old'])} {kinds[i % 5]} {i}", "brand": f"B{i % 4}",
+            "categories": f"Shop,{kinds[i % 5]}", "description": f"A {kinds[i % 5]} that lasts {i} years.",
+        }
+        for i in range(40)
+    }  # fmt: skip
+    walks = {str(u): [(u * 7 + step) % 40 for step in range(7)] for u in range(30)}
+    (place / "s.item.json").write_text(json.dumps(items))
+    (place / "s.inter.json").write_text(json.dumps(walks))
+    settings = {
+        "include": "lcrec-scientific-cpu.yaml",
+        "data": {"path": str(place)},
+        "index": {"levels": 2, "codes": 8},
+        "model": {"from_scratch": {"n_embd": 32, "n_layer": 1}, "text_vocab_size": 600},
+        "stages": [
+            {"call": "rectune.methods.sft", "completion_only_loss": False, "max_steps": 6, "per_device_train_batch_size": 16, "max_length": 384, "learning_rate": 0.003}
+        ],
+        "rank": {"prior": None, "beams": 5, "k": 5},
+        "eval": {"k": [5], "shuffled_rows": 0, "wording_rows": 6},
+        "output_dir": str(tmp_path / "run"),
+    }  # fmt: skip
+    (tmp_path / "six.yaml").write_text(yaml.safe_dump(settings))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        train(tmp_path / "six.yaml")
+    found = results(tmp_path / "run")
+    assert len(found["wordings"]["each"]) == 14
+    low, mean, high = (found["wordings"]["recall@10"][name] for name in ("min", "mean", "max"))
+    assert low <= mean <= high
+    assert found["audits"][0]["gradient_in"] > 0
+    assert "wordings of the prompt" in (tmp_path / "run" / "report.html").read_text()
