@@ -80,7 +80,7 @@ def recall_at_1(source: Path, out: Path, index: str, *, encoder: bool = False) -
     if windows:
         stage |= {"call": "rectune.methods.sft", "completion_only_loss": False}
     elif encoder:
-        stage |= {"call": "rectune.methods.seq2seq", "num_train_epochs": 30, "per_device_train_batch_size": 32}
+        stage |= {"call": "rectune.methods.seq2seq", "num_train_epochs": 60, "per_device_train_batch_size": 32}
     else:
         stage |= {"call": "rectune.methods.sft", "num_train_epochs": 20}
     settings: dict[str, Any] = {

@@ -29,7 +29,15 @@ def variables(*, history: bool = True, columns: bool = True) -> dict[str, Any]:
     item = {"title": "1", "name": "2", "liked": True}
     item |= {"brand": "3", "categories": "4", "description": "5"} if columns else {}
     past = [item, {**item, "liked": False}] if history else []
-    return {"history": past, "target": item, "item": item, "liked": True, "intention": "6", "preference": "7"}
+    return {
+        "history": past,
+        "target": item,
+        "item": item,
+        "liked": True,
+        "intention": "6",
+        "preference": "7",
+        "user": "8",
+    }
 
 
 def grams(text: str) -> Grams:
