@@ -173,9 +173,11 @@ def _ls(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
 
     print("recipes (rectune show NAME, rectune train NAME)")
     for folder in bundled("recipes"):
-        for file in sorted(folder.glob("*.yaml")):
+        files = sorted(folder.glob("*.yaml"))
+        width = max((len(file.stem) for file in files), default=0)
+        for file in files:
             about = (read_yaml(file.read_text(encoding="utf-8"), file.name)[0] or {}).get("about", "")
-            print(f"  {file.stem:<24} {about}")
+            print(f"  {file.stem:<{width}}  {about}")
     print("templates")
     for folder in bundled("templates"):
         for file in sorted(folder.glob("*.jinja")):
