@@ -155,7 +155,7 @@ def recommend(
     )
     asked = history_split(line.split, codes)
     if line.prior is not None:
-        plain = open_run(folder)  # a prior is fitted and weighed on the catalogue that the model was tuned on
+        plain = line if line.added is None else open_run(folder)  # a prior belongs to the catalogue of the tuning
         assert plain.prior is not None
         shelf = replace(shelf, prior=plain.prior.of(asked, asked.test, prior_weight(plain)["weight"]))
     ranking = line.ranker("tuned").rank(line.task_rows(asked), shelf)

@@ -154,6 +154,12 @@ def repair_with_digit(levels: Codes) -> tuple[Codes, NDArray[np.bool_]]:
     return np.column_stack([levels, digit]).astype(np.int32), shared
 
 
+def perplexity(counts: NDArray[np.int64]) -> float:
+    """exp of the entropy of codes that are used `counts` times, (codes,), none of them 0."""
+    share = counts / counts.sum()
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
 def health_of(levels: Codes, colliding: NDArray[np.bool_]) -> dict[str, Any]:
     """Items per code, codes in use and perplexity for each level, and collisions before and after repair."""
     report: dict[str, Any] = {
@@ -164,13 +170,12 @@ def health_of(levels: Codes, colliding: NDArray[np.bool_]) -> dict[str, Any]:
     }
     for level in range(levels.shape[1]):
         counts = np.unique(levels[levels[:, level] >= 0, level], return_counts=True)[1]
-        share = counts / counts.sum()
         report["levels"].append(
             {
                 "codes_used": len(counts),
                 "items_per_code_mean": float(counts.mean()),
                 "items_per_code_max": int(counts.max()),
-                "perplexity": float(np.exp(-(share * np.log(share)).sum())),
+                "perplexity": perplexity(counts),
             }
         )
     return report

@@ -1,4 +1,4 @@
-"""Residual quantisation: codes of vectors by fitted codebooks, and names for items that come later."""
+"""Residual quantisation: codebooks fitted on vectors, codes by them, and the checks of both."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rectune.indexing.item_index import Codes
+from rectune.indexing.item_index import Codes, perplexity
 
 Vectors = NDArray[np.float32]
 
@@ -73,13 +73,11 @@ def check_sizes(items: int, *, levels: int, codes: int) -> None:
 
 def check_collapse(levels: Codes, *, codes: int) -> None:
     """Raise ValueError when a fitted index has collapsed: its first level tells hardly anything, or most names are shared."""
-    counts = np.bincount(levels[:, 0])
-    share = counts[counts > 0] / counts.sum()
-    perplexity = float(np.exp(-(share * np.log(share)).sum()))
+    spread = perplexity(np.unique(levels[:, 0], return_counts=True)[1])
     least = max(1.5, codes / 32)
-    if perplexity < least:
+    if spread < least:
         raise ValueError(
-            f"the index has collapsed: the perplexity of its first level is {perplexity:.1f} of {codes} codes (at least {least:.1f} "
+            f"the index has collapsed: the perplexity of its first level is {spread:.1f} of {codes} codes (at least {least:.1f} "
             "is asked for). Train longer, lower `codes`, or look at the item vectors: they may be nearly equal."
         )
     names = len(np.unique(levels, axis=0))
