@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from rectune.checking import check_keywords
 from rectune.decoding.trie import FILE, Trie
@@ -19,11 +22,13 @@ from rectune.materials import Materials
 from rectune.processes import is_main
 from rectune.ranker import LanguageModelRanker, RankSettings, catalogue_trie
 from rectune.recipe import bind, resolve_call, section_at
-from rectune.run_folder import Stage, source_of, write_atomic
+from rectune.run_folder import Stage, source_of, stamps, write_atomic
 from rectune.run_prior import RunPrior
 from rectune.split import Part, Split
 from rectune.tasks import ItemViews, TaskRows
 from rectune.template import Template, load_template
+
+TaskCall = tuple[Callable[..., TaskRows], dict[str, Any], Template, float]  # function, bound arguments, template, share
 
 
 class Line(Materials):
@@ -37,11 +42,19 @@ class Line(Materials):
             windows = [f"tasks.{i}" for i, call in enumerate(self.task_calls) if call[1].get("examples") == "windows"]
             for i in range(len(self.recipe.settings["stages"])):
                 _, config = self.stage_config(i)
+                self.stage_calls(i)
+                if i in self._own_tasks:
+                    continue
                 if windows and vars(config).get("completion_only_loss") is not False:
                     raise ValueError(
                         f"{self.recipe.where(f'{windows[0]}.examples')}: `windows` trains all targets only where the loss covers the whole "
                         f"sequence; set `stages.{i}.completion_only_loss: false` with rectune.methods.sft, or use `examples: targets`."
                     )
+            if windows and self.recipe.settings["split"].get("shots") is not None:
+                raise ValueError(
+                    f"{self.recipe.where('split.shots')}: `examples: windows` trains whole sequences, not single rows; "
+                    "use `examples: targets`, or no `shots`."
+                )
         bind(self.recipe, "eval", resolve_call(self.recipe, "eval"), given=("evidence",))
 
     def check_lists(self) -> None:
@@ -51,29 +64,51 @@ class Line(Materials):
             raise ValueError(
                 f"{self.recipe.where('rank.prior')}: the ranked task lists no items, so a prior over items has no place."
             )
+        if kind == "answer" and not self.folder.pinned:
+            self._check_answers()
         if kind == "item":
             asked = {**signature_defaults(resolve_call(self.recipe, "eval")), **self.recipe.settings["eval"]}.get("k")
             self.check_k(max(asked or [self.rank_settings.k]))
 
+    def _check_answers(self) -> None:
+        train, validation = self.part_rows("train"), self.part_rows("validation")
+        if len(np.unique(train.target)) < 2:
+            raise ValueError(
+                f"all {len(train)} training rows have the same answer, so there is nothing to tell apart. Raise `split.shots`, "
+                "use another `seed`, or another threshold."
+            )
+        if len(validation) and len(np.unique(validation.target)) < 2:
+            warnings.warn(
+                f"all {len(validation)} validation rows have the same answer: eval_auc is NaN and chooses nothing. Use a longer "
+                "validation part, or `metric_for_best_model: eval_loss`.",
+                stacklevel=2,
+            )
+
     # ------------------------------------------------------------------------------------------- tasks and templates
 
     @cached_property
-    def task_calls(self) -> list[tuple[Callable[..., TaskRows], dict[str, Any], Template, float]]:
+    def task_calls(self) -> list[TaskCall]:
         """For each task of the recipe its function, bound arguments, template and share."""
-        calls = []
-        for i, entry in enumerate(self.recipe.settings["tasks"]):
-            function = resolve_call(self.recipe, f"tasks.{i}")
-            arguments = bind(
-                self.recipe, f"tasks.{i}", function, given=("split", "index", "part"), own=("template", "share")
+        return [self._task_call(f"tasks.{i}") for i in range(len(self.recipe.settings["tasks"]))]
+
+    def _task_call(self, key: str) -> TaskCall:
+        function = resolve_call(self.recipe, key)
+        arguments = bind(self.recipe, key, function, given=("split", "index", "part"), own=("template", "share"))
+        share = section_at(self.recipe, key).get("share", 1.0)
+        if isinstance(share, bool) or not isinstance(share, int | float) or share <= 0:
+            raise ValueError(f"{self.recipe.where(f'{key}.share')}: got {share!r}, but it must be a number above 0.")
+        return function, self._nested(key, arguments), self._template(key), float(share)
+
+    def stage_calls(self, i: int) -> list[TaskCall]:
+        """The tasks that stage i trains: its own (`stages.I.tasks`), or those of the recipe."""
+        own = self.recipe.settings["stages"][i].get("tasks")
+        if own is None:
+            return self.task_calls
+        if not isinstance(own, list) or not own or not all(isinstance(entry, dict) for entry in own):
+            raise TypeError(
+                f"{self.recipe.where(f'stages.{i}.tasks')}: it must be a list of at least one mapping, each with `call`."
             )
-            arguments = self._nested(f"tasks.{i}", arguments)
-            share = entry.get("share", 1.0)
-            if isinstance(share, bool) or not isinstance(share, int | float) or share <= 0:
-                raise ValueError(
-                    f"{self.recipe.where(f'tasks.{i}.share')}: got {share!r}, but it must be a number above 0."
-                )
-            calls.append((function, arguments, self._template(f"tasks.{i}"), float(share)))
-        return calls
+        return [self._task_call(f"stages.{i}.tasks.{j}") for j in range(len(own))]
 
     def _template(self, key: str) -> Template:
         name = section_at(self.recipe, key).get("template")
@@ -89,10 +124,25 @@ class Line(Materials):
     @cached_property
     def specs(self) -> list[TaskSpec]:
         """The tasks of the recipe."""
+        return self._specs_of(self.task_calls)
+
+    def _specs_of(self, calls: list[TaskCall]) -> list[TaskSpec]:
         return [
             TaskSpec(function.__name__, partial(self._rows_of, function, arguments), template, share)
-            for function, arguments, template, share in self.task_calls
+            for function, arguments, template, share in calls
         ]
+
+    @property
+    def _own_tasks(self) -> list[int]:
+        """The stages that have tasks of their own."""
+        return [i for i, stage in enumerate(self.recipe.settings["stages"]) if stage.get("tasks") is not None]
+
+    @cached_property
+    def templates(self) -> list[Template]:
+        """The templates of all tasks, those of stages too."""
+        stages = self.recipe.settings["stages"]
+        own = [f"stages.{i}.tasks.{j}" for i in self._own_tasks for j in range(len(stages[i]["tasks"]))]
+        return [*(call[2] for call in self.task_calls), *map(self._template, own)]
 
     def _rows_of(self, function: Callable[..., TaskRows], arguments: dict[str, Any], part: str) -> TaskRows:
         return function(self.split, self.index, part, **arguments)
@@ -159,24 +209,29 @@ class Line(Materials):
         keys: dict[str, Any] = {"base": base_identity(self.model_settings), "seed": self.seed}
         if self.model_settings.from_scratch is not None:
             keys["tasks"] = self.task_keys
-        texts = sample_texts(self.specs, most=20_000)
+            if self._own_tasks:
+                keys["stage_tasks"] = [self._stage_task_keys(i) for i in self._own_tasks]
+        own = [spec for i in self._own_tasks for spec in self._specs_of(self.stage_calls(i))]
+        texts = sample_texts([*self.specs, *own], most=20_000)
         build = partial(build_base, self.model_settings, self.index, texts, seed=self.seed)
         return self.folder.stage("base", keys, [self.index_stage], build)
 
     @cached_property
     def task_keys(self) -> list[Any]:
         """What fingerprints say of the tasks."""
-        return [
-            [
-                function.__name__,
-                source_of(function),
-                arguments,
-                template.hash,
-                share,
-                *self._inside(f"tasks.{i}", arguments),
-            ]
-            for i, (function, arguments, template, share) in enumerate(self.task_calls)
-        ]
+        return self._keys_of(self.task_calls)
+
+    def _keys_of(self, calls: list[TaskCall], prefix: str = "tasks") -> list[Any]:
+        keys = []
+        for i, (function, arguments, template, share) in enumerate(calls):
+            files = stamps(arguments, without=self.folder.path)
+            plain = {name: value for name, value in arguments.items() if name not in files}
+            key = [function.__name__, source_of(function), plain, template.hash, share]
+            keys.append([*key, *self._inside(f"{prefix}.{i}", arguments), *([files] if files else [])])
+        return keys
+
+    def _stage_task_keys(self, i: int) -> list[Any]:
+        return self._keys_of(self.stage_calls(i), f"stages.{i}.tasks" if i in self._own_tasks else "tasks")
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -201,7 +256,7 @@ class Line(Materials):
                 raise ValueError(
                     f"{self.recipe.where(f'{key}.call')}: a method is a module with `Config`, `train` and `config_defaults`."
                 )
-        section = {k: v for k, v in self.recipe.settings["stages"][i].items() if k != "call"}
+        section = {k: v for k, v in self.recipe.settings["stages"][i].items() if k not in ("call", "tasks")}
         cpu = pick_device(self.model_settings).type == "cpu"
         filled = module.config_defaults(section, cpu=cpu, seed=self.seed)
         return module, library_config(module.Config, filled, self.recipe, key)
@@ -222,7 +277,7 @@ class Line(Materials):
         section = self.recipe.settings["stages"][i]
         keys: dict[str, Any] = {
             "stage": section,
-            "tasks": self.task_keys,
+            "tasks": self._stage_task_keys(i),
             "model": settings_for_fingerprint(self.model_settings),
         }
         keys.update(seed=self.seed, source=source_of(resolve_call(self.recipe, f"stages.{i}")))
@@ -251,7 +306,13 @@ class Line(Materials):
         started = time.perf_counter()
         module.train(
             Trainable(
-                model, self.encoder, self.specs, tokens, self.seed, adapter, partial(validation_metrics_of, self)
+                model=model,
+                encoder=self.encoder,
+                specs=self._specs_of(self.stage_calls(i)),
+                new_tokens=[] if i in self._own_tasks else tokens,  # other tasks need not name items
+                seed=self.seed,
+                adapter=adapter,
+                rank_validation=partial(validation_metrics_of, self),
             ),
             config,
             work,

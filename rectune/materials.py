@@ -15,6 +15,7 @@ from rectune.log import Log
 from rectune.processes import start_processes
 from rectune.ranker import LanguageModelRanker
 from rectune.recipe import Recipe, bind, resolve_call
+from rectune.row_splits import few_shots
 from rectune.run_added import Added
 from rectune.run_folder import RunFolder, Stage, source_of, stamps
 from rectune.split import Split
@@ -69,7 +70,8 @@ class Materials:
     @cached_property
     def _split_call(self) -> tuple[Callable[..., Split], dict[str, Any]]:
         function = resolve_call(self.recipe, "split")
-        return function, bind(self.recipe, "split", function, given=("log",))
+        bound = bind(self.recipe, "split", function, given=("log",), own=("shots",))
+        return function, self._seeded(function, bound)
 
     @cached_property
     def split_stage(self) -> Stage:
@@ -78,9 +80,15 @@ class Materials:
             return kept
         function, arguments = self._split_call
         keys = {"call": self.recipe.settings["split"]["call"], "source": source_of(function), "arguments": arguments}
-        return self.folder.stage(
-            "split", keys, [self.data_stage], lambda work: function(self.log, **arguments).save(work)
-        )
+        shots = self.recipe.settings["split"].get("shots")
+        if shots is not None:
+            keys["shots"] = [shots, self.seed]
+
+        def build(work: Path) -> None:
+            whole = function(self.log, **arguments)
+            (whole if shots is None else few_shots(whole, shots, self.seed)).save(work)
+
+        return self.folder.stage("split", keys, [self.data_stage], build)
 
     @cached_property
     def split(self) -> Split:

@@ -175,8 +175,8 @@ def _keep(line: Line) -> None:
     if is_main():
         folder = line.folder.path
         (folder / "templates").mkdir(exist_ok=True)
-        for spec in line.specs:
-            write_atomic(folder / "templates" / spec.template.name, spec.template.source)
+        for template in line.templates:
+            write_atomic(folder / "templates" / template.name, template.source)
         write_atomic(folder / RESOLVED, line.recipe.dump())
         stages = {stage.folder.name.rpartition("-")[0]: stage.fingerprint for stage in line.built()}
         about = {"recipe": line.recipe.name, "rectune": rectune.__version__, "stages": stages}

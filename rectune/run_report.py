@@ -113,7 +113,7 @@ def environment(line: Line) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "date": time.strftime("%Y-%m-%d"),
         "fingerprints": {stage.folder.name.rpartition("-")[0]: stage.fingerprint for stage in line.built()},
-        "templates": {spec.template.name: spec.template.hash for spec in line.specs},
+        "templates": {template.name: template.hash for template in line.templates},
     }
 
 

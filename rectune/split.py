@@ -110,9 +110,9 @@ def leave_one_out(log: Log, *, max_history: int = 20) -> Split:
     train = ~long | (left > 2)
     return Split(
         log=log,
-        train=_rows(log, position[train & (position > first)], first, max_history),
-        validation=_rows(log, position[long & (left == 2)], first, max_history),
-        test=_rows(log, position[long & (left == 1)], first, max_history),
+        train=rows_of(log, position[train & (position > first)], first, max_history),
+        validation=rows_of(log, position[long & (left == 2)], first, max_history),
+        test=rows_of(log, position[long & (left == 1)], first, max_history),
         train_events=position[train],
         notes={
             "rule": "leave_one_out",
@@ -161,7 +161,7 @@ def by_time(
         "cuts": [float(c) for c in cuts],
         "rows_left_out": int(((stage > 0) & ~enough).sum()),
     }
-    rows = {name: _rows(log, events, first, max_history) for name, events in parts.items()}
+    rows = {name: rows_of(log, events, first, max_history) for name, events in parts.items()}
     return Split(log=log, train_events=position[stage == 0], notes=notes, **rows)
 
 
@@ -234,7 +234,8 @@ def user_bounds(log: Log) -> tuple[Ints, Ints]:
     return (end - counts)[log.user_codes], end[log.user_codes]
 
 
-def _rows(log: Log, targets: Ints, first: Ints, max_history: int) -> Rows:
+def rows_of(log: Log, targets: Ints, first: Ints, max_history: int) -> Rows:
+    """Rows whose targets are the events `targets`, with at most `max_history` events of history; `first` as in `user_bounds`."""
     begin = first[targets]
     return Rows(
         row=targets,

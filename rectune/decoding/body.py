@@ -113,6 +113,12 @@ def _head_of(whole: Any, config: Any, seq2seq: bool) -> Head:
         weight = layer.token_adapter.get_merged_weights(layer.token_adapter.active_adapters)
     else:
         weight = layer.weight
+    scale, cap = scale_and_cap(config, seq2seq=seq2seq)
+    return Head(weight.detach(), None if bias is None else bias.detach(), scale, cap)
+
+
+def scale_and_cap(config: Any, *, seq2seq: bool) -> tuple[float, float | None]:
+    """What a model does to the logits of its head: a factor, then a soft cap (Gemma) or None."""
     scale = 1.0
     tied = config.scale_decoder_outputs if hasattr(config, "scale_decoder_outputs") else config.tie_word_embeddings
     if seq2seq and tied:  # T5
@@ -122,7 +128,7 @@ def _head_of(whole: Any, config: Any, seq2seq: bool) -> Head:
     if hasattr(config, "logits_scaling") and config.logits_scaling:  # Granite
         scale /= float(config.logits_scaling)
     cap = config.final_logit_softcapping if hasattr(config, "final_logit_softcapping") else None
-    return Head(weight.detach(), None if bias is None else bias.detach(), scale, float(cap) if cap else None)
+    return scale, float(cap) if cap else None
 
 
 def _reach(config: Any) -> int | None:

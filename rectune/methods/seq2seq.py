@@ -10,21 +10,18 @@ from typing import Any
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
 from rectune.examples import Mixture
+from rectune.methods.choosing import Choosing
 from rectune.methods.sft import refuse_sharding
 from rectune.methods.trainable import Trainable
-from rectune.methods.training import DEFAULTS, Ranked, check_room, lazy, run
+from rectune.methods.training import DEFAULTS, WholeCheckpoints, check_room, lazy, run
 
 
 @dataclass
-class Config(TrainingArguments):  # type: ignore[misc]
-    """transformers' TrainingArguments and two keys of our own."""
+class Config(Choosing, TrainingArguments):  # type: ignore[misc]
+    """transformers' TrainingArguments and keys of our own."""
 
     max_length: int | None = field(
         default=512, metadata={"help": "Most tokens of prompt and completion together; the oldest history goes first."}
-    )
-    ranked_rows: int = field(
-        default=512,
-        metadata={"help": "Validation rows that are ranked at each evaluation (eval_recall@10, eval_ndcg@10)."},
     )
 
 
@@ -53,7 +50,7 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
         if len(validation_rows)
         else None,
     )
-    run(trainer, task, train_rows, folder, ranked_rows=config.ranked_rows)
+    run(trainer, task, train_rows, folder)
 
 
 def features(mixture: Mixture, position: int, epoch: int) -> dict[str, list[int]]:
@@ -69,5 +66,5 @@ def config_defaults(given: dict[str, Any], *, cpu: bool, seed: int) -> dict[str,
     return {**DEFAULTS, **device, "seed": seed, **given, **ours}
 
 
-class _Trainer(Ranked, Trainer):  # type: ignore[misc]
-    """transformers' Trainer with what `Ranked` adds."""
+class _Trainer(WholeCheckpoints, Trainer):  # type: ignore[misc]
+    """transformers' Trainer with whole checkpoints."""

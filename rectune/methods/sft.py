@@ -10,18 +10,21 @@ from typing import Any
 from trl import SFTConfig, SFTTrainer
 
 from rectune.examples import Mixture
+from rectune.methods.choosing import Choosing
+from rectune.methods.target_head import put_target_head, scores_everywhere
 from rectune.methods.trainable import Trainable
-from rectune.methods.training import DEFAULTS, Ranked, check_room, lazy, run
+from rectune.methods.training import DEFAULTS, WholeCheckpoints, check_room, lazy, run
 
 
 @dataclass
-class Config(SFTConfig):  # type: ignore[misc]
-    """TRL's SFTConfig and one key of our own."""
+class Config(Choosing, SFTConfig):  # type: ignore[misc]
+    """TRL's SFTConfig and keys of our own."""
 
-    ranked_rows: int = field(
-        default=512,
+    target_head: bool | None = field(
+        default=None,
         metadata={
-            "help": "Validation rows that are ranked at each evaluation (eval_recall@10, eval_ndcg@10, eval_auc)."
+            "help": "Logits only where a label is (same loss and gradients). Default: where TRL's own head would score "
+            "every position, which is everywhere but on a GPU, and the loss is on the completion only."
         },
     )
 
@@ -49,7 +52,9 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
         if len(parts["validation"])
         else None,
     )
-    run(trainer, task, parts["train"], folder, ranked_rows=config.ranked_rows)
+    if config.target_head or (config.target_head is None and not on_all and scores_everywhere(task.model)):
+        put_target_head(task.model)
+    run(trainer, task, parts["train"], folder)
 
 
 def refuse_sharding(config: Config, task: Trainable) -> None:
@@ -64,8 +69,8 @@ def refuse_sharding(config: Config, task: Trainable) -> None:
         )
 
 
-class _Trainer(Ranked, SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer with what `Ranked` adds."""
+class _Trainer(WholeCheckpoints, SFTTrainer):  # type: ignore[misc]
+    """SFTTrainer with whole checkpoints."""
 
 
 def config_defaults(given: dict[str, Any], *, cpu: bool, seed: int) -> dict[str, Any]:

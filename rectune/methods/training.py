@@ -1,4 +1,4 @@
-"""What every trained method shares: ranking metrics while training, whole checkpoints, lazy examples, the way it ends."""
+"""What every trained method shares: whole checkpoints, lazy examples, the way it ends."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from rectune.examples import Mixture
+from rectune.methods.choosing import RankedMetrics, early_stopping
 from rectune.methods.progress import TrainingBar
 from rectune.methods.token_audit import TokenAudit, check_saved, save_probe
 from rectune.methods.trainable import Trainable
@@ -34,14 +35,14 @@ def check_room(task: Trainable, max_length: int | None, examples: int) -> None:
         )
 
 
-def run(trainer: Any, task: Trainable, examples: Mixture, folder: Path, *, ranked_rows: int) -> None:
-    """Train with a `Ranked` trainer from the last complete checkpoint on, and leave what a method leaves in `folder`."""
+def run(trainer: Any, task: Trainable, examples: Mixture, folder: Path) -> None:
+    """Train with a trainer from the last complete checkpoint on, and leave what a method leaves in `folder`."""
     audit = TokenAudit(task.new_tokens, folder / "first_step.json")
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
-    for added in (EpochClock(examples), audit, TrainingBar()):
+    ranked = RankedMetrics(trainer, lambda model: task.rank_validation(model, trainer.args.ranked_rows))
+    for added in (EpochClock(examples), audit, TrainingBar(), ranked, *early_stopping(trainer.args)):
         trainer.add_callback(added)
-    trainer.rank_validation = lambda model: task.rank_validation(model, ranked_rows)
     trainer.train(resume_from_checkpoint=last_complete(folder / "checkpoints"))
     _finish(trainer, task, audit, folder)
 
@@ -75,24 +76,13 @@ def last_complete(checkpoints: Path) -> str | None:
     return None
 
 
-class Ranked:
-    """For a transformers Trainer: ranking metrics at each evaluation, whole checkpoints, no embedding matrix in an adapter."""
+class WholeCheckpoints:
+    """For a transformers Trainer: whole checkpoints, no embedding matrix in an adapter."""
 
-    rank_validation: Callable[[Any], dict[str, float]]
     args: Any  # what a Trainer has
     state: Any
     model: Any
     accelerator: Any
-    log: Callable[[dict[str, float]], None]
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        metrics: dict[str, float] = super().evaluate(*args, **kwargs)  # type: ignore[misc]
-        model = self.accelerator.unwrap_model(self.model)
-        was_training = model.training
-        ranked = {f"eval_{name}": value for name, value in self.rank_validation(model.eval()).items()}
-        model.train(was_training)
-        self.log(dict(ranked))
-        return {**metrics, **ranked}
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         keep, self.args.save_total_limit = self.args.save_total_limit, None  # older ones go once this one is whole

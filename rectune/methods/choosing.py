@@ -1,0 +1,54 @@
+"""How a training chooses its checkpoint: ranking metrics at each evaluation, and when to stop waiting for a better one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import EarlyStoppingCallback, TrainerCallback
+
+
+@dataclass
+class Choosing:
+    """Keys of our own beside the library's, for every method that trains with a transformers Trainer."""
+
+    ranked_rows: int = field(
+        default=512,
+        metadata={
+            "help": "Validation rows that are ranked or answered at each evaluation (eval_recall@10, eval_ndcg@10, eval_auc)."
+        },
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "Stop after so many evaluations without a better `metric_for_best_model`."},
+    )
+
+
+class RankedMetrics(TrainerCallback):  # type: ignore[misc]
+    """Adds ranking metrics to what an evaluation found, so that the best checkpoint can be chosen by them."""
+
+    def __init__(self, trainer: Any, rank_validation: Callable[[Any], dict[str, float]]) -> None:
+        self._trainer, self._rank = trainer, rank_validation
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
+        model = self._trainer.accelerator.unwrap_model(self._trainer.model)
+        was_training = model.training
+        found = {f"eval_{name}": value for name, value in self._rank(model.eval()).items()}
+        model.train(was_training)
+        self._trainer.log(dict(found))
+        metrics.update(found)
+
+
+def early_stopping(config: Any) -> list[TrainerCallback]:
+    """The callback that `early_stopping_patience` asks for, if any. Raises ValueError when there is nothing to watch."""
+    patience = config.early_stopping_patience
+    if patience is None:
+        return []
+    if patience < 1:
+        raise ValueError(f"`early_stopping_patience` must be at least 1 evaluation, got {patience}.")
+    if not (config.load_best_model_at_end and config.metric_for_best_model):
+        raise ValueError(
+            "`early_stopping_patience` needs `load_best_model_at_end: true` and a `metric_for_best_model` such as eval_auc."
+        )
+    return [EarlyStoppingCallback(early_stopping_patience=patience)]

@@ -1,0 +1,90 @@
+"""Logits only where a label is: a prompt's positions have no loss, and on a large vocabulary their logits are most of the
+memory. The loss and its gradients are those of the whole sequence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from transformers.utils import ModelOutput
+
+from rectune.decoding.body import scale_and_cap
+
+PIECE = 2**26  # logits in one piece; the others are computed again in the backward pass
+
+
+@dataclass
+class TargetOutput(ModelOutput):  # type: ignore[misc]
+    """What TRL's SFTTrainer reads of a forward pass, each (batch, length - 1) and zero where there is no label."""
+
+    log_probs: torch.Tensor | None = None
+    entropy: torch.Tensor | None = None
+    is_top1: torch.Tensor | None = None
+    label_mask: torch.Tensor | None = None
+    aux_loss: torch.Tensor | None = None
+
+
+def scores_everywhere(model: Any) -> bool:
+    """Whether TRL's fused head scores every position on this model's device; with Triton (CUDA, ROCm, XPU) it does not."""
+    return str(model.device.type) not in ("cuda", "xpu")
+
+
+def put_target_head(model: Any) -> None:
+    """Make `model(..., labels=labels, fused_lm_head=True)` score the labelled positions only; other calls stay as they are.
+
+    For a model whose forward TRL has patched already, with or without a PEFT adapter. Models that ask for router logits
+    keep TRL's forward, whose loss has a second part.
+    """
+    whole = model.get_base_model() if hasattr(model, "peft_config") else model
+    before = whole.forward
+    config = whole.config.get_text_config()
+
+    def forward(self: Any, *args: Any, fused_lm_head: bool = False, labels: Any = None, **kwargs: Any) -> Any:
+        if not fused_lm_head or labels is None or kwargs.get("output_router_logits") or "shift_labels" in kwargs:
+            return before(*args, fused_lm_head=fused_lm_head, labels=labels, **kwargs)
+        hidden = self.base_model(*args, **{**kwargs, "use_cache": False}).last_hidden_state[:, :-1]
+        return target_output(hidden, labels[:, 1:], self.get_output_embeddings(), config)
+
+    forward.__wrapped__ = before.__func__ if isinstance(before, MethodType) else before  # type: ignore[attr-defined]
+    whole.forward = MethodType(forward, whole)
+
+
+def target_output(hidden: torch.Tensor, labels: torch.Tensor, head: Any, config: Any) -> TargetOutput:
+    """Score `labels` (B, T), -100 where there is none, after `hidden` (B, T, width)."""
+    mask = labels != -100
+    picked, wanted = hidden[mask], labels[mask]
+    rows = max(1, PIECE // int(head.weight.shape[0]))
+    pieces = [
+        _piece(picked[at : at + rows], wanted[at : at + rows], head, config, again=len(wanted) > rows)
+        for at in range(0, max(len(wanted), 1), rows)
+    ]
+    each = [torch.cat(column) for column in zip(*pieces, strict=True)]
+    # masked_scatter keeps a batch without labels connected to the model: its loss is a zero that has gradients
+    scattered = [column.new_zeros(mask.shape).masked_scatter(mask, column) for column in each]
+    return TargetOutput(*scattered, label_mask=mask)
+
+
+def _piece(hidden: torch.Tensor, labels: torch.Tensor, head: Any, config: Any, *, again: bool) -> Any:
+    scale, cap = scale_and_cap(config, seq2seq=False)
+    if again and torch.is_grad_enabled():
+        return checkpoint(_score, hidden, labels, head, scale, cap, use_reentrant=False)
+    return _score(hidden, labels, head, scale, cap)
+
+
+def _score(
+    hidden: torch.Tensor, labels: torch.Tensor, head: Any, scale: float, cap: float | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Log-probability of each label, entropy there, and whether the label is the most likely; shapes (N,)."""
+    logits = head(hidden).float() * scale
+    if cap is not None:
+        logits = cap * torch.tanh(logits / cap)
+    log_probs = -functional.cross_entropy(logits, labels, reduction="none")
+    with torch.no_grad():
+        every = logits.log_softmax(-1)
+        entropy = -(every.exp() * every).sum(-1)
+        top = (logits.argmax(-1) == labels).float()
+    return log_probs, entropy, top
