@@ -11,7 +11,7 @@ import shutil
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,9 +62,18 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def read_rows(
-    path: Path, *, separator: str, columns: Sequence[str] | None = None, encoding: str = "utf-8", quoted: bool = True
+    path: Path,
+    *,
+    separator: str,
+    columns: Sequence[str] | None = None,
+    encoding: str = "utf-8",
+    quoted: bool = True,
+    escape: str | None = None,
+    mend: Callable[[str], str] | None = None,
 ) -> pl.DataFrame:
     """Read delimited text as a table of strings; `columns` for a file without a header.
+
+    `escape` is the character before a quote that belongs to a field; `mend` puts right what is known to be wrong in a source.
 
     Raises ValueError naming file and line for a row with another number of fields.
     """
@@ -72,6 +81,7 @@ def read_rows(
     import io
 
     text = read_text(path, encoding=encoding).removeprefix("\ufeff")
+    text = text if mend is None else mend(text)
     if len(separator) > 1:  # MovieLens 1M separates with '::'
         rows: Iterator[list[str]] = (line.split(separator) for line in text.splitlines())
         return _table(((i, row) for i, row in enumerate(rows, start=1)), path, columns)
@@ -79,6 +89,7 @@ def read_rows(
         io.StringIO(text, newline=""),
         delimiter=separator,
         quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+        escapechar=escape,
         strict=True,
     )
     try:

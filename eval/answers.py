@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rectune.eval.baselines.likes import both, item_like_rate, share_of_likes
+from rectune.eval.baselines.likes import both, item_like_rate, logistic, share_of_likes
 from rectune.eval.intervals import Bootstrap
 from rectune.eval.metrics.auc import auc
 from rectune.eval.metrics.calibration_error import calibration_error
 from rectune.eval.metrics.log_loss import log_loss
 from rectune.eval.metrics.user_auc import mean_user_auc
 from rectune.eval.page import answer_figures, answer_text, page
-from rectune.eval.seeds import summarise
+from rectune.eval.several import over_wordings, summarise
 
 from rectune.evidence import Evidence, Report
 from rectune.split import evenly
@@ -22,25 +23,30 @@ __all__ = ["answers", "summarise"]
 
 UNTUNED, TUNED = "untuned model", "tuned model"
 SHARE, RATE, BOTH = "share of likes in the history", "item's like-rate", "share and like-rate"
+FITTED = "logistic regression on both"
 
 
-def answers(evidence: Evidence, *, bootstrap_samples: int = 500, shuffled_rows: int = 0, examples: int = 8) -> Report:
+def answers(evidence: Evidence, *, bootstrap_samples: int = 500, wording_rows: int = 0, examples: int = 8) -> Report:
     """Judge a run that answers Yes or No about one item.
 
-    Rows: the share of likes in the history, the item's like-rate among training targets, both, the untuned and the
-    tuned model. AUC with its per-user bootstrap interval, per-user AUC, log loss and calibration error.
-    `shuffled_rows` is only for runs that rank.
+    Rows: the share of likes in the history, the item's like-rate among training targets, their mean, a logistic regression
+    on them, the untuned and the tuned model. AUC over all rows and within users, both with an interval that resamples
+    users, log loss and calibration error. With `wording_rows` the tuned model answers so many test rows under each wording.
     """
     split, rows = evidence.split, evidence.split.test
     liked = evidence.task.target.astype(np.int64)
     likes = _likes(evidence)
     share, rate = share_of_likes(split, rows, likes), item_like_rate(split, rows, likes)
-    chances = {SHARE: share, RATE: rate, BOTH: both(share, rate)}
+    chances = {SHARE: share, RATE: rate, BOTH: both(share, rate), FITTED: logistic(split, rows, likes)}
     chances |= {UNTUNED: evidence.answers["untuned"], TUNED: evidence.answers["tuned"]}
     bootstrap = Bootstrap(rows.user, samples=bootstrap_samples, seed=evidence.seed)
     results = {
         "table": {name: _measure(p, liked, rows.user, bootstrap) for name, p in chances.items()},
-        "tuned_against": _differences(chances, liked, bootstrap),
+        "tuned_against": _differences("auc", lambda p, r: auc(p[r], liked[r]), chances, bootstrap),
+        "tuned_against_within_users": _differences(
+            "user auc", lambda p, r: mean_user_auc(p[r], liked[r], rows.user[r]), chances, bootstrap
+        ),
+        "wordings": over_wordings(evidence.wordings),
         "rows": len(rows),
         "users": len(np.unique(rows.user)),
         "share_liked": float(liked.mean()),
@@ -74,25 +80,30 @@ def _measure(
 ) -> dict[str, Any]:
     return {
         "auc": bootstrap.statistic(lambda rows: auc(p[rows], liked[rows])),
-        "user_auc": mean_user_auc(p, liked, user),
+        "user_auc": bootstrap.statistic(lambda rows: mean_user_auc(p[rows], liked[rows], user[rows])),
         "log_loss": float(log_loss(p, liked).mean()),
         "calibration_error": calibration_error(p, liked),
     }
 
 
 def _differences(
-    chances: dict[str, NDArray[np.float64]], liked: NDArray[np.int64], bootstrap: Bootstrap
+    metric: str,
+    measure: Callable[[NDArray[np.float64], NDArray[np.int64]], float],
+    chances: dict[str, NDArray[np.float64]],
+    bootstrap: Bootstrap,
 ) -> dict[str, Any]:
-    value = {name: auc(p, liked) for name, p in chances.items()}
+    """`measure` of (chances, row positions): the tuned model minus each other row, with paired intervals."""
+    everyone = np.arange(len(bootstrap.position))
+    value = {name: measure(p, everyone) for name, p in chances.items()}
     rivals = [name for name in chances if name not in (UNTUNED, TUNED)]
-    best = max(rivals, key=lambda name: value[name])
+    best = max(rivals, key=lambda name: -np.inf if np.isnan(value[name]) else value[name])
     tuned = chances[TUNED]
 
     def difference(p: NDArray[np.float64]) -> tuple[float, float, float]:
-        return bootstrap.statistic(lambda rows: auc(tuned[rows], liked[rows]) - auc(p[rows], liked[rows]))
+        return bootstrap.statistic(lambda rows: measure(tuned, rows) - measure(p, rows))
 
     return {
-        "metric": "auc",
+        "metric": metric,
         "best_baseline": best,
         "differences": {name: difference(p) for name, p in chances.items() if name != TUNED},
     }

@@ -106,11 +106,19 @@ def answer_text(data: dict[str, Any]) -> str:
     rows = []
     for name, entry in results["table"].items():
         difference = results["tuned_against"]["differences"].get(name)
-        cells = [interval(entry["auc"]), *(number(entry[m]) for m in ("user_auc", "log_loss", "calibration_error"))]
+        cells = [interval(entry["auc"]), interval(entry["user_auc"])]
+        cells += [number(entry[m]) for m in ("log_loss", "calibration_error")]
         rows.append([name, *cells, interval(difference, sign=True) if difference else ""])
     title = f"{data['recipe']}: {results['rows']:,} test rows of {results['users']:,} users, {results['share_liked']:.1%} liked"
     table = text_table(title, ["", "auc", "user auc", "log loss", "calibration", "tuned minus it, auc"], rows)
-    return "\n".join([table, verdict(results["tuned_against"]), _took(data["measured"])])
+    parts = [
+        table,
+        verdict(results["tuned_against"]),
+        f"Within users: {verdict(results['tuned_against_within_users'])}",
+    ]
+    if results["wordings"] is not None:
+        parts.append(wording_line(results["wordings"]))
+    return "\n".join([*parts, _took(data["measured"])])
 
 
 def text_table(title: str, head: list[str], rows: list[list[str]]) -> str:
@@ -194,11 +202,13 @@ def answer_figures(
     count = np.bincount(which, minlength=10)
     stated = np.bincount(which, weights=p, minlength=10)[count > 0] / count[count > 0]
     came = np.bincount(which, weights=liked, minlength=10)[count > 0] / count[count > 0]
-    figure, axes = _figure()
+    figure, axes = new_figure()
     axes.plot([0, 1], [0, 1], color="#b9bec7", linewidth=1)
     axes.plot(stated, came, marker="o", color=COLOURS[2])
     axes.set(xlabel="stated chance of a like", ylabel="share liked", xlim=(0, 1), ylim=(0, 1))
-    figures["Calibration of the tuned model"] = _svg(figure)
+    for x, y, rows in zip(stated, came, count[count > 0], strict=True):
+        axes.annotate(f"{rows:,}", (x, y), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=7)
+    figures["Calibration of the tuned model (rows at each point)"] = svg(figure)
     return figures
 
 
@@ -206,7 +216,7 @@ def _curves(training: list[list[dict[str, Any]]]) -> dict[str, str]:
     figures: dict[str, str] = {}
     for stage, log in enumerate(training):
         suffix = f" (stage {stage})" if len(training) > 1 else ""
-        figure, axes = _figure()
+        figure, axes = new_figure()
         for key, label, colour in (("loss", "training", COLOURS[0]), ("eval_loss", "validation", COLOURS[2])):
             points = [(e["step"], e[key]) for e in log if key in e]
             if points:
@@ -214,22 +224,22 @@ def _curves(training: list[list[dict[str, Any]]]) -> dict[str, str]:
         axes.set(xlabel="step", ylabel="loss")
         if axes.lines:
             axes.legend(frameon=False)
-        figures[f"Loss{suffix}"] = _svg(figure)
+        figures[f"Loss{suffix}"] = svg(figure)
         metrics = sorted({k for e in log for k in e if "@" in k or k == "eval_auc"})
         if metrics:
-            figure, axes = _figure()
+            figure, axes = new_figure()
             for key in metrics:
                 points = [(e["step"], e[key]) for e in log if key in e]
                 axes.plot(*zip(*points, strict=True), label=key.removeprefix("eval_"), marker="o", markersize=3)
             axes.set(xlabel="step", ylabel="on validation rows", ylim=(0, None))
             axes.legend(frameon=False)
-            figures[f"Ranking during training{suffix}"] = _svg(figure)
+            figures[f"Ranking during training{suffix}"] = svg(figure)
     return figures
 
 
 def _fit_curves(fit: dict[str, list[float]]) -> str:
     """Losses of an RQ-VAE by epoch, and how many items shared a name."""
-    figure, axes = _figure()
+    figure, axes = new_figure()
     for name, colour in (("reconstruction", COLOURS[0]), ("quantisation", COLOURS[2])):
         axes.plot(fit["epoch"], fit[name], label=name, color=colour)
     axes.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
@@ -237,11 +247,11 @@ def _fit_curves(fit: dict[str, list[float]]) -> str:
     other.plot(fit["epoch"], fit["colliding_items"], label="items that share a name", color=COLOURS[1])
     other.set(ylim=(0, None))
     axes.legend(handles=[*axes.lines, *other.lines], frameon=False, fontsize=8)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _bars(groups: list[dict[str, Any]], label: str) -> str:
-    figure, axes = _figure()
+    figure, axes = new_figure()
     names = [key for key in groups[0] if key not in ("from", "to", "rows")] if groups else []
     place = np.arange(len(groups))
     for i, name in enumerate(names):
@@ -249,10 +259,11 @@ def _bars(groups: list[dict[str, Any]], label: str) -> str:
     axes.set_xticks(place, [f"{g['from']:.0f}–{g['to']:.0f}\n({g['rows']:,} rows)" for g in groups])
     axes.set(xlabel=label, ylabel="recall, seen items hidden")
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8)
-    return _svg(figure)
+    return svg(figure)
 
 
-def _figure() -> tuple[Any, Any]:
+def new_figure() -> tuple[Any, Any]:
+    """An empty figure of the report's size, and its axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 3.0), layout="constrained")
@@ -261,7 +272,8 @@ def _figure() -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any) -> str:
+def svg(figure: Any) -> str:
+    """A figure as SVG text, the same for the same figure."""
     import matplotlib
 
     out = io.StringIO()

@@ -25,7 +25,7 @@ from rectune.eval.metrics.ndcg import ndcg
 from rectune.eval.metrics.novelty import novelty
 from rectune.eval.metrics.recall import recall
 from rectune.eval.page import page, ranking_figures, ranking_text
-from rectune.eval.seeds import summarise
+from rectune.eval.several import over_wordings, summarise
 
 from rectune.evidence import HIDDEN, SHOWN, Evidence, Report
 from rectune.ranking import Ranking, target_ranks
@@ -85,7 +85,7 @@ def ranking(
         "recall_by_target_popularity": judge.by_popularity(),
         "shuffled_history": judge.shuffled(),
         "oracle_share": judge.oracle_share(),
-        "wordings": _spread(evidence.wordings),
+        "wordings": over_wordings(evidence.wordings),
         "baseline_settings": settings,
         "index_health": evidence.index.health,
         "short_lists": {name: _short(evidence.rankings[who, HIDDEN], split) for who, name in models.items()},
@@ -172,17 +172,6 @@ def _oracle_lists(evidence: Evidence, name: str, width: int) -> dict[str, Lists]
         evidence.split, evidence.split.test, lambda rows: oracle(evidence.split, rows, **arguments), width=width
     )
     return {HIDDEN: hidden, SHOWN: shown}
-
-
-def _spread(wordings: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Mean, lowest and highest figure over the wordings of the template."""
-    if not wordings:
-        return None
-    out: dict[str, Any] = {"each": wordings}
-    for metric in ("recall@10", "ndcg@10"):
-        values = [entry[metric] for entry in wordings]
-        out[metric] = {"mean": float(np.mean(values)), "min": min(values), "max": max(values)}
-    return out
 
 
 def _short(ranked: Ranking, split: Split) -> int:

@@ -199,14 +199,15 @@ def _preview(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None
 
 def _train(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     _quiet_libraries()
+    from rectune.grid import train_grid
     from rectune.recipe import load_recipe
-    from rectune.run import train, train_seeds
+    from rectune.run import train
 
     recipe = load_recipe(args.recipe, overrides)
-    if args.seeds is None:
+    if args.seeds is None and not recipe.settings.get("grid"):
         train(recipe)
         return
-    train_seeds(args.recipe, overrides, args.seeds)
+    train_grid(args.recipe, overrides, args.seeds)
 
 
 def _eval(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

@@ -137,6 +137,15 @@ class Line(Materials):
         """The stages that have tasks of their own."""
         return [i for i, stage in enumerate(self.recipe.settings["stages"]) if stage.get("tasks") is not None]
 
+    def stage_specs(self, i: int) -> list[TaskSpec]:
+        """The tasks that stage i trains."""
+        return self._specs_of(self.stage_calls(i)) if i in self._own_tasks else self.specs
+
+    def stages_with_other_tasks(self) -> list[int]:
+        """One stage for each set of tasks: those with tasks of their own, and the first without."""
+        shared = [i for i in range(len(self.recipe.settings["stages"])) if i not in self._own_tasks]
+        return sorted([*self._own_tasks, *shared[:1]])
+
     @cached_property
     def templates(self) -> list[Template]:
         """The templates of all tasks, those of stages too."""
@@ -211,7 +220,7 @@ class Line(Materials):
             keys["tasks"] = self.task_keys
             if self._own_tasks:
                 keys["stage_tasks"] = [self._stage_task_keys(i) for i in self._own_tasks]
-        own = [spec for i in self._own_tasks for spec in self._specs_of(self.stage_calls(i))]
+        own = [spec for i in self._own_tasks for spec in self.stage_specs(i)]
         texts = sample_texts([*self.specs, *own], most=20_000)
         build = partial(build_base, self.model_settings, self.index, texts, seed=self.seed)
         return self.folder.stage("base", keys, [self.index_stage], build)
@@ -308,7 +317,7 @@ class Line(Materials):
             Trainable(
                 model=model,
                 encoder=self.encoder,
-                specs=self._specs_of(self.stage_calls(i)),
+                specs=self.stage_specs(i),
                 new_tokens=[] if i in self._own_tasks else tokens,  # other tasks need not name items
                 seed=self.seed,
                 adapter=adapter,
@@ -378,8 +387,10 @@ class Line(Materials):
 
     def worded(self, ranker: LanguageModelRanker, wording: int) -> LanguageModelRanker:
         """The same model, asked in another wording of the template."""
-        view = ItemViews(self.split, self.index)
-        trie = catalogue_trie(self.encoder, self.rank_template, wording, view, self.index)
+        trie = None
+        if ranker.trie is not None:
+            view = ItemViews(self.split, self.index)
+            trie = catalogue_trie(self.encoder, self.rank_template, wording, view, self.index)
         settings = replace(self.rank_settings, wording=wording)
         return LanguageModelRanker(ranker.model, self.encoder, self.rank_template, settings, trie, progress=False)
 

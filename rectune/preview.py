@@ -29,28 +29,36 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
         settings = {**recipe.settings, "output_dir": str(Path(place) / "preview")}
         line = Line(replace(recipe, settings=settings))
         line.check()
-        _, config = line.stage_config(0)
-        mixture = Mixture(
-            line.specs, "train", line.encoder, seed=line.seed, max_length=config.max_length,
-            loss_on_all=vars(config).get("completion_only_loss") is False,
-        )  # fmt: skip
-        if len(mixture) == 0:
-            raise ValueError("there is no training example: no user has two training events.")
         parts = []
-        for spec, rows in mixture.tasks:
-            positions = _positions(mixture, spec)
-            statistics = length_statistics(mixture, positions[evenly(len(positions), SAMPLE)].tolist())
-            low, half, high, most = statistics["tokens"]
-            parts.append(
-                f"{spec.name}: {len(positions):,} examples an epoch out of {len(rows):,} rows, {spec.template.name}, "
-                f"{spec.template.wordings} wordings, {line.encoder.form} form\n"
-                f"  tokens of {statistics['measured']}: least {low}, median {half}, 95 % {high}, most {most}; limit {mixture.max_length}: "
-                f"{statistics['examples_cut']} examples lose {statistics['history_entries_cut']} of their oldest history entries, "
-                "no target is cut, no example dropped"
-            )
-            chosen = positions[evenly(len(positions), examples)].tolist()
-            parts += [_marked(mixture, p) for p in chosen]
+        for i in line.stages_with_other_tasks():
+            _, config = line.stage_config(i)
+            mixture = Mixture(
+                line.stage_specs(i), "train", line.encoder, seed=line.seed, max_length=config.max_length,
+                loss_on_all=vars(config).get("completion_only_loss") is False,
+            )  # fmt: skip
+            if len(mixture) == 0:
+                raise ValueError("there is no training example: no user has two training events.")
+            parts += _of_stage(mixture, examples)
     return "\n\n".join(parts)
+
+
+def _of_stage(mixture: Mixture, examples: int) -> list[str]:
+    """For each task of a stage its token lengths and some examples."""
+    parts = []
+    for spec, rows in mixture.tasks:
+        positions = _positions(mixture, spec)
+        statistics = length_statistics(mixture, positions[evenly(len(positions), SAMPLE)].tolist())
+        low, half, high, most = statistics["tokens"]
+        parts.append(
+            f"{spec.name}: {len(positions):,} examples an epoch out of {len(rows):,} rows, {spec.template.name}, "
+            f"{spec.template.wordings} wordings, {mixture.encoder.form} form\n"
+            f"  tokens of {statistics['measured']}: least {low}, median {half}, 95 % {high}, most {most}; limit {mixture.max_length}: "
+            f"{statistics['examples_cut']} examples lose {statistics['history_entries_cut']} of their oldest history entries, "
+            "no target is cut, no example dropped"
+        )
+        chosen = positions[evenly(len(positions), examples)].tolist()
+        parts += [_marked(mixture, p) for p in chosen]
+    return parts
 
 
 def _positions(mixture: Mixture, spec: TaskSpec) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rectune.batching import CHUNK, SMALL_CHUNK, Batches, chunks
-from rectune.decoding.answers import choice_probabilities, distinct_answers, group_prompts
+from rectune.decoding.answers import Normaliser, choice_probabilities, distinct_answers, first_tokens, group_prompts
 from rectune.decoding.beam import Found, Limits, Scores
 from rectune.decoding.engine import AnswerEngine, Engine
 from rectune.decoding.trie import Trie, build_trie
@@ -35,7 +35,9 @@ class RankSettings:
     `beams` wide lists are searched, `k` of them are recommended; `scores` as in `Engine`; prompts use `wording` of
     `template` and at most `max_length` tokens. `batch_tokens` tokens (prompts, and beams of all steps) are in memory at
     a time. `exact`: complete each list until it is proven, with at most `exact_nodes` more prefixes a row. `prior`: a
-    module that scores items without a language model, its keys, and `weight`, see `Line.prior`.
+    module that scores items without a language model, its keys, and `weight`, see `Line.prior`. `normaliser` and
+    `spellings`, for tasks with fixed answers: see `choice_probabilities`; with `spellings` every way to write an answer that
+    the template's macro of that name prints counts for it.
     """
 
     template: str
@@ -48,6 +50,8 @@ class RankSettings:
     exact: bool = False
     exact_nodes: int = 1000
     prior: dict[str, Any] | None = None
+    normaliser: Normaliser = "ratio"
+    spellings: bool = False
 
     def __post_init__(self) -> None:
         for name in ("beams", "k", "batch_tokens", "exact_nodes"):
@@ -189,23 +193,45 @@ class LanguageModelRanker:
     # ------------------------------------------------------------------------------------------------------- answers
 
     def answer(self, rows: TaskRows) -> NDArray[np.float64]:
-        """p(answer) / sum of p over the answers. What the prompts of several rows begin with is forwarded once."""
+        """Chance of each answer, as `rank.normaliser` says. What the prompts of several rows begin with is forwarded once.
+
+        Raises ValueError for answers that the tokenizer cannot write or tell apart.
+        """
         if not rows.answers:
             raise ValueError("this task has no fixed answers.")
-        example, wording = rows.variables(0), self.settings.wording
-        answers = [
-            self.encoder.completion_ids(self.template.completion(wording, {**example, **answer}), end=False)
-            for answer in rows.answers
-        ]
-        distinct_answers(answers)
+        answers, of = self._completions(rows)
+        normaliser = self.settings.normaliser
         engine = AnswerEngine(self.model, answers, pad=self._pad)
         own: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
         for _, chunk in chunks(len(rows), "answering", size=SMALL_CHUNK, progress=self.progress):
             prompts = self.prompts(rows, chunk)
-            own.append((chunk, choice_probabilities(self._score_answers(engine, prompts, len(answers)))))
+            own.append((chunk, self._score_answers(engine, prompts, len(answers))))
         every = [part for several in gather(own) for part in several]
         order = np.argsort(np.concatenate([chunk for chunk, _ in every]))
-        return np.asarray(np.concatenate([chances for _, chances in every])[order])
+        logp = np.concatenate([values for _, values in every])[order]
+        return choice_probabilities(logp, of, normaliser=normaliser)
+
+    def _completions(self, rows: TaskRows) -> tuple[list[list[int]], list[int]]:
+        """Token ids of every way to write an answer, and which answer it is."""
+        example, wording = rows.variables(0), self.settings.wording
+        ids, of = [], []
+        for number, answer in enumerate(rows.answers):
+            variables = {**example, **answer}
+            ways = [self.template.completion(wording, variables)]
+            if self.settings.spellings:
+                ways = self.template.spellings(wording, variables)
+            for way in ways:
+                ids.append(self.encoder.completion_ids(way, end=False))
+                of.append(number)
+                if self.encoder.tokenizer.unk_token_id in ids[-1]:
+                    said = "".join(segment.text for segment in way)
+                    raise ValueError(
+                        f"the tokenizer has no tokens for the answer {said!r} of {self.template.name}. Word it otherwise."
+                    )
+        if self.settings.normaliser == "tallrec":
+            ids = first_tokens(ids)
+        distinct_answers(ids)
+        return ids, of
 
     def _score_answers(self, engine: AnswerEngine, prompts: list[list[int]], answers: int) -> NDArray[np.float64]:
         """Log-probabilities (prompts, answers). Groups that don't fit into memory are made smaller."""

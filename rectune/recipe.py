@@ -29,6 +29,7 @@ SECTIONS = (
     "rank",
     "eval",
     "seed",
+    "grid",
     "output_dir",
 )
 REQUIRED = ("data", "split", "tasks", "model", "stages", "rank", "eval", "output_dir")
@@ -233,6 +234,7 @@ def _check_sections(recipe: Recipe) -> None:
         "stages": list,
         "rank": dict,
         "eval": dict,
+        "grid": dict,
     }
     for key, kind in kinds.items():
         value = recipe.settings.get(key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,12 +10,11 @@ from typing import Any, Literal
 
 import rectune
 from rectune.catalogue import Catalogue
-from rectune.evidence import Report
 from rectune.line import Line
 from rectune.log import Log
 from rectune.processes import is_main, wait
 from rectune.ranker import Shelf
-from rectune.recipe import Recipe, load_recipe, resolve_call
+from rectune.recipe import Recipe, load_recipe
 from rectune.run_added import added_to, judge_added, keep, name_items, read_rows
 from rectune.run_folder import write_atomic
 from rectune.run_ranking import prior_weight
@@ -61,23 +59,6 @@ def evaluate(folder: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> P
         report(line)
         _keep(line)
     return line.folder.path
-
-
-def train_seeds(path: str | Path, overrides: Sequence[tuple[str, str]], seeds: Sequence[int]) -> Path:
-    """Run a recipe once for each seed, in `seed-N` folders of its output folder, and sum the reports up there."""
-    folder = Path(load_recipe(path, overrides).settings["output_dir"])
-    for seed in seeds:
-        place = json.dumps(str(folder / f"seed-{seed}"))
-        train(load_recipe(path, [*overrides, ("seed", str(seed)), ("output_dir", place)]))
-    if is_main():
-        reports = [json.loads((folder / f"seed-{seed}" / "report.json").read_text()) for seed in seeds]
-        judge = inspect.getmodule(resolve_call(load_recipe(path, overrides), "eval"))
-        summary: Report = judge.summarise(reports, seeds)  # type: ignore[union-attr]
-        write_atomic(folder / "seeds.json", json.dumps(summary.data, indent=1))
-        write_atomic(folder / "report.html", summary.page)
-        print(summary.text)
-    wait()
-    return folder
 
 
 def open_run(folder: str | Path, overrides: Sequence[tuple[str, str]] = (), *, added: bool = False) -> Line:

@@ -18,6 +18,7 @@ from rectune.ranker import LanguageModelRanker, Shelf
 from rectune.ranking import Ranking, recall_and_ndcg, target_ranks
 from rectune.split import Rows, evenly
 from rectune.tasks import TaskRows, history_split
+from rectune.validation import validation_metrics
 
 
 def _rank_keys(line: Line) -> dict[str, Any]:
@@ -29,6 +30,11 @@ def _rank_keys(line: Line) -> dict[str, Any]:
         "exact": settings.exact and settings.exact_nodes, "model": settings_for_fingerprint(line.model_settings), "max_length": settings.max_length,
         "batch_tokens": settings.batch_tokens, "task": line.task_keys[0],
     }  # fmt: skip
+
+
+def _answer_keys(line: Line) -> dict[str, Any]:
+    settings = line.rank_settings
+    return {**_rank_keys(line), "normaliser": settings.normaliser, "spellings": settings.spellings}
 
 
 def ranked(
@@ -67,8 +73,8 @@ def ranked(
 
 
 def by_wording(line: Line, most: int) -> list[dict[str, Any]]:
-    """NDCG@10 and Recall@10 of the tuned model under each wording of its template, seen items hidden, on the same sample of
-    at most `most` test rows; empty where the template has one wording."""
+    """NDCG@10 and Recall@10 (seen items hidden), or AUC, of the tuned model under each wording of its template, on the same
+    sample of at most `most` test rows; empty where the template has one wording."""
     template = line.rank_template
     if template.wordings < 2 or most < 1:
         return []
@@ -80,12 +86,15 @@ def by_wording(line: Line, most: int) -> list[dict[str, Any]]:
         found = []
         for wording in range(template.wordings):
             ranker = line.worded(_loaded(line, "tuned"), wording)
+            if task.kind == "answer":
+                found.append({"wording": wording, **validation_metrics(ranker, task)})
+                continue
             place = target_ranks(ranker.rank(task, Shelf(hidden=hidden)), task.target.astype(np.int32))
             found.append({"wording": wording, **recall_and_ndcg(place, ranker.settings.beams)})
         if is_main():
             (work / "wordings.json").write_text(json.dumps(found))
 
-    keys = {**_rank_keys(line), "rows": most}
+    keys = {**(_answer_keys(line) if task.kind == "answer" else _rank_keys(line)), "rows": most}
     stage = line.folder.stage("wordings", keys, [line.tuned, line.base_stage, line.index_stage], build, resumes=True)
     each: list[dict[str, Any]] = json.loads((stage.folder / "wordings.json").read_text())
     return each
@@ -110,7 +119,7 @@ def answered(line: Line, who: str) -> tuple[NDArray[np.float64], dict[str, Any]]
                 json.dumps({"seconds": time.perf_counter() - started, "rows": len(line.task)})
             )
 
-    keys = {**_rank_keys(line), "who": who}
+    keys = {**_answer_keys(line), "who": who}
     stage = line.folder.stage(f"answer-{who}", keys, [model, line.base_stage, line.index_stage], build, resumes=True)
     return np.load(stage.folder / "answers.npy")[:, -1], json.loads((stage.folder / "measured.json").read_text())
 

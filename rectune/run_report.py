@@ -65,7 +65,7 @@ def gather_evidence(line: Line, *, shuffled: int, wordings: int) -> Evidence:
     if shuffled and line.task.kind == "item":
         sample = shuffled_sample(line, shuffled)
         shuffled_ranking, measured["ranking, tuned, shuffled"] = ranked(line, "tuned", HIDDEN, shuffled=shuffled)
-    worded = by_wording(line, wordings) if line.task.kind == "item" else []
+    worded = by_wording(line, wordings)
     training = [json.loads((stage.folder / "log_history.json").read_text()) for stage in line.train_stages]
     audits = [json.loads((stage.folder / "audit.json").read_text()) for stage in line.train_stages]
     for i, stage in enumerate(line.train_stages):

@@ -76,8 +76,8 @@ class Template:
     """A `.jinja` file with two macros, `prompt(wording, ...)` and `completion(wording, ...)`.
 
     It sets `wordings`, the number of ways it says the task, and may set `end = false` for completions that need no
-    end-of-text token (names that are never a prefix of another name). The other arguments of the macros are
-    variables of the task.
+    end-of-text token (names that are never a prefix of another name). A third macro, `spellings(wording, ...)`, may print
+    other ways to write the completion, one a line. The other arguments of the macros are variables of the task.
     """
 
     name: str
@@ -98,6 +98,13 @@ class Template:
         """Render what the model has to write. Raises ValueError like `prompt`."""
         return self._render("completion", wording, variables)
 
+    def spellings(self, wording: int, variables: Mapping[str, Any]) -> list[list[Segment]]:
+        """The completion, then the other ways to write it, without repeats. Raises ValueError when there is no `spellings`."""
+        if not hasattr(_module(self.name, self.source), "spellings"):
+            raise ValueError(f"{self.name}: `rank.spellings` needs a macro `spellings(wording, ...)` in the template.")
+        every = [self.completion(wording, variables), *_lines(self._render("spellings", wording, variables))]
+        return [one for i, one in enumerate(every) if _plain(one) not in map(_plain, every[:i])]
+
     def arguments(self, macro: str) -> tuple[str, ...]:
         """The variables that a macro asks for, `wording` left out."""
         return tuple(a for a in _macro(self.name, self.source, macro).arguments if a != "wording")
@@ -116,6 +123,22 @@ class Template:
         except (jinja2.TemplateError, TypeError) as error:
             raise ValueError(f"{self.name}: `{macro}`, wording {wording}: {error}.") from None
         return _segments(str(rendered))
+
+
+def _lines(segments: list[Segment]) -> list[list[Segment]]:
+    """Cut segments at the line ends of the markup; blank lines left out."""
+    lines: list[list[Segment]] = [[]]
+    for kind, text in segments:
+        for number, part in enumerate(text.split("\n") if kind == "markup" else [text]):
+            if number:
+                lines.append([])
+            if part:
+                lines[-1].append(Segment(kind, part))
+    return [line for line in lines if _plain(line)]
+
+
+def _plain(segments: list[Segment]) -> str:
+    return "".join(text for _, text in segments).strip()
 
 
 def load_template(path: Path) -> Template:

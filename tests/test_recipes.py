@@ -19,7 +19,7 @@ RECIPES = sorted(file for folder in bundled("recipes") for file in folder.glob("
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Small files in the formats that the recipes read, by builder."""
     place = tmp_path_factory.mktemp("sources")
-    for name in ("lc_rec", "movielens", "tallrec"):
+    for name in ("lc_rec", "movielens", "tallrec", "book_crossing"):
         (place / name).mkdir()
     titles = [f"Item {i} {'with a longer name' if i % 3 else ''}" for i in range(40)]
     sequences = {str(u): [(u * 7 + s * 3) % 40 for s in range(6)] for u in range(20)}
@@ -51,7 +51,13 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             for n in range(count)
         ]
         (place / "tallrec" / f"{name}.json").write_text(json.dumps(data))
-    return {name: place / name for name in ("lc_rec", "movielens", "tallrec")}
+    books = [f'"{i}";"{t}";"Author {i}"' for i, t in enumerate(titles)]
+    (place / "book_crossing" / "BX-Books.csv").write_text("\n".join(['"ISBN";"Book-Title";"Book-Author"', *books]))
+    stars = [f'"{u}";"{i}";"{1 + (3 * n + int(u)) % 10}"' for u, s in sequences.items() for n, i in enumerate(s)]
+    (place / "book_crossing" / "BX-Book-Ratings.csv").write_text("\n".join(['"User-ID";"ISBN";"Book-Rating"', *stars]))
+    (place / "said.json").write_text(json.dumps([{"instruction": "Say yes.", "output": "Yes."}] * 3))
+    names = ("lc_rec", "movielens", "tallrec", "book_crossing")
+    return {**{name: place / name for name in names}, "instructions": place / "said.json"}
 
 
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
@@ -67,12 +73,19 @@ def test_a_recipe_loads_resolves_and_renders(
         overrides += [("index.codes", "8"), ("index.repair", "digit")]
         if settings["index"]["call"].partition(":")[2] in ("rq_vae", "letter"):
             overrides.append(("index.epochs", "2"))
+    if settings["split"]["call"].endswith("tallrec_movie"):  # 6 events a user
+        overrides += [("split.rows", "40"), ("split.history", "3"), ("split.shots", "null")]
+    if settings["split"]["call"].endswith("by_user"):
+        overrides.append(("split.min_history", "3"))
+    for i, stage in enumerate(settings["stages"]):
+        overrides += [(f"stages.{i}.tasks.0.path", str(sources["instructions"]))] if "tasks" in stage else []
     for i, source in enumerate(settings.get("vectors") or []):
         overrides += [(f"vectors.{i}.epochs", "2")] if "sasrec" in source["call"] else []
     if settings["model"].get("model_name_or_path"):
         overrides.append(("model.model_name_or_path", str(checkpoints["chat"])))
     text = preview(load_recipe(file, overrides), examples=2)
-    for task in settings["tasks"]:
+    own = [task for stage in settings["stages"] for task in stage.get("tasks", [])]
+    for task in [*settings["tasks"], *own]:
         assert f"{task['call'].partition(':')[2]}: " in text
         assert task["template"] in text
     assert "⟦" in text

@@ -25,7 +25,7 @@ def test_the_rows_of_movielens_are_those_that_tallrec_ships(data: Callable[[str]
     split = tallrec_movie(log)
     equal = 0
     for part, name in zip(PARTS, ("train", "valid", "test"), strict=True):
-        wanted = json.loads(gzip.open(shipped / f"{name}.json.gz", "rt").read())
+        wanted = json.loads(gzip.decompress((shipped / f"{name}.json.gz").read_bytes()))
         rows = split.part(part)
         assert len(wanted) == len(rows)
         equal += sum(_said(split, part, i) == (w["input"], w["output"]) for i, w in enumerate(wanted))
@@ -40,7 +40,9 @@ def _said(split: Split, part: str, i: int) -> tuple[str, str]:
     assert log.ratings is not None
     events = range(rows.start[i], rows.stop[i])
     title = [f'"{t}"' for t in log.items["title"].to_list()]
-    sides = [", ".join(title[log.item_codes[e]] for e in events if (log.ratings[e] > 3) == liked) for liked in (True, False)]
+    sides = [
+        ", ".join(title[log.item_codes[e]] for e in events if (log.ratings[e] > 3) == liked) for liked in (True, False)
+    ]
     target = title[log.item_codes[rows.target[i]]]
     text = f"User Preference: {sides[0]}\nUser Unpreference: {sides[1]}\nWhether the user will like the target movie {target}?"
     return text, "Yes." if log.ratings[rows.target[i]] > 3 else "No."
@@ -62,7 +64,9 @@ def test_tallrec_rule_by_hand() -> None:
 
 
 def test_too_few_windows_are_an_error() -> None:
-    with pytest.raises(ValueError, match="it has 2 events with 3 earlier ones of their user, but `rows` asks for 10000"):
+    with pytest.raises(
+        ValueError, match="it has 2 events with 3 earlier ones of their user, but `rows` asks for 10000"
+    ):
         tallrec_movie(shop({"u": 5}), history=3)
 
 
@@ -71,7 +75,7 @@ def test_by_user_keeps_each_user_in_one_part() -> None:
     split = by_user(log, min_history=3, seed=1)
     users = [set(split.part(p).user.tolist()) for p in PARTS]
     assert [len(u) for u in users] == [32, 4, 4]
-    assert not (users[0] & users[1] or users[1] & users[2] or users[0] & users[2])
+    assert len(users[0] | users[1] | users[2]) == 40
     assert split.notes["users_left_out"] == 1
     assert len(split.test) == 4 * 3
     assert set(log.user_codes[split.train_events].tolist()) == users[0]

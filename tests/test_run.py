@@ -323,7 +323,7 @@ def test_several_seeds_are_summed_up(quick_recipe: Path, tmp_path: Path, capsys:
         "0",
     ]
     train(quick_recipe, "--seeds", "0,1", *few, "--stages.0.load_best_model_at_end", "false")
-    summary = json.loads((tmp_path / "run" / "seeds.json").read_text())
+    (summary,) = json.loads((tmp_path / "run" / "grid.json").read_text())["grid"]
     ones = [results(tmp_path / "run" / f"seed-{seed}") for seed in (0, 1)]
     means = [r["protocols"]["seen items hidden"]["tuned model"]["ndcg@5"][0] for r in ones]
     mean, spread = summary["results"]["seen items hidden"]["tuned model"]["ndcg@5"]
@@ -370,6 +370,7 @@ def test_yes_no_runs_end_to_end(tmp_path: Path, data: Any) -> None:
         "share of likes in the history",
         "item's like-rate",
         "share and like-rate",
+        "logistic regression on both",
         "untuned model",
         "tuned model",
     ]

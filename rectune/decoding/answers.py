@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -121,15 +121,48 @@ def answer_log_probabilities(
     return np.stack(columns, axis=1)
 
 
+Normaliser = Literal["ratio", "tallrec"]
+
+
 def distinct_answers(answers: Sequence[Sequence[int]]) -> None:
-    """Raise ValueError when two answers have the same tokens: their order would mean nothing."""
-    if len({tuple(answer) for answer in answers}) < len(answers):
+    """Raise ValueError when one answer has the tokens with which another begins: it would always be the more likely one."""
+    for i, a in enumerate(answers):
+        for b in (*answers[:i], *answers[i + 1 :]):
+            if tuple(b[: len(a)]) == tuple(a):
+                raise ValueError(
+                    f"the answers tokenise to {[list(x) for x in answers]}; {'two of them are the same' if len(a) == len(b) else 'one begins another'} "
+                    "for this tokenizer. Word the template's completions otherwise."
+                )
+
+
+def first_tokens(answers: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The first token of each answer, all that `normaliser: tallrec` reads. Raises ValueError where two share it."""
+    firsts = [list(answer[:1]) for answer in answers]
+    if len({tuple(first) for first in firsts}) < len(firsts):
         raise ValueError(
-            f"the answers tokenise to {[list(a) for a in answers]}; two of them are the same for this tokenizer."
+            f"`rank.normaliser: tallrec` reads the first token of an answer only, and answers share theirs ({firsts}). Use "
+            "`rank.normaliser: ratio`, which reads whole answers."
         )
+    return firsts
 
 
-def choice_probabilities(logp: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Normalise over the answers: p(a) / sum of p; shape (rows, answers)."""
-    shifted = np.exp(logp - logp.max(axis=1, keepdims=True))
+def choice_probabilities(
+    logp: NDArray[np.float64], of: Sequence[int] | None = None, *, normaliser: Normaliser = "ratio"
+) -> NDArray[np.float64]:
+    """From log-probabilities of completions (rows, completions) to chances of answers (rows, answers).
+
+    `of`: which answer each completion is a way to write (default: each is one of its own); their probabilities are added.
+    'ratio': p(a) / sum of p. 'tallrec': exp(p(a)) / sum of exp(p), softmax of what are probabilities already, as the
+    evaluation of Bao et al. (RecSys 2023) has it; for two answers 1 / (1 + exp(p(no) - p(yes))).
+    """
+    which = np.arange(logp.shape[1]) if of is None else np.asarray(of)
+    if normaliser == "tallrec":
+        scores = np.stack([np.exp(logp[:, which == a]).sum(1) for a in range(which.max() + 1)], axis=1)
+    else:
+        top = logp.max(axis=1, keepdims=True)
+        with np.errstate(divide="ignore"):
+            scores = np.log(
+                np.stack([np.exp(logp - top)[:, which == a].sum(1) for a in range(which.max() + 1)], axis=1)
+            )
+    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
     return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from rectune.decoding.answers import answer_log_probabilities, choice_probabilities, distinct_answers, group_prompts
+from rectune.decoding.answers import (
+    answer_log_probabilities,
+    choice_probabilities,
+    distinct_answers,
+    first_tokens,
+    group_prompts,
+)
 from rectune.decoding.engine import AnswerEngine
 
 PROMPTS = [[1, 30, 31, 32], [1, 40]]
@@ -71,6 +77,39 @@ def test_single_tokens_take_one_forward_pass(model: Any) -> None:
 def test_chances_are_the_ratio_of_the_two() -> None:
     logp = np.log(np.array([[0.02, 0.001], [0.5, 0.4]]))
     np.testing.assert_allclose(choice_probabilities(logp)[:, 0], [0.02 / 0.021, 0.5 / 0.9])
+
+
+def test_the_papers_formula_ranks_otherwise() -> None:
+    # p(yes) = .02, .5 and p(no) = .001, .4: the ratio puts the first row above, softmax of probabilities the second
+    logp = np.log(np.array([[0.02, 0.001], [0.5, 0.4]]))
+    paper = choice_probabilities(logp, normaliser="tallrec")[:, 0]
+    np.testing.assert_allclose(paper, [1 / (1 + np.exp(0.001 - 0.02)), 1 / (1 + np.exp(0.4 - 0.5))])
+    ratio = choice_probabilities(logp)[:, 0]
+    assert ratio[0] > ratio[1]
+    assert paper[0] < paper[1]
+
+
+def test_ways_to_write_an_answer_are_added_up() -> None:
+    logp = np.log(np.array([[0.1, 0.2, 0.3]]))
+    np.testing.assert_allclose(choice_probabilities(logp, [0, 0, 1]), [[0.5, 0.5]])
+    np.testing.assert_allclose(choice_probabilities(logp, [0, 1, 1]), [[1 / 6, 5 / 6]])
+    paper = choice_probabilities(logp, [0, 0, 1], normaliser="tallrec")
+    np.testing.assert_allclose(paper, [[0.5, 0.5]])
+
+
+def test_an_answer_that_no_probability_is_left_for_has_no_chance() -> None:
+    np.testing.assert_allclose(choice_probabilities(np.array([[-2000.0, -1.0, -3000.0]]), [0, 1, 0]), [[0.0, 1.0]])
+
+
+def test_answers_that_share_their_first_token_cannot_be_told_apart_by_it() -> None:
+    assert first_tokens([[1, 2], [3]]) == [[1], [3]]
+    with pytest.raises(ValueError, match=r"answers share theirs .* Use `rank.normaliser: ratio`"):
+        first_tokens([[1, 2], [1, 3]])
+
+
+def test_an_answer_that_begins_another_is_refused() -> None:
+    with pytest.raises(ValueError, match="one begins another"):
+        distinct_answers([[1], [1, 2]])
 
 
 def test_answers_that_are_one_to_the_tokenizer_are_refused() -> None:

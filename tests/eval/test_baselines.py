@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from rectune.eval.baselines.ease import ease, ease_weights, ease_with_markov
 from rectune.eval.baselines.item_knn import item_knn
-from rectune.eval.baselines.likes import both, item_like_rate, share_of_likes
+from rectune.eval.baselines.likes import both, item_like_rate, logistic, share_of_likes
 from rectune.eval.baselines.markov import markov
 from rectune.eval.baselines.popularity import popularity
 from rectune.eval.baselines.repeat_last import repeat_last
@@ -114,7 +114,26 @@ def test_rules_about_likes_by_hand() -> None:
     assert share_of_likes(split, split.test, likes).tolist() == [(3 + 1) / (4 + 2)]
     # training targets: b (0) and a (1); overall rate 1/2; the test target c was never a training target
     assert item_like_rate(split, split.test, likes).tolist() == [0.5]
+    # without their own answer: b is left with (0 - 0 + 1) / (1 - 1 + 2), a with (1 - 1 + 1) / 2
+    assert item_like_rate(split, split.train, likes, leave_out=True).tolist() == [0.5, 0.5]
     assert both(np.array([0.8]), np.array([0.5]))[0] == pytest.approx(1 / (1 + np.exp(-np.log(4) / 2)))
+
+
+def test_logistic_regression_learns_from_training_rows_which_of_the_two_tells() -> None:
+    # item `good` is liked by everyone and `bad` by nobody, whatever share of likes their history holds
+    rows = [
+        (f"u{n}", item, rating)
+        for n in range(60)
+        for item, rating in [("x", float(n % 2)), ("y", float(n % 3 == 0)), (("good", "bad")[n % 2], float(n % 2 == 0)), ("z", 1.0), (("good", "bad")[n // 2 % 2], float(n // 2 % 2 == 0))]
+    ]  # fmt: skip
+    log = make_log(pl.DataFrame(rows, schema=["user", "item", "rating"], orient="row"), source="x")
+    split = leave_one_out(log)
+    likes = log.ratings > 0.5
+    liked = likes[split.test.target].astype(np.int64)
+    assert auc(logistic(split, split.test, likes), liked) > 0.95
+    assert auc(share_of_likes(split, split.test, likes), liked) < 0.7
+    alike = np.ones(len(likes), dtype=bool)
+    assert logistic(split, split.test, alike).tolist() == [1.0] * 60
 
 
 @pytest.mark.heavy

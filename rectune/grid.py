@@ -1,0 +1,74 @@
+"""Several runs of one recipe: every combination of the values that its section `grid` lists."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rectune.checking import near
+from rectune.evidence import Report
+from rectune.processes import is_main, wait
+from rectune.recipe import SECTIONS, Recipe, load_recipe, resolve_call
+from rectune.run import train
+from rectune.run_folder import write_atomic
+
+Cell = dict[str, Any]  # dotted key -> value
+
+
+def train_grid(path: str | Path, overrides: Sequence[tuple[str, str]], seeds: Sequence[int] | None = None) -> Path:
+    """Run each cell of a recipe's grid in a folder of its own and sum the reports up above them. Returns that folder.
+
+    `seeds` replaces the grid's seeds. Cells that are done are not run again, and one that was stopped continues.
+    Raises ValueError for a grid that lists no values or a key twice.
+    """
+    whole = load_recipe(path, overrides)
+    places = {folder: cell for cell in cells_of(whole, seeds) for folder in [cell_folder(whole, cell)]}
+    for place, cell in places.items():
+        settings = [(key, json.dumps(value)) for key, value in cell.items()]
+        train(load_recipe(path, [*overrides, *settings, ("grid", "null"), ("output_dir", json.dumps(str(place)))]))
+    folder = Path(whole.settings["output_dir"])
+    if is_main():
+        reports = [json.loads((place / "report.json").read_text()) for place in places]
+        judge = inspect.getmodule(resolve_call(whole, "eval"))
+        links = [str(place.relative_to(folder)) for place in places]
+        summary: Report = judge.summarise(reports, list(places.values()), links)  # type: ignore[union-attr]
+        write_atomic(folder / "grid.json", json.dumps(summary.data, indent=1))
+        write_atomic(folder / "report.html", summary.page)
+        print(summary.text)
+        print(f"report: {folder / 'report.html'}")
+    wait()
+    return folder
+
+
+def cells_of(recipe: Recipe, seeds: Sequence[int] | None = None) -> list[Cell]:
+    """The cells of a recipe's grid, the last key running fastest; the seed is always the last key."""
+    values = _flat(recipe.settings.get("grid") or {}, "")
+    drawn = list(seeds) if seeds is not None else values.pop("seed", [recipe.settings["seed"]])
+    values = {**{key: listed for key, listed in values.items() if key != "seed"}, "seed": drawn}
+    for key, listed in values.items():
+        where = recipe.where(f"grid.{key}")
+        if key.partition(".")[0] not in SECTIONS:
+            raise ValueError(f"{where}: unknown section.{near(key.partition('.')[0], SECTIONS)}")
+        if not isinstance(listed, list) or not listed:
+            raise ValueError(f"{where}: got {listed!r}, but it must be a list of at least one value.")
+        if len({json.dumps(value) for value in listed}) < len(listed):
+            raise ValueError(f"{where}: a value is listed twice: {listed}.")
+    return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
+
+
+def cell_folder(recipe: Recipe, cell: Cell) -> Path:
+    """Where a cell's run lies: one folder a key, such as `shots-16/seed-0`; null is written `all`."""
+    parts = [f"{key.rpartition('.')[2]}-{'all' if value is None else value}" for key, value in cell.items()]
+    return Path(recipe.settings["output_dir"]).joinpath(*(part.replace("/", "_") for part in parts))
+
+
+def _flat(section: dict[str, Any], prefix: str) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in section.items():
+        dotted = f"{prefix}{key}"
+        out.update(_flat(value, f"{dotted}.") if isinstance(value, dict) else {dotted: value})
+    return out
