@@ -224,7 +224,7 @@ class LanguageModelRanker:
                 ids.append(self.encoder.completion_ids(way, end=False))
                 of.append(number)
                 if self.encoder.tokenizer.unk_token_id in ids[-1]:
-                    said = "".join(segment.text for segment in way)
+                    said = "".join(segment.text for segment in way).strip()
                     raise ValueError(
                         f"the tokenizer has no tokens for the answer {said!r} of {self.template.name}. Word it otherwise."
                     )
