@@ -286,7 +286,7 @@ def _start_new_tokens(model: Any, tokenizer: Any, index: ItemIndex, *, seed: int
 
 def with_adapter(model: Any, settings: ModelSettings, token_ids: Sequence[int], *, seed: int) -> Any:
     """Put a LoRA adapter on the model as ModelConfig says; new tokens are trained in every matrix that holds them."""
-    from peft import get_peft_model, prepare_model_for_kbit_training
+    from peft import get_peft_model
     from transformers import set_seed
     from trl import get_peft_config
 
@@ -299,9 +299,10 @@ def with_adapter(model: Any, settings: ModelSettings, token_ids: Sequence[int], 
         )
     if token_ids:
         config.trainable_token_indices = _trainable(model, token_ids)
-    if quantization_config(settings) is not None:
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     set_seed(seed)
+    # For a quantised base too: PEFT freezes the weights, and TRL lets gradients into checkpointed layers. PEFT's
+    # `prepare_model_for_kbit_training` would also cast embeddings, head and norms to float32: 2.5 GB more for two matrices of
+    # 151,936 x 4,096, and other logits than the reloaded model, whose matrices have the recipe's `dtype`, gives.
     adapted = get_peft_model(model, config)
     adapted.get_output_embeddings().bias = None  # TRL's fused head asks for it and PEFT's wrapper has none
     return adapted
