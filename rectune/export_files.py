@@ -28,8 +28,9 @@ def check_place(place: Path, line: Line) -> None:
     """Raise ValueError when `place` may not be written: it is something else, another run's export, or inside the stages."""
     if line.folder.path / "stages" in place.parents or place == line.folder.path / "templates":
         raise ValueError(f"`--to`: {place} belongs to the run itself. Give a folder of its own.")
-    if place.exists() and not place.is_dir():
-        raise ValueError(f"`--to`: {place} is a file, not a folder.")
+    for above in (place, *place.parents):
+        if above.exists() and not above.is_dir():
+            raise ValueError(f"`--to`: {above} is a file, not a folder.")
     if not place.is_dir() or not any(place.iterdir()):
         return
     run = exported_run(place)

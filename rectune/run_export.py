@@ -97,7 +97,8 @@ def _write_parts(listed: Line, model: Any, about: dict[str, Any], work: Path) ->
 
 
 def both_forms(line: Line, model: Any) -> dict[str, dict[str, float]]:
-    """Metrics on the test rows (seen items hidden, or AUC) of the adapter on the quantised base and of the merged `model`."""
+    """Metrics on the test rows of the adapter on the quantised base and of the merged `model`: recall and ndcg at `rank.k`, seen
+    items hidden, or AUC. Rankings are stages of the run, so a killed one goes on."""
     line.loaded = {"merged": line.as_ranker(model)}
     forms = {"merged": _measured(line, "merged")}
     line.loaded.clear()
@@ -113,7 +114,7 @@ def _measured(line: Line, who: str) -> dict[str, float]:
         return {"auc": float(roc_auc_score(line.task.target, answered(line, who)[0]))}
     ranking, _ = ranked(line, who, HIDDEN)
     place, width = target_ranks(ranking, line.task.target.astype(np.int32)), ranking.items.shape[1]
-    return recall_and_ndcg(place, width, k=min(10, width))
+    return recall_and_ndcg(place, width, k=line.rank_settings.k)
 
 
 def same_prompts(listed: Line, ranker: LanguageModelRanker, work: Path) -> dict[str, int]:

@@ -203,7 +203,7 @@ def test_an_export_of_the_same_run_is_replaced_and_nothing_else_is(
         (scratch, "exists and is not an export"),
         (scratch / "stages" / "mine", "belongs to the run itself"),
         (tmp_path / "thesis" / "thesis.tex", "is a file, not a folder"),
-        (tmp_path / "thesis" / "thesis.tex" / "inside", "Not a directory"),
+        (tmp_path / "thesis" / "thesis.tex" / "inside", "is a file, not a folder"),
     ):
         assert message in fails(capsys, "export", str(scratch), "--to", str(wrong))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["shop", "thesis"]
@@ -240,11 +240,10 @@ def test_a_disk_without_room_is_one_line_and_leaves_nothing(
         patch.setattr(files.shutil, "disk_usage", lambda place: usage._replace(free=1000))
         assert "no room in" in fails(capsys, "export", str(scratch), "--to", str(tmp_path / "out"))
 
-    def full(*args: Any) -> None:
+    def full(*args: Any, **keys: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files, "generation_settings", full)
-    monkeypatch.setattr(files, "generation_settings", lambda *args, **keys: full())
     assert "No space left on device" in fails(capsys, "export", str(scratch), "--to", str(tmp_path / "out"))
     assert not list(tmp_path.iterdir())
 
@@ -273,3 +272,30 @@ def test_weights_that_score_otherwise_are_not_exported(
     assert "Nothing was exported" in error
     assert (place / "README.md").stat().st_mtime_ns == before  # what stood there still stands
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+# ---------------------------------------------------------------------------------------------------------- added items
+
+
+@pytest.mark.heavy
+def test_items_that_were_added_to_the_run_are_exported_and_marked(tmp_path: Path) -> None:
+    settings = {
+        **SHOP,
+        "vectors": [{"call": "rectune.vectors.texts:sentences", "text": ["categories", "title"]}],
+        "index": {"call": "rectune.indexing.residual_kmeans:residual_kmeans", "levels": 2, "codes": 8},
+        "tasks": [{"call": "rectune.tasks:next_item", "template": "next-item-names.jinja"}],
+        "model": {"from_scratch": {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2}, "text_vocab_size": 300},
+        "stages": [{**SHORT, "max_length": 128}],
+        "rank": {**SHOP["rank"], "template": "next-item-names.jinja"},
+    }  # fmt: skip
+    run = tune(tmp_path, settings)
+    (tmp_path / "new.csv").write_text("item_id,title,categories\nx1,Lamp of brass,lamp\nx2,Rope of hemp,rope\n")
+    assert main(["index", "add", str(run), str(tmp_path / "new.csv"), "--traceback"]) == 0
+    folder = exported(run)
+    about = json.loads((folder / "rectune.json").read_text())
+    assert about["items"] == {"total": 42, "added": 2}
+    items = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
+    assert [item["item_id"] for item in items if item.get("added")] == ["x1", "x2"]
+    assert "2 of them added after the tuning" in (folder / "README.md").read_text()
+    histories = [["x1", "i3"], ["i5"]]
+    same_lists(listed_by_the_card(folder, histories), listed_by_the_run(run, histories))
