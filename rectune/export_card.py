@@ -21,13 +21,14 @@ def card(listed: Line, about: dict[str, Any], work: Path) -> str:
         Path(__file__).with_name("export-card.md.jinja").read_text(encoding="utf-8")
     )
     named = listed.model_settings.library.model_name_or_path
+    on_hub = bool(named) and not Path(named).is_absolute() and not Path(named).exists()
     text = template.render(
         about=about,
         lists=listed.task.kind == "item",
         shows_code=plain_variables(listed.rank_template),
         code=code(listed.task.kind),
         example=example(listed),
-        on_hub=named if named and not Path(named).exists() else None,
+        on_hub=named if on_hub else None,
         prior=listed.prior is not None,
         measured=measured(listed),
         files=sorted(
@@ -66,8 +67,13 @@ def measured(listed: Line) -> dict[str, dict[str, float]]:
     """The table of the run's report, name -> metric -> value, or {} where its evaluator reports in another form."""
     file = listed.folder.path / "report.json"
     results = json.loads(file.read_text(encoding="utf-8"))["results"] if file.exists() else {}
-    table = results.get("protocols", {}).get(HIDDEN) or results.get("table") or {}
-    return {
-        name: {metric: value[0] for metric, value in entry.items() if isinstance(value, list)}
-        for name, entry in table.items()
-    }
+    table = results["protocols"].get(HIDDEN) if "protocols" in results else results.get("table")
+    rows = {name: _means(entry) for name, entry in table.items()} if isinstance(table, dict) else {}
+    same = {tuple(row) for row in rows.values()}
+    return rows if len(same) == 1 and same != {()} else {}
+
+
+def _means(entry: Any) -> dict[str, float]:
+    """The metrics of a row that come with an interval, without it."""
+    values = entry.items() if isinstance(entry, dict) else ()
+    return {metric: float(value[0]) for metric, value in values if isinstance(value, list) and len(value) == 3}

@@ -84,9 +84,9 @@ def put(work: Path, place: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ the files
 
 
-def write_model(model: Any, line: Line, names: list[list[int]], folder: Path) -> None:
-    """Write weights, config, tokenizer and generation settings. `names`: token ids of what the model may write."""
-    model.generation_config = generation_settings(model, line, longest=max(map(len, names)))
+def write_model(model: Any, line: Line, folder: Path, *, longest: int) -> None:
+    """Write weights, config, tokenizer and generation settings. `longest`: how many tokens the model may write."""
+    model.generation_config = generation_settings(model, line, longest=longest)
     model.save_pretrained(folder)
     line.encoder.tokenizer.save_pretrained(folder)
 
@@ -110,6 +110,16 @@ def generation_settings(model: Any, line: Line, *, longest: int) -> Any:
         use_cache=True,
         **(beams if lists else {}),
     )
+
+
+def write_items(line: Line, folder: Path) -> tuple[dict[str, int], int]:
+    """Write the items, one line each; returns how many there are and the longest name in tokens (0 for a Yes/No run)."""
+    total = longest = 0
+    with (folder / ITEMS).open("w", encoding="utf-8") as file:
+        for entry in items_of(line):
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            total, longest = total + 1, max(longest, len(entry.get("tokens", ())))
+    return {"total": total, "added": line.added.items.height if line.added else 0}, longest
 
 
 def items_of(line: Line) -> Iterator[dict[str, Any]]:
@@ -156,16 +166,17 @@ def answers_of(line: Line) -> list[dict[str, Any]]:
     ]
 
 
+def base_called(line: Line) -> str:
+    """The base as the recipe names it; of a folder only its last part, as paths of this machine say nothing elsewhere."""
+    named = Path(line.model_settings.library.model_name_or_path)
+    return named.name if named.is_absolute() or named.exists() else str(named)
+
+
 def about_run(line: Line, *, room: int | None) -> dict[str, Any]:
     """What `rectune.json` says of the run and of its prompts. `room`: the most tokens of a prompt."""
     rank, encoder, library = line.rank_settings, line.encoder, line.model_settings.library
     before, between = encoder.frame
-    named = library.model_name_or_path
-    base = (
-        {"name": Path(named).name if Path(named).is_dir() else named, "revision": library.model_revision}
-        if named
-        else None
-    )
+    base = {"name": base_called(line), "revision": library.model_revision} if library.model_name_or_path else None
     longest = line.split.notes.get("max_history") or int(max((line.split.test.stop - line.split.test.start).max(), 1))
     return {
         "kind": line.task.kind,

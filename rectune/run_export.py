@@ -16,13 +16,11 @@ from rectune.export_card import card, plain_variables
 from rectune.export_fidelity import check_written, plain_model
 from rectune.export_files import (
     ABOUT,
-    ITEMS,
     TEMPLATE,
     about_run,
     answers_of,
     check_place,
     check_room,
-    items_of,
     put,
     write_model,
 )  # fmt: skip
@@ -71,7 +69,8 @@ def export(folder: str | Path, to: str | Path | None = None) -> tuple[Path, dict
                 (work / "README.md").write_text(card(listed, about, work), encoding="utf-8")
                 put(work, place)
         except BaseException:
-            shutil.rmtree(work, ignore_errors=True)
+            if is_main():
+                shutil.rmtree(work, ignore_errors=True)
             raise
         wait()
     return place, gather(about)[0]
@@ -83,15 +82,12 @@ def _write_parts(listed: Line, model: Any, about: dict[str, Any], work: Path) ->
     check_room(work, model)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
-    items = list(items_of(listed))
-    lines = (json.dumps(item, ensure_ascii=False) + "\n" for item in items)
-    with (work / ITEMS).open("w", encoding="utf-8") as file:
-        file.writelines(lines)
+    about["items"], longest = write_items(listed, work)
     (work / TEMPLATE).write_text(listed.rank_template.source, encoding="utf-8")
-    about["items"] = {"total": len(items), "added": sum("added" in item for item in items)}
     if listed.task.kind == "answer":
         about["answers"] = answers_of(listed)
-    write_model(model, listed, [item["tokens"] for item in about.get("answers", items)], work)
+        longest = max(len(answer["tokens"]) for answer in about["answers"])
+    write_model(model, listed, work, longest=longest)
     (work / ABOUT).write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
     return about
 
