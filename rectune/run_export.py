@@ -11,19 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from rectune import export_files as files
 from rectune.evidence import HIDDEN
 from rectune.export_card import card, plain_variables
 from rectune.export_fidelity import check_written, plain_model
-from rectune.export_files import (
-    ABOUT,
-    TEMPLATE,
-    about_run,
-    answers_of,
-    check_place,
-    check_room,
-    put,
-    write_model,
-)  # fmt: skip
+from rectune.export_files import ABOUT, TEMPLATE
 from rectune.exported import prompt_ids, read
 from rectune.line import Line
 from rectune.model import quantization_config
@@ -48,12 +40,12 @@ def export(folder: str | Path, to: str | Path | None = None) -> tuple[Path, dict
     """
     line, listed = open_run(folder), open_run(folder, added=True)
     place = (Path(to) if to is not None else line.folder.path / "export").resolve()
-    check_place(place, line)
+    files.check_place(place, line)
     with line.folder.lock():
         model, logits, found = plain_model(line)
         ranker = listed.as_ranker(model)
         about = {
-            **about_run(listed, room=ranker.room()),
+            **files.about_run(listed, room=ranker.room()),
             "weights": {"dtype": str(model.dtype).partition(".")[2], **found},
         }
         work = place.with_name(f".{place.name}.partial")
@@ -67,7 +59,7 @@ def export(folder: str | Path, to: str | Path | None = None) -> tuple[Path, dict
                 about["prompts"] = same_prompts(listed, ranker, work)
                 (work / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
                 (work / "README.md").write_text(card(listed, about, work), encoding="utf-8")
-                put(work, place)
+                files.put(work, place)
         except BaseException:
             if is_main():
                 shutil.rmtree(work, ignore_errors=True)
@@ -79,15 +71,15 @@ def export(folder: str | Path, to: str | Path | None = None) -> tuple[Path, dict
 def _write_parts(listed: Line, model: Any, about: dict[str, Any], work: Path) -> dict[str, Any]:
     """Write everything but the card into a new folder; returns `about` with what is known of items and answers."""
     work.parent.mkdir(parents=True, exist_ok=True)
-    check_room(work, model)
+    files.check_room(work, model)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
-    about["items"], longest = write_items(listed, work)
+    about["items"], longest = files.write_items(listed, work)
     (work / TEMPLATE).write_text(listed.rank_template.source, encoding="utf-8")
     if listed.task.kind == "answer":
-        about["answers"] = answers_of(listed)
+        about["answers"] = files.answers_of(listed)
         longest = max(len(answer["tokens"]) for answer in about["answers"])
-    write_model(model, listed, work, longest=longest)
+    files.write_model(model, listed, work, longest=longest)
     (work / ABOUT).write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
     return about
 
@@ -122,13 +114,13 @@ def same_prompts(listed: Line, ranker: LanguageModelRanker, work: Path) -> dict[
     asked = listed.task.take(which)
     if listed.task.kind == "item":  # users are strangers, as in `recommend`
         asked = listed.task_rows(history_split(split, histories))
-    files = SimpleNamespace(**read(work), tokenizer=listed.encoder.tokenizer)
-    shown = list(files.items.values())
+    plain = SimpleNamespace(**read(work), tokenizer=listed.encoder.tokenizer)
+    shown = list(plain.items.values())
     same = 0
     for i, target in enumerate(split.targets(sample) if plain_variables(listed.rank_template) else []):
         extras = asked.variables(i).get("history", [])
         entries = [{**extra, **shown[item]} for extra, item in zip(extras, histories[i], strict=False)]
-        same += prompt_ids(files, entries, shown[target]) == ranker.prompts(asked, [i])[0]
+        same += prompt_ids(plain, entries, shown[target]) == ranker.prompts(asked, [i])[0]
     if same < len(sample):
         warnings.warn(
             f"{len(sample) - same} of {len(sample)} prompts are encoded otherwise by the code in the export's README than by the "
