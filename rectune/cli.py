@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.formatwarning = lambda message, category, *_: f"warning: {message}\n"
     try:
         overrides = parse_overrides(rest)
-        if overrides and known.command in ("ls", "recommend", "index"):
+        if overrides and known.command in ("ls", "recommend", "index", "export"):
             raise ValueError(
                 f"`--{overrides[0][0]}`: `rectune {known.command}` has no such option. See `rectune {known.command} --help`."
             )
@@ -130,6 +130,9 @@ def build_parser() -> argparse.ArgumentParser:
     recommend.add_argument("--k", type=int, default=None, help="how many items (default: rank.k of the recipe)")
     recommend.add_argument("--show-seen", action="store_true", help="also list items of the history")
     recommend.add_argument("--json", action="store_true", help="print JSON lines")
+    export = _command(commands, "export", _export, "write a run as a folder that transformers alone loads")
+    export.add_argument("folder", help="a run folder")
+    export.add_argument("--to", default=None, metavar="FOLDER", help="where to (default: export in the run folder)")
     index = commands.add_parser(
         "index", help="add items to the index of a run", description="add items to the index of a run"
     )
@@ -242,6 +245,23 @@ def _recommend(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> No
         print("" if user is None else f"user {user}")
         for place, item in enumerate(items, start=1):
             print(f"{place:3}. {item['title']}  [{item['item_id']}]  {item['score']:.3f}")
+
+
+def _export(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    _quiet_libraries()
+    from rectune.run_export import export
+
+    place, about = export(args.folder, args.to)
+    items = f"{about['items']['total']:,} items, {about['items']['added']:,} of them added"
+    print(f"exported to {place}: weights in {about['weights']['dtype']}, {items}.")
+    for step, found in about["weights"].items():
+        if step != "dtype":
+            away, largest = found["largest_difference"], found["largest_logit"]
+            print(
+                f"  {step.replace('_', ' ')} moved the probe's logits by {away:.2g} at most (the largest is {largest:.3g})"
+            )
+    for form, metrics in about.get("forms", {}).items():
+        print(f"  {form:<31}" + "   ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
 
 def _index_add(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

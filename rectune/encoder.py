@@ -40,6 +40,12 @@ class Encoder:
         self._before, self._between, self._end = self._frame()
         self.end_id = self._end[0]
 
+    @property
+    def frame(self) -> tuple[str, str]:
+        """The text before every prompt and the text between a prompt and its completion, special tokens spelt out."""
+        before, between = ("".join(s.text for s in side) for side in (self._before, self._between))
+        return before, between
+
     def text_ids(self, text: str) -> list[int]:
         """Encode characters as characters: no added token, however it is spelt, comes out of this."""
         ids: list[int] = []

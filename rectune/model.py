@@ -127,8 +127,7 @@ def load_base(settings: ModelSettings, base: Path, index: ItemIndex, *, seed: in
     if settings.from_scratch is not None:
         model = _pretrained(base / "model", **options)
     else:
-        name = settings.library.model_name_or_path
-        model = _pretrained(name, revision=settings.library.model_revision, **options)
+        model = _named_model(settings, options)
         if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         _start_new_tokens(model, tokenizer, index, seed=seed)
@@ -136,6 +135,20 @@ def load_base(settings: ModelSettings, base: Path, index: ItemIndex, *, seed: in
         model.to(pick_device(settings))
     keep_gradients_on_cpu(model)
     return model.eval()
+
+
+def _named_model(settings: ModelSettings, options: dict[str, Any]) -> Any:
+    name = settings.library.model_name_or_path
+    try:
+        return _pretrained(name, revision=settings.library.model_revision, **options)
+    except (OSError, ValueError) as error:
+        if Path(name).is_dir() and isinstance(error, ValueError):
+            raise  # the base is there: what is wrong is another matter
+        first = str(error).strip().splitlines()[0]
+        raise FileNotFoundError(
+            f"`model.model_name_or_path`: the base `{name}` could not be loaded ({first}). Put it back where it was, or, for "
+            "a model of the Hub, connect to the network."
+        ) from None
 
 
 def _pretrained(name: Any, *, revision: str = "main", **options: Any) -> Any:
@@ -286,7 +299,7 @@ def _start_new_tokens(model: Any, tokenizer: Any, index: ItemIndex, *, seed: int
 
 def with_adapter(model: Any, settings: ModelSettings, token_ids: Sequence[int], *, seed: int) -> Any:
     """Put a LoRA adapter on the model as ModelConfig says; new tokens are trained in every matrix that holds them."""
-    from peft import get_peft_model, prepare_model_for_kbit_training
+    from peft import get_peft_model
     from transformers import set_seed
     from trl import get_peft_config
 
@@ -299,9 +312,10 @@ def with_adapter(model: Any, settings: ModelSettings, token_ids: Sequence[int], 
         )
     if token_ids:
         config.trainable_token_indices = _trainable(model, token_ids)
-    if quantization_config(settings) is not None:
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     set_seed(seed)
+    # For a quantised base too: PEFT freezes the weights, and TRL lets gradients into checkpointed layers. PEFT's
+    # `prepare_model_for_kbit_training` would also cast embeddings, head and norms to float32: 2.5 GB more for two matrices of
+    # 151,936 x 4,096, and other logits than the reloaded model, whose matrices have the recipe's `dtype`, gives.
     adapted = get_peft_model(model, config)
     adapted.get_output_embeddings().bias = None  # TRL's fused head asks for it and PEFT's wrapper has none
     return adapted
@@ -322,9 +336,7 @@ def load_tuned(
 ) -> Any:
     """Load a tuned model: an adapter on the base, or whole weights. In eval mode unless `trainable`."""
     if not (tuned / "adapter_config.json").exists():
-        model = _pretrained(tuned, **_load_options(settings))
-        model.to(pick_device(settings))
-        return model.train(trainable)
+        return load_plain(settings, tuned).train(trainable)
     from peft import PeftModel
     from safetensors import safe_open
 
@@ -337,11 +349,26 @@ def load_tuned(
     return adapted.train(trainable)
 
 
+def load_plain(settings: ModelSettings, folder: Path) -> Any:
+    """Load whole weights from a folder, in eval mode, on the device and in the dtype that `settings` name."""
+    model = _pretrained(folder, **_load_options(settings))
+    return model.to(pick_device(settings)).eval()
+
+
 def fold_adapter(model: Any, settings: ModelSettings) -> Any:
     """For ranking: add an adapter to the weights below it. A quantised base keeps its adapter, where adding would round."""
     if not hasattr(model, "peft_config") or quantization_config(settings) is not None:
         return model
     return model.merge_and_unload().eval()
+
+
+def unquantised(settings: ModelSettings) -> ModelSettings:
+    """The same section with a base in the recipe's `dtype` (bfloat16 where it names none) instead of 4 or 8 bits."""
+    if quantization_config(settings) is None:
+        return settings
+    dtype = settings.library.dtype if settings.library.dtype not in (None, "auto") else "bfloat16"
+    library = dataclasses.replace(settings.library, load_in_4bit=False, load_in_8bit=False, dtype=dtype)
+    return dataclasses.replace(settings, library=library)
 
 
 def base_identity(settings: ModelSettings) -> dict[str, Any]:

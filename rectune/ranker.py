@@ -109,7 +109,7 @@ class LanguageModelRanker:
 
     def prompts(self, rows: TaskRows, which: Sequence[int] | NDArray[np.int64]) -> list[list[int]]:
         """Token ids of the prompts of some rows, the oldest history left out where it does not fit."""
-        room, wording = self._room(), self.settings.wording
+        room, wording = self.room(), self.settings.wording
         return [
             fit_prompt(
                 self.encoder, self.template, wording, rows.variables(int(i)), room=room, what=f"row {int(rows.row[i])}"
@@ -117,7 +117,7 @@ class LanguageModelRanker:
             for i in which
         ]
 
-    def _room(self) -> int | None:
+    def room(self) -> int | None:
         """How many tokens a prompt may have: `rank.max_length`, and what the model has positions for."""
         limits = [self.settings.max_length, positions_of(self.model)]
         answer = self.trie.depth if self.trie is not None else 16

@@ -40,14 +40,15 @@ def _answer_keys(line: Line) -> dict[str, Any]:
 def ranked(
     line: Line, who: str, protocol: str, *, shuffled: int = 0, weight: float = 0.0
 ) -> tuple[Ranking, dict[str, Any]]:
-    """The lists of a model for the test rows, and what ranking them took.
+    """The lists of a model for the test rows, and what ranking them took. `who`: 'untuned', 'tuned', or another form of the
+    tuned model that stands in `line.loaded`.
 
     `shuffled` above 0 ranks only a sample of so many rows, each with its history in random order. `weight` above 0 adds
     the run's prior at every node.
     """
     rows, task = (line.split.test, line.task) if not shuffled else _shuffled_rows(line, shuffled)
     hidden = [line.split.seen(rows, i).tolist() for i in range(len(rows))] if protocol == HIDDEN else None
-    model = line.tuned if who == "tuned" else line.base_stage
+    model = line.base_stage if who == "untuned" else line.tuned
     keys = {**_rank_keys(line), "who": who, "hidden": protocol == HIDDEN, "shuffled": shuffled}
     needed = [model, line.base_stage, line.index_stage]
     prior = None
@@ -108,7 +109,7 @@ def prior_weight(line: Line) -> dict[str, Any]:
 
 def answered(line: Line, who: str) -> tuple[NDArray[np.float64], dict[str, Any]]:
     """Probability of the last answer (yes) for the test rows, shape (rows,), and what it took."""
-    model = line.tuned if who == "tuned" else line.base_stage
+    model = line.base_stage if who == "untuned" else line.tuned
 
     def build(work: Path) -> None:
         started = time.perf_counter()

@@ -1,0 +1,79 @@
+"""The README of an exported folder: what it is, code that uses it with transformers alone, and what the run measured."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from rectune import exported
+from rectune.evidence import HIDDEN
+from rectune.line import Line
+from rectune.template import Template
+
+
+def card(listed: Line, about: dict[str, Any], work: Path) -> str:
+    """The model card as Markdown, front matter included. `about`: what `rectune.json` says."""
+    template = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined).from_string(
+        Path(__file__).with_name("export-card.md.jinja").read_text(encoding="utf-8")
+    )
+    named = listed.model_settings.library.model_name_or_path
+    on_hub = bool(named) and not Path(named).is_absolute() and not Path(named).exists()
+    text = template.render(
+        about=about,
+        lists=listed.task.kind == "item",
+        shows_code=plain_variables(listed.rank_template),
+        code=code(listed.task.kind),
+        example=example(listed),
+        on_hub=named if on_hub else None,
+        prior=listed.prior is not None,
+        measured=measured(listed),
+        files=sorted(
+            file.name for file in work.iterdir() if file.suffix in (".json", ".safetensors", ".jsonl", ".jinja")
+        ),
+    )
+    return text.rstrip() + "\n"
+
+
+def plain_variables(template: Template) -> bool:
+    """Whether a prompt asks for nothing but what the card's code gives it."""
+    return set(template.arguments("prompt")) <= {"history", "target", "user"}
+
+
+def code(kind: str) -> str:
+    """The functions of `rectune.exported` that a run of this kind needs, imports first."""
+    head = inspect.getsource(exported).partition("\ndef ")[0].partition('"""\n')[2].strip()
+    last = exported.recommend if kind == "item" else exported.chance_of_yes
+    return "\n\n\n".join(
+        [head, *(inspect.getsource(f).strip() for f in (exported.load, exported.read, exported.prompt_ids, last))]
+    )
+
+
+def example(listed: Line) -> dict[str, Any]:
+    """The last items of the first test row: `history` (item ids, or pairs with what was liked) and `target`."""
+    split, ids = listed.split, listed.log.items["item_id"].to_list()
+    names = [ids[item] for item in split.history(split.test, 0)]
+    target = ids[int(split.targets(split.test)[0])]
+    if listed.task.kind == "item":
+        return {"history": names[-5:], "target": target}
+    liked = [bool(entry["liked"]) for entry in listed.task.variables(0)["history"]]
+    return {"history": list(zip(names, liked, strict=True))[-5:], "target": target}
+
+
+def measured(listed: Line) -> dict[str, dict[str, float]]:
+    """The table of the run's report, name -> metric -> value, or {} where its evaluator reports in another form."""
+    file = listed.folder.path / "report.json"
+    results = json.loads(file.read_text(encoding="utf-8"))["results"] if file.exists() else {}
+    table = results["protocols"].get(HIDDEN) if "protocols" in results else results.get("table")
+    rows = {name: _means(entry) for name, entry in table.items()} if isinstance(table, dict) else {}
+    same = {tuple(row) for row in rows.values()}
+    return rows if len(same) == 1 and same != {()} else {}
+
+
+def _means(entry: Any) -> dict[str, float]:
+    """The metrics of a row that come with an interval, without it."""
+    values = entry.items() if isinstance(entry, dict) else ()
+    return {metric: float(value[0]) for metric, value in values if isinstance(value, list) and len(value) == 3}

@@ -1,0 +1,70 @@
+"""The plain model of a run, and the proof that it is the tuned one: the same logits on the probe, before and after writing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from rectune.line import Line, check_origin
+from rectune.methods.token_audit import PROBE, check_reloaded, probe_logits
+from rectune.model import load_plain, load_tuned, quantization_config, unquantised
+
+EXACT = 1e-5  # of the largest logit, at least of 1: float32 sums in another order
+ROUNDED = 0.05  # the same, where an adapter is added to weights of half precision
+
+
+def plain_model(line: Line) -> tuple[Any, torch.Tensor, dict[str, Any]]:
+    """The tuned model without adapter or quantisation, its logits on the run's probe (length, vocabulary), and how far they
+    are from those of the adapter beside the same base, and of the adapter on the quantised base.
+
+    Raises ValueError when the run's own files give other logits than at the end of the training, or merging changed more
+    than rounding does.
+    """
+    tuned, base, settings = line.tuned.folder / "model", line.base_stage.folder, line.model_settings
+    check_origin(line, tuned)
+    ids = load_file(tuned / PROBE)["ids"]
+    found: dict[str, Any] = {}
+    trained = None
+    if quantization_config(settings) is not None:
+        model = load_tuned(settings, base, tuned, line.index, seed=line.seed)
+        check_reloaded(model, tuned)
+        trained = probe_logits(model, ids)
+        del model  # two copies of a large model need not fit
+    model = load_tuned(unquantised(settings), base, tuned, line.index, seed=line.seed)
+    if trained is None:
+        check_reloaded(model, tuned)
+    logits = probe_logits(model, ids)
+    if hasattr(model, "peft_config"):
+        beside, model = logits, model.merge_and_unload().eval()
+        logits = probe_logits(model, ids)
+        found["merging"] = compared(logits, beside)
+        refuse(found["merging"], EXACT if model.dtype == torch.float32 else ROUNDED, "merging the adapter")
+    if trained is not None:
+        found["leaving_quantisation"] = compared(logits, trained)
+    return model, logits, found
+
+
+def check_written(line: Line, folder: Path, logits: torch.Tensor) -> dict[str, float]:
+    """Load a written folder with transformers alone and compare its logits on the probe. Raises ValueError where they differ."""
+    ids = load_file(line.tuned.folder / "model" / PROBE)["ids"]
+    found = compared(probe_logits(load_plain(unquantised(line.model_settings), folder), ids), logits)
+    refuse(found, EXACT, "writing and loading the folder")
+    return found
+
+
+def compared(ours: torch.Tensor, theirs: torch.Tensor) -> dict[str, float]:
+    """Largest difference of two sets of logits, and the largest of theirs."""
+    return {"largest_difference": float((ours - theirs).abs().max()), "largest_logit": float(theirs.abs().max())}
+
+
+def refuse(found: dict[str, float], share: float, what: str) -> None:
+    """Raise ValueError when a difference is above `share` of the largest logit (of 1, where that is smaller)."""
+    most = share * max(found["largest_logit"], 1.0)
+    if not found["largest_difference"] <= most:
+        raise ValueError(
+            f"{what} changed the logits of the run's probe by {found['largest_difference']:.3g}, and {most:.3g} is what rounding "
+            "explains. Nothing was exported; the versions of peft, transformers and torch may not be those of the training."
+        )

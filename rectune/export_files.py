@@ -1,0 +1,193 @@
+"""The files of an exported folder: weights and generation settings, items, what is known of the run, and the place itself."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import rectune
+from rectune.indexing.item_index import ItemIndex
+from rectune.line import Line
+from rectune.tasks import ItemViews
+from rectune.template import Template
+
+ABOUT, ITEMS, TEMPLATE = "rectune.json", "items.jsonl", "template.jinja"
+LIBRARIES = ("torch", "transformers", "tokenizers", "trl", "peft", "bitsandbytes")
+
+
+# ------------------------------------------------------------------------------------------------------------ the place
+
+
+def check_place(place: Path, line: Line) -> None:
+    """Raise ValueError when `place` may not be written: it is something else, another run's export, or inside the stages."""
+    if line.folder.path / "stages" in place.parents or place == line.folder.path / "templates":
+        raise ValueError(f"`--to`: {place} belongs to the run itself. Give a folder of its own.")
+    for above in (place, *place.parents):
+        if above.exists() and not above.is_dir():
+            raise ValueError(f"`--to`: {above} is a file, not a folder.")
+    if not place.is_dir() or not any(place.iterdir()):
+        return
+    run = exported_run(place)
+    if run is None:
+        raise ValueError(
+            f"`--to`: {place} exists and is not an export; nothing in it is overwritten. Give another folder."
+        )
+    if run != run_of(line) and line.folder.path not in place.parents:
+        raise ValueError(
+            f"`--to`: {place} is an export of another run (recipe `{run.get('recipe')}`, stage {run.get('fingerprint')}). "
+            "Remove it or give another folder."
+        )
+
+
+def exported_run(place: Path) -> dict[str, Any] | None:
+    """Which run a folder is an export of, or None where it is none."""
+    try:
+        about = json.loads((place / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    run = about.get("run") if isinstance(about, dict) else None
+    return run if isinstance(run, dict) and "fingerprint" in run else None
+
+
+def run_of(line: Line) -> dict[str, str]:
+    """What tells a run from others: its recipe's name and the fingerprint of its last training stage."""
+    return {"recipe": line.recipe.name, "fingerprint": line.tuned.fingerprint}
+
+
+def check_room(place: Path, model: Any) -> None:
+    """Raise OSError when the disk has no room for the weights."""
+    needed = sum(p.numel() * p.element_size() for p in model.parameters())
+    free = shutil.disk_usage(place.parent).free
+    if free < needed:
+        raise OSError(
+            f"no room in {place.parent}: the weights take {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free. Give another "
+            "folder with --to."
+        )
+
+
+def put(work: Path, place: Path) -> None:
+    """Move a finished folder to its place; an older export there goes once the new one stands."""
+    old = place.with_name(f".{place.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        os.replace(place, old)
+    os.replace(work, place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+# ------------------------------------------------------------------------------------------------------------ the files
+
+
+def write_model(model: Any, line: Line, folder: Path, *, longest: int) -> None:
+    """Write weights, config, tokenizer and generation settings. `longest`: how many tokens the model may write."""
+    model.generation_config = generation_settings(model, line, longest=longest)
+    model.save_pretrained(folder)
+    line.encoder.tokenizer.save_pretrained(folder)
+
+
+def generation_settings(model: Any, line: Line, *, longest: int) -> Any:
+    """A beam search for names of at most `longest` tokens, scored by their sum; nothing comes from the base's own settings."""
+    from transformers import GenerationConfig
+
+    rank, lists, tokenizer = line.rank_settings, line.task.kind == "item", line.encoder.tokenizer
+    beams: dict[str, Any] = {
+        "num_beams": max(rank.beams, 2),  # one beam is greedy search, which returns no scores
+        "length_penalty": 0.0, "early_stopping": False, "renormalize_logits": rank.scores == "catalogue",
+    }  # fmt: skip
+    return GenerationConfig(
+        do_sample=False,
+        max_new_tokens=longest,
+        eos_token_id=line.encoder.end_id if line.rank_template.end or not lists else None,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        decoder_start_token_id=model.config.decoder_start_token_id if model.config.is_encoder_decoder else None,
+        use_cache=True,
+        **(beams if lists else {}),
+    )
+
+
+def write_items(line: Line, folder: Path) -> tuple[dict[str, int], int]:
+    """Write the items, one line each; returns how many there are and the longest name in tokens (0 for a Yes/No run)."""
+    total = longest = 0
+    with (folder / ITEMS).open("w", encoding="utf-8") as file:
+        for entry in items_of(line):
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            total, longest = total + 1, max(longest, len(entry.get("tokens", ())))
+    return {"total": total, "added": line.added.items.height if line.added else 0}, longest
+
+
+def items_of(line: Line) -> Iterator[dict[str, Any]]:
+    """One entry an item: `item_id`, `title` and those other columns that the template speaks of, as prompts show them; `name`,
+    its name in the index; where the run lists items, `tokens`, the ids that the model writes for it, end token included;
+    and `added` for what came after the tuning."""
+    view, encoder, template = ItemViews(line.split, line.index), line.encoder, line.rank_template
+    ids = line.log.items["item_id"].to_list()
+    first_added = len(ids) - (line.added.items.height if line.added else 0)
+    columns = shown_columns(template, line.log.items.columns)
+    for item, item_id in enumerate(ids):
+        seen = view(item)
+        entry = {
+            "item_id": item_id,
+            **{name: seen[name] for name in columns},
+            "name": plain_name(line.index, item, seen),
+        }
+        if line.task.kind == "item":
+            completion = template.completion(line.rank_settings.wording, {"target": seen})
+            entry["tokens"] = encoder.completion_ids(completion, end=template.end)
+        yield {**entry, "added": True} if item >= first_added else entry
+
+
+def shown_columns(template: Template, columns: list[str]) -> list[str]:
+    """`title`, and the columns whose names stand in the template."""
+    spoken = set(re.findall(r"\w+", template.source))
+    return [name for name in columns if name == "title" or (name in spoken and name not in ("item_id", "name"))]
+
+
+def plain_name(index: ItemIndex, item: int, seen: dict[str, Any]) -> str:
+    """An item's name as the text of its tokens, or its title where it has none."""
+    return "".join(index.tokens(item)) or str(seen["name"])
+
+
+def answers_of(line: Line) -> list[dict[str, Any]]:
+    """The answers of a Yes/No run in their order, No first: what they stand for and the ids that the model writes."""
+    example, template, wording = line.task.variables(0), line.rank_template, line.rank_settings.wording
+    return [
+        {
+            "means": answer,
+            "tokens": line.encoder.completion_ids(template.completion(wording, {**example, **answer}), end=False),
+        }
+        for answer in line.task.answers
+    ]
+
+
+def base_called(line: Line) -> str:
+    """The base as the recipe names it; of a folder only its last part, as paths of this machine say nothing elsewhere."""
+    named = Path(line.model_settings.library.model_name_or_path)
+    return named.name if named.is_absolute() or named.exists() else str(named)
+
+
+def about_run(line: Line, *, room: int | None) -> dict[str, Any]:
+    """What `rectune.json` says of the run and of its prompts. `room`: the most tokens of a prompt."""
+    rank, encoder, library = line.rank_settings, line.encoder, line.model_settings.library
+    before, between = encoder.frame
+    base = {"name": base_called(line), "revision": library.model_revision} if library.model_name_or_path else None
+    longest = line.split.notes.get("max_history") or int(max((line.split.test.stop - line.split.test.start).max(), 1))
+    return {
+        "kind": line.task.kind,
+        "run": run_of(line),
+        "base": base or {"from_scratch": line.model_settings.from_scratch},
+        "rank": {
+            "template": line.rank_template.name, "template_hash": line.rank_template.hash, "wording": rank.wording,
+            "scores": rank.scores, "beams": rank.beams, "k": rank.k,
+        },
+        "prompt": {
+            "form": encoder.form, "before": before, "between": between, "max_history": longest, "max_tokens": room,
+        },
+        "versions": {"rectune": rectune.__version__, **{name: importlib.metadata.version(name) for name in LIBRARIES}},
+    }  # fmt: skip

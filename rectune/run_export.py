@@ -1,0 +1,130 @@
+"""`rectune export`: a run as a folder that transformers alone loads, ranks with, and that is shown to be the tuned model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from rectune import export_files as files
+from rectune.evidence import HIDDEN
+from rectune.export_card import card, plain_variables
+from rectune.export_fidelity import check_written, plain_model
+from rectune.export_files import ABOUT, TEMPLATE
+from rectune.exported import prompt_ids, read
+from rectune.line import Line
+from rectune.model import quantization_config
+from rectune.processes import gather, is_main, wait
+from rectune.ranker import LanguageModelRanker
+from rectune.ranking import recall_and_ndcg, target_ranks
+from rectune.run import open_run
+from rectune.run_ranking import answered, ranked
+from rectune.split import evenly
+from rectune.tasks import history_split
+
+COMPARED = 200  # prompts that are encoded both ways
+
+
+def export(folder: str | Path, to: str | Path | None = None) -> tuple[Path, dict[str, Any]]:
+    """Write a finished run as a plain transformers folder, by default `RUN/export`; returns it and its `rectune.json`.
+
+    An adapter is merged into the base in the recipe's dtype, never into 4-bit weights; of a quantised run both forms are
+    ranked on the test rows. Items that were added to the run are exported too. Raises FileNotFoundError for a folder that is
+    no finished run and for a base that is gone, ValueError for a place that holds something else and when the written model
+    does not give the logits of the tuned one. Leaves the whole folder or none.
+    """
+    line, listed = open_run(folder), open_run(folder, added=True)
+    place = (Path(to) if to is not None else line.folder.path / "export").resolve()
+    files.check_place(place, line)
+    with line.folder.lock():
+        model, logits, found = plain_model(line)
+        ranker = listed.as_ranker(model)
+        about = {
+            **files.about_run(listed, room=ranker.room()),
+            "weights": {"dtype": str(model.dtype).partition(".")[2], **found},
+        }
+        work = place.with_name(f".{place.name}.partial")
+        try:
+            if is_main():
+                about = _write_parts(listed, model, about, work)
+                about["weights"]["writing"] = check_written(line, work, logits)
+            if quantization_config(line.model_settings) is not None:
+                about["forms"] = both_forms(line, model)
+            if is_main():
+                about["prompts"] = same_prompts(listed, ranker, work)
+                (work / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+                (work / "README.md").write_text(card(listed, about, work), encoding="utf-8")
+                files.put(work, place)
+        except BaseException:
+            if is_main():
+                shutil.rmtree(work, ignore_errors=True)
+            raise
+        wait()
+    return place, gather(about)[0]
+
+
+def _write_parts(listed: Line, model: Any, about: dict[str, Any], work: Path) -> dict[str, Any]:
+    """Write everything but the card into a new folder; returns `about` with what is known of items and answers."""
+    work.parent.mkdir(parents=True, exist_ok=True)
+    files.check_room(work, model)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    about["items"], longest = files.write_items(listed, work)
+    (work / TEMPLATE).write_text(listed.rank_template.source, encoding="utf-8")
+    if listed.task.kind == "answer":
+        about["answers"] = files.answers_of(listed)
+        longest = max(len(answer["tokens"]) for answer in about["answers"])
+    files.write_model(model, listed, work, longest=longest)
+    (work / ABOUT).write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+    return about
+
+
+def both_forms(line: Line, model: Any) -> dict[str, dict[str, float]]:
+    """Metrics on the test rows of the adapter on the quantised base and of the merged `model`: recall and ndcg at `rank.k`, seen
+    items hidden, or AUC. Rankings are stages of the run, so a killed one goes on."""
+    line.loaded = {"merged": line.as_ranker(model)}
+    forms = {"merged": _measured(line, "merged")}
+    line.loaded.clear()
+    forms["adapter on the quantised base"] = _measured(line, "tuned")
+    line.loaded.clear()
+    return forms
+
+
+def _measured(line: Line, who: str) -> dict[str, float]:
+    if line.task.kind == "answer":
+        from sklearn.metrics import roc_auc_score
+
+        return {"auc": float(roc_auc_score(line.task.target, answered(line, who)[0]))}
+    ranking, _ = ranked(line, who, HIDDEN)
+    place, width = target_ranks(ranking, line.task.target.astype(np.int32)), ranking.items.shape[1]
+    return recall_and_ndcg(place, width, k=line.rank_settings.k)
+
+
+def same_prompts(listed: Line, ranker: LanguageModelRanker, work: Path) -> dict[str, int]:
+    """How many of some prompts the card's code encodes like the run: titles that spell a special token differ, and so may a
+    task of one's own. Warns where any does."""
+    split, which = listed.split, evenly(len(listed.split.test), COMPARED)
+    sample = split.test.take(which)
+    histories = [split.history(sample, i).tolist() for i in range(len(sample))]
+    asked = listed.task.take(which)
+    if listed.task.kind == "item":  # users are strangers, as in `recommend`
+        asked = listed.task_rows(history_split(split, histories))
+    plain = SimpleNamespace(**read(work), tokenizer=listed.encoder.tokenizer)
+    shown = list(plain.items.values())
+    same = 0
+    for i, target in enumerate(split.targets(sample) if plain_variables(listed.rank_template) else []):
+        extras = asked.variables(i).get("history", [])
+        entries = [{**extra, **shown[item]} for extra, item in zip(extras, histories[i], strict=False)]
+        same += prompt_ids(plain, entries, shown[target]) == ranker.prompts(asked, [i])[0]
+    if same < len(sample):
+        warnings.warn(
+            f"{len(sample) - same} of {len(sample)} prompts are encoded otherwise by the code in the export's README than by the "
+            "run: item texts spell special tokens, or the task gives the template variables of its own.",
+            stacklevel=3,
+        )
+    return {"compared": len(sample), "same": int(same)}

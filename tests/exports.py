@@ -1,0 +1,78 @@
+"""Runs for the tests of `rectune export`, and the code of a README run as it stands there."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rectune.cli import main
+
+ALONE = "import sys\nsys.modules['rectune'] = sys.modules['peft'] = None\n"
+SHORT = {"call": "rectune.methods.sft", "max_steps": 4, "learning_rate": 0.01, "per_device_train_batch_size": 8, "max_length": 512}  # fmt: skip
+SHOP: dict[str, Any] = {
+    "data": {"call": "rectune.data_builders.synthetic:synthetic", "users": 30, "items": 40, "categories": 5, "shortest": 6, "longest": 8},
+    "split": {"call": "rectune.split:leave_one_out", "max_history": 6},
+    "index": {"call": "rectune.indexing.atomic:atomic"},
+    "tasks": [{"call": "rectune.tasks:next_item", "template": "next-item.jinja"}],
+    "stages": [SHORT],
+    "rank": {"template": "next-item.jinja", "beams": 6, "k": 5, "scores": "full"},
+    "eval": {"call": "rectune.eval.ranking:ranking", "k": [5], "shuffled_rows": 0, "wording_rows": 0, "examples": 1},
+}  # fmt: skip
+LORA = {"use_peft": True, "lora_r": 4, "lora_dropout": 0.0}
+
+
+def tune(place: Path, settings: dict[str, Any]) -> Path:
+    """Run a recipe; returns the run folder."""
+    (place / "shop.yaml").write_text(yaml.safe_dump({**settings, "output_dir": str(place / "run")}))
+    assert main(["train", str(place / "shop.yaml"), "--traceback"]) == 0
+    return place / "run"
+
+
+def exported(run: Path, *more: str) -> Path:
+    """Export a run; returns the folder."""
+    assert main(["export", str(run), *more, "--traceback"]) == 0
+    return Path(more[1]) if more else run / "export"
+
+
+def card_code(folder: Path) -> str:
+    """The Python block of a README."""
+    (block,) = re.findall(r"^```python\n(.*?)^```", (folder / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    return str(block)
+
+
+def by_the_card(folder: Path, asked: str) -> Any:
+    """The value of a Python expression after the README's code ran in the folder, without rectune and peft."""
+    code = ALONE + card_code(folder) + f"\nprint('ASKED' + json.dumps({asked}))\n"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=folder)
+    assert out.returncode == 0, out.stderr[-3000:]
+    assert "rectune" not in out.stderr
+    return json.loads(out.stdout.rpartition("ASKED")[2])
+
+
+def listed_by_the_card(folder: Path, histories: list[list[str]], k: int = 5) -> list[list[list[Any]]]:
+    """For each history the [item id, score] pairs of the README's code."""
+    return by_the_card(  # type: ignore[no-any-return]
+        folder, f"[[(item['item_id'], score) for item, score in recommend(it, h, {k})] for h in {histories!r}]"
+    )
+
+
+def listed_by_the_run(run: Path, histories: list[list[str]], k: int = 5) -> list[list[list[Any]]]:
+    """The same of `rectune recommend`."""
+    from rectune.run import recommend
+
+    return [[[item["item_id"], item["score"]] for item in items] for items in recommend(run, histories, k=k)]
+
+
+def same_lists(ours: list[list[list[Any]]], theirs: list[list[list[Any]]], *, within: float = 1e-4) -> None:
+    """Fail unless the items are the same in the same order, and scores within a tolerance."""
+    assert [[item for item, _ in row] for row in ours] == [[item for item, _ in row] for row in theirs]
+    for row, other in zip(ours, theirs, strict=True):
+        assert len(row) > 0
+        for (_, score), (_, other_score) in zip(row, other, strict=True):
+            assert abs(score - other_score) < within
