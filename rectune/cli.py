@@ -103,7 +103,10 @@ def build_parser() -> argparse.ArgumentParser:
     train = _command(commands, "train", _train, "run a recipe from log to report, or continue it", epilog=override)
     train.add_argument("recipe", help=recipe)
     train.add_argument(
-        "--seeds", type=_seeds, default=None, help="run several seeds, e.g. 0,1,2, and sum them up in one report"
+        "--seeds",
+        type=_seeds,
+        default=None,
+        help="run several seeds, e.g. 0,1,2, and sum them up in one report; replaces the seeds of the recipe's `grid`",
     )
     evaluate = _command(commands, "eval", _eval, "rank and report again in a run folder", epilog=override)
     evaluate.add_argument("folder", help="a run folder")

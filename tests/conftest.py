@@ -15,6 +15,8 @@ from hypothesis import settings
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Not the cache of whoever runs the tests; kept between runs, as text vectors take a minute to make.
+os.environ.setdefault("RECTUNE_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "rectune"))
 
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=40, database=None)
 settings.load_profile("repeatable")

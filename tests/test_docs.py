@@ -92,6 +92,8 @@ def templates_page() -> str:
         "user": codes_value([0]),
         "intention": "something that boils water",
         "preference": "Likes tea and what belongs to it.",
+        "turns": [{"role": "user", "text": "Name a hot drink."}],
+        "answer": "Tea.",
     }
     parts = [
         "# Templates",
