@@ -194,10 +194,16 @@ def _load_options(settings: ModelSettings) -> dict[str, Any]:
 
 
 def quantization_config(settings: ModelSettings) -> Any:
-    """The bitsandbytes configuration that the section `model` asks for, or None."""
+    """The bitsandbytes configuration that the section `model` asks for, or None. 4-bit layers compute in `dtype`, in bfloat16
+    where the recipe names none."""
     from trl import get_quantization_config
 
-    return get_quantization_config(settings.library)
+    return get_quantization_config(dataclasses.replace(settings.library, dtype=_named_dtype(settings)))
+
+
+def _named_dtype(settings: ModelSettings) -> str:
+    dtype = settings.library.dtype
+    return "bfloat16" if dtype in (None, "auto") else str(dtype)
 
 
 def keep_gradients_on_cpu(model: Any) -> None:
@@ -366,8 +372,9 @@ def unquantised(settings: ModelSettings) -> ModelSettings:
     """The same section with a base in the recipe's `dtype` (bfloat16 where it names none) instead of 4 or 8 bits."""
     if quantization_config(settings) is None:
         return settings
-    dtype = settings.library.dtype if settings.library.dtype not in (None, "auto") else "bfloat16"
-    library = dataclasses.replace(settings.library, load_in_4bit=False, load_in_8bit=False, dtype=dtype)
+    library = dataclasses.replace(
+        settings.library, load_in_4bit=False, load_in_8bit=False, dtype=_named_dtype(settings)
+    )
     return dataclasses.replace(settings, library=library)
 
 

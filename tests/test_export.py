@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,8 +15,6 @@ from tests.exports import (
     LORA,
     SHOP,
     SHORT,
-    by_the_card,
-    card_code,
     exported,
     listed_by_the_card,
     listed_by_the_run,
@@ -137,49 +134,6 @@ def test_scores_over_the_catalogue_are_those_of_generate_where_nothing_is_hidden
     same_lists(listed_by_the_card(folder, [[]]), listed_by_the_run(run, [[]]))
 
 
-@pytest.mark.heavy
-def test_a_yes_no_export_gives_the_runs_probability(tmp_path: Path) -> None:
-    draw = np.random.default_rng(0)
-    events = [f"u{u},p{(u * 3 + n) % 20},{draw.integers(1, 6)},{n}" for u in range(30) for n in range(7)]
-    (tmp_path / "log.csv").write_text("user,item,rating,time\n" + "\n".join(events))
-    (tmp_path / "items.csv").write_text("item,title\n" + "\n".join(f"p{i},Film <|end|> number {i}" for i in range(20)))
-    template = "like-or-dislike.jinja"
-    settings = {
-        "data": {"call": "rectune.data_builders.table:table", "path": str(tmp_path / "log.csv"), "rating": "rating", "time": "time",
-                 "items_path": str(tmp_path / "items.csv"), "title": "title"},
-        "split": SHOP["split"],
-        "tasks": [{"call": "rectune.tasks:like_or_dislike", "template": template}],
-        "model": {"from_scratch": {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 512}, "text_vocab_size": 300},
-        "stages": [SHORT],
-        "rank": {"template": template},
-        "eval": {"call": "rectune.eval.answers:answers", "bootstrap_samples": 20},
-    }  # fmt: skip
-    run = tune(tmp_path, settings)
-    with pytest.warns(UserWarning, match="30 of 30 prompts are encoded otherwise"):
-        folder = exported(run)
-    assert (
-        "asks for variables that only its task gives" not in (folder / "README.md").read_text()
-        or "python" not in (folder / "README.md").read_text()
-    )
-    (tmp_path / "items.csv").write_text("item,title\n" + "\n".join(f"p{i},Film number {i}" for i in range(20)))
-    run = tune(tmp_path, settings)
-    folder = exported(run)
-    from rectune.run import open_run
-    from rectune.run_ranking import answered
-
-    line = open_run(run)
-    chances, _ = answered(line, "tuned")
-    asked = []
-    for row in range(3):
-        names = [f"p{int(line.log.items['item_id'][int(i)][1:])}" for i in line.split.history(line.split.test, row)]
-        liked = [entry["liked"] for entry in line.task.variables(row)["history"]]
-        target = line.log.items["item_id"][int(line.split.targets(line.split.test)[row])]
-        asked.append((list(zip(names, liked, strict=True)), target))
-    found = by_the_card(folder, f"[chance_of_yes(it, history, target) for history, target in {asked!r}]")
-    np.testing.assert_allclose(found, chances[:3], atol=1e-5)
-    assert "chance_of_yes" in card_code(folder)
-
-
 # ------------------------------------------------------------------------------------------------------------ the place
 
 
@@ -207,6 +161,36 @@ def test_an_export_of_the_same_run_is_replaced_and_nothing_else_is(
     ):
         assert message in fails(capsys, "export", str(scratch), "--to", str(wrong))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["shop", "thesis"]
+
+
+def test_which_places_may_be_written(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from rectune.export_files import check_place
+
+    run = tmp_path / "run"
+    line: Any = SimpleNamespace(
+        folder=SimpleNamespace(path=run), recipe=SimpleNamespace(name="shop"), tuned=SimpleNamespace(fingerprint="new")
+    )
+
+    def export_of(place: Path, recipe: str, fingerprint: str) -> Path:
+        place.mkdir(parents=True)
+        (place / "rectune.json").write_text(json.dumps({"run": {"recipe": recipe, "fingerprint": fingerprint}}))
+        return place
+
+    (tmp_path / "empty").mkdir()
+    for place in (
+        tmp_path / "absent" / "below", tmp_path / "empty", export_of(tmp_path / "same", "shop", "new"),
+        export_of(run / "export", "shop", "from before it was tuned again"),
+    ):  # fmt: skip
+        check_place(place, line)
+    for place in (export_of(tmp_path / "tuned otherwise", "shop", "old"), export_of(tmp_path / "b", "books", "new")):
+        with pytest.raises(ValueError, match="is an export of another run"):
+            check_place(place, line)
+    for text in ("[]", "{}", '{"run": "shop"}', "half writ"):
+        (tmp_path / "same" / "rectune.json").write_text(text)
+        with pytest.raises(ValueError, match="exists and is not an export"):
+            check_place(tmp_path / "same", line)
 
 
 def test_a_folder_that_is_no_finished_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,15 @@ import pytest
 import torch
 
 from rectune.indexing.item_index import ItemIndex, from_levels
-from rectune.model import ModelSettings, build_base, load_base, load_tokenizer, new_token_ids, with_adapter
+from rectune.model import (
+    ModelSettings,
+    build_base,
+    load_base,
+    load_tokenizer,
+    new_token_ids,
+    unquantised,
+    with_adapter,
+)
 
 INDEX: ItemIndex = from_levels(np.array([[i % 3, i // 3] for i in range(9)], dtype=np.int32))
 
@@ -125,3 +133,27 @@ def test_checkpointing_activations_changes_no_gradient(checkpoints: dict[str, Pa
     off, on = (one_step(settings, tmp_path, checkpointing=checkpointing) for checkpointing in (False, True))
     assert on.loss == off.loss
     assert on.difference(off) == 0
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("which", ["tied", "untied"])
+def test_new_tokens_start_alike_on_the_quantised_and_the_plain_base(
+    checkpoints: dict[str, Path], tmp_path: Path, which: str
+) -> None:
+    settings = settings_of(checkpoints[which], **QUANTISED)
+    build_base(settings, INDEX, [], tmp_path, seed=0)
+    new = new_token_ids(load_tokenizer(tmp_path), INDEX)
+    quantised, plain = (load_base(s, tmp_path, INDEX, seed=3) for s in (settings, unquantised(settings)))
+    assert {type(m).__name__ for m in plain.modules()}.isdisjoint({"Linear4bit"})
+    for side in ("get_input_embeddings", "get_output_embeddings"):
+        ours, theirs = (getattr(model, side)().weight for model in (plain, quantised))
+        assert ours.dtype == theirs.dtype == torch.bfloat16
+        assert torch.equal(ours[new], theirs[new])
+
+
+def test_a_base_without_quantisation_has_the_recipes_dtype_or_bfloat16(checkpoints: dict[str, Path]) -> None:
+    for named, found in (("float32", "float32"), ("auto", "bfloat16"), (None, "bfloat16")):
+        settings = unquantised(settings_of(checkpoints["tied"], load_in_4bit=True, dtype=named))
+        assert (settings.library.load_in_4bit, settings.library.dtype) == (False, found)
+    plain = settings_of(checkpoints["tied"], dtype="auto")
+    assert unquantised(plain) is plain
