@@ -15,11 +15,13 @@ from rectune.checking import check_keywords
 from rectune.decoding.trie import FILE, Trie
 from rectune.encoder import Encoder
 from rectune.examples import TaskSpec, sample_texts
+from rectune.history import Chosen
 from rectune.materials import Materials
 from rectune.processes import is_main
 from rectune.ranker import LanguageModelRanker, RankSettings, catalogue_trie
 from rectune.recipe import bind, resolve_call, section_at
-from rectune.run_folder import Stage, source_of, write_atomic
+from rectune.run_folder import Stage, source_of, stamps, write_atomic
+from rectune.run_history import history_call
 from rectune.run_prior import RunPrior
 from rectune.split import Part, Split
 from rectune.tasks import ItemViews, TaskRows
@@ -31,7 +33,7 @@ class Line(Materials):
 
     def check(self) -> None:
         """Check every section before anything is built (of a finished run, what ranking and judging still read)."""
-        _ = self.rank_settings, self.prior, self.rank_template, self.task_calls, self.model_settings
+        _ = self.rank_settings, self.prior, self.rank_template, self.task_calls, self.history_calls, self.model_settings
         if not self.folder.pinned:
             _ = self._data_call, self._split_call, self.vector_calls, self._index_call, self._user_tokens
             windows = [f"tasks.{i}" for i, call in enumerate(self.task_calls) if call[1].get("examples") == "windows"]
@@ -63,9 +65,8 @@ class Line(Materials):
         calls = []
         for i, entry in enumerate(self.recipe.settings["tasks"]):
             function = resolve_call(self.recipe, f"tasks.{i}")
-            arguments = bind(
-                self.recipe, f"tasks.{i}", function, given=("split", "index", "part"), own=("template", "share")
-            )
+            given, own = ("split", "index", "part", "history"), ("template", "share", "history")
+            arguments = bind(self.recipe, f"tasks.{i}", function, given=given, own=own)
             arguments = self._nested(f"tasks.{i}", arguments)
             share = entry.get("share", 1.0)
             if isinstance(share, bool) or not isinstance(share, int | float) or share <= 0:
@@ -73,6 +74,18 @@ class Line(Materials):
                     f"{self.recipe.where(f'tasks.{i}.share')}: got {share!r}, but it must be a number above 0."
                 )
             calls.append((function, arguments, self._template(f"tasks.{i}"), float(share)))
+        return calls
+
+    @cached_property
+    def history_calls(self) -> list[tuple[Callable[..., Chosen], dict[str, Any]] | None]:
+        """For each task what chooses its histories, with bound arguments, or None where the split's are used."""
+        calls = []
+        for i, (task, _, _, _) in enumerate(self.task_calls):
+            call = history_call(self.recipe, f"tasks.{i}", task)
+            if call is not None:
+                self._check_vectors(f"tasks.{i}.history", call[0], "chooses events by item vectors")
+                call = call[0], self._seeded(*call)
+            calls.append(call)
         return calls
 
     def _template(self, key: str) -> Template:
@@ -90,22 +103,25 @@ class Line(Materials):
     def specs(self) -> list[TaskSpec]:
         """The tasks of the recipe."""
         return [
-            TaskSpec(function.__name__, partial(self._rows_of, function, arguments), template, share)
-            for function, arguments, template, share in self.task_calls
+            TaskSpec(function.__name__, partial(self.part_rows, task=i), template, share)
+            for i, (function, _, template, share) in enumerate(self.task_calls)
         ]
 
-    def _rows_of(self, function: Callable[..., TaskRows], arguments: dict[str, Any], part: str) -> TaskRows:
-        return function(self.split, self.index, part, **arguments)
+    def _rows_of(self, i: int, split: Split, part: Part) -> TaskRows:
+        function, arguments, _, _ = self.task_calls[i]
+        chosen: dict[str, Any] = {}
+        if (call := self.history_calls[i]) is not None:
+            vectors = {"vectors": self.vectors} if self._wants_vectors(call[0]) else {}
+            chosen = {"history": partial(call[0], **vectors, **call[1])}
+        return function(split, self.index, part, **arguments, **chosen)
 
-    def part_rows(self, part: Part) -> TaskRows:
-        """The rows of a part of the split for the ranked task."""
-        function, arguments, _, _ = self.task_calls[0]
-        return function(self.split, self.index, part, **arguments)
+    def part_rows(self, part: Part, *, task: int = 0) -> TaskRows:
+        """The rows of a part of the split for a task, by default the ranked one."""
+        return self._rows_of(task, self.split, part)
 
     def task_rows(self, split: Split) -> TaskRows:
         """The test rows of `split` for the ranked task, which is the first task of the recipe."""
-        function, arguments, _, _ = self.task_calls[0]
-        return function(split, self.index, "test", **arguments)
+        return self._rows_of(0, split, "test")
 
     @cached_property
     def task(self) -> TaskRows:
@@ -174,9 +190,17 @@ class Line(Materials):
                 template.hash,
                 share,
                 *self._inside(f"tasks.{i}", arguments),
+                *self._history_keys(i),
             ]
             for i, (function, arguments, template, share) in enumerate(self.task_calls)
         ]
+
+    def _history_keys(self, i: int) -> list[Any]:
+        """What fingerprints say of how task i chooses its histories; nothing where the split's are used."""
+        if (call := self.history_calls[i]) is None:
+            return []
+        vectors = self.vectors_stage.fingerprint if self._wants_vectors(call[0]) else None
+        return [call[0].__name__, source_of(call[0]), call[1], stamps(call[1], without=self.folder.path), vectors]
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -266,11 +290,14 @@ class Line(Materials):
 
     def built(self) -> list[Stage]:
         """The stages from the log to the tuned model, in order."""
-        wanted = "vectors" in self.folder.pinned or (
-            not self.folder.pinned and self._wants_vectors(self._index_call[0])
-        )
-        vectors = [self.vectors_stage] if wanted else []
+        vectors = [self.vectors_stage] if self._reads_vectors() else []
         return [self.data_stage, self.split_stage, *vectors, self.index_stage, self.base_stage, *self.train_stages]
+
+    def _reads_vectors(self) -> bool:
+        """Whether the index or a task of this run reads item vectors."""
+        if self.folder.pinned:
+            return "vectors" in self.folder.pinned
+        return any(self._wants_vectors(call[0]) for call in [self._index_call, *self.history_calls] if call)
 
     @property
     def tuned(self) -> Stage:

@@ -116,6 +116,11 @@ class Materials:
 
         return self.folder.stage("vectors", {"sources": keys}, [self.split_stage], build)
 
+    @cached_property
+    def vectors(self) -> ItemVectors:
+        """The item vectors."""
+        return ItemVectors.load(self.vectors_stage.folder)
+
     def _seeded(self, function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
         """The arguments, with the recipe's seed for a function that takes one and was given none."""
         return {"seed": self.seed, **arguments} if "seed" in inspect.signature(function).parameters else arguments
@@ -127,11 +132,7 @@ class Materials:
         function = resolve_call(self.recipe, "index")
         bound = bind(self.recipe, "index", function, given=("split", "vectors"), own=("user_tokens",))
         arguments = self._seeded(function, self._nested("index", bound))
-        if self._wants_vectors(function) and not self.vector_calls:
-            raise ValueError(
-                f"{self.recipe.where('index.call')}: `{function.__name__}` names items by their vectors. Add a section, e.g. "
-                'vectors: [{call: "rectune.vectors.texts:sentences", text: [title]}]'
-            )
+        self._check_vectors("index", function, "names items by their vectors")
         return function, arguments
 
     @property
@@ -142,6 +143,14 @@ class Materials:
                 f"{self.recipe.where('index.user_tokens')}: got {count!r}; it must be a whole number from 0 on."
             )
         return count
+
+    def _check_vectors(self, key: str, function: Callable[..., Any], why: str) -> None:
+        """Raise ValueError where a function needs item vectors and the recipe has none."""
+        if self._wants_vectors(function) and not self.vector_calls:
+            raise ValueError(
+                f"{self.recipe.where(f'{key}.call')}: `{function.__name__}` {why}. Add a section, e.g. "
+                'vectors: [{call: "rectune.vectors.texts:sentences", text: [title]}]'
+            )
 
     @staticmethod
     def _wants_vectors(function: Callable[..., Any]) -> bool:
@@ -159,7 +168,7 @@ class Materials:
         needed = [self.vectors_stage] if self._wants_vectors(function) else []
 
         def build(work: Path) -> None:
-            given = {"vectors": ItemVectors.load(self.vectors_stage.folder)} if needed else {}
+            given = {"vectors": self.vectors} if needed else {}
             index = function(self.split, **given, **arguments)
             index.health.update(judged(index, self.split))
             (index.with_user_tokens(self._user_tokens) if self._user_tokens else index).save(work)

@@ -192,12 +192,7 @@ class LanguageModelRanker:
         """p(answer) / sum of p over the answers. What the prompts of several rows begin with is forwarded once."""
         if not rows.answers:
             raise ValueError("this task has no fixed answers.")
-        example, wording = rows.variables(0), self.settings.wording
-        answers = [
-            self.encoder.completion_ids(self.template.completion(wording, {**example, **answer}), end=False)
-            for answer in rows.answers
-        ]
-        distinct_answers(answers)
+        answers = self._answer_ids(rows)
         engine = AnswerEngine(self.model, answers, pad=self._pad)
         own: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
         for _, chunk in chunks(len(rows), "answering", size=SMALL_CHUNK, progress=self.progress):
@@ -206,6 +201,21 @@ class LanguageModelRanker:
         every = [part for several in gather(own) for part in several]
         order = np.argsort(np.concatenate([chunk for chunk, _ in every]))
         return np.asarray(np.concatenate([chances for _, chances in every])[order])
+
+    def _answer_ids(self, rows: TaskRows) -> list[list[int]]:
+        """Token ids of the answers, with the end of text where one is the beginning of another ('1' of '10')."""
+        example, wording = rows.variables(0), self.settings.wording
+        said = [self.template.completion(wording, {**example, **answer}) for answer in rows.answers]
+        ids = [self.encoder.completion_ids(segments, end=False) for segments in said]
+        distinct_answers(ids)
+        if not any(one != other and other[: len(one)] == one for one in ids for other in ids):
+            return ids
+        if not self.template.end:
+            raise ValueError(
+                f"{self.template.name}: the answers tokenise to {ids}, and one is the beginning of another, so their chances "
+                "can't be compared. Remove `{% set end = false %}` from the template and train again."
+            )
+        return [self.encoder.completion_ids(segments, end=True) for segments in said]
 
     def _score_answers(self, engine: AnswerEngine, prompts: list[list[int]], answers: int) -> NDArray[np.float64]:
         """Log-probabilities (prompts, answers). Groups that don't fit into memory are made smaller."""

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def validation_metrics(ranker: LanguageModelRanker, rows: TaskRows) -> dict[str, float]:
-    """recall@10 and ndcg@10 (seen items not hidden), or auc for a task with answers."""
+    """recall@10 and ndcg@10 (seen items not hidden); for a task with answers auc, or where they are numbers the rmse of
+    their expected value."""
+    if rows.values:
+        values = np.array(rows.values)
+        return {"rmse": float(np.sqrt(np.mean((ranker.answer(rows) @ values - values[rows.target]) ** 2)))}
     if rows.kind == "answer":
         from sklearn.metrics import roc_auc_score
 
