@@ -32,7 +32,9 @@ def summarise(reports: Sequence[dict[str, Any]], seeds: Sequence[int]) -> Report
 
 def _tables(report: dict[str, Any]) -> dict[str, Any]:
     results = report["results"]
-    return results["protocols"] if "protocols" in results else {"yes or no": results["table"]}
+    if "protocols" in results:
+        return dict(results["protocols"])
+    return {"ratings" if "rating_values" in results else "yes or no": results["table"]}
 
 
 def _difference(report: dict[str, Any], title: str) -> list[float]:
