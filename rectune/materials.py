@@ -146,7 +146,7 @@ class Materials:
 
     def _check_vectors(self, key: str, function: Callable[..., Any], why: str) -> None:
         """Raise ValueError where a function needs item vectors and the recipe has none."""
-        if self._wants_vectors(function) and not self.vector_calls:
+        if self._wants_vectors(function) and not self.recipe.settings.get("vectors"):
             raise ValueError(
                 f"{self.recipe.where(f'{key}.call')}: `{function.__name__}` {why}. Add a section, e.g. "
                 'vectors: [{call: "rectune.vectors.texts:sentences", text: [title]}]'
