@@ -39,7 +39,7 @@ def similar(split: Split, rows: Rows, vectors: ItemVectors, *, events: int = 10)
 def mixed(split: Split, rows: Rows, vectors: ItemVectors, *, events: int = 10) -> Chosen:
     """Half the most recent events, half the most similar ones of those before them; an odd one more is a recent one.
 
-    Source: RALLRec (Xu et al., WWW 2025 companion), which lets recency and similarity decide together.
+    After RALLRec (Xu et al., WWW 2025 companion), where recency and similarity decide together.
     """
     _check(events)
     alike, late = _Alike(split, rows, vectors), (events + 1) // 2

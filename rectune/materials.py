@@ -118,7 +118,7 @@ class Materials:
 
     @cached_property
     def vectors(self) -> ItemVectors:
-        """The item vectors."""
+        """The item vectors, kept for as long as histories are chosen by them."""
         return ItemVectors.load(self.vectors_stage.folder)
 
     def _seeded(self, function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +168,7 @@ class Materials:
         needed = [self.vectors_stage] if self._wants_vectors(function) else []
 
         def build(work: Path) -> None:
-            given = {"vectors": self.vectors} if needed else {}
+            given = {"vectors": ItemVectors.load(self.vectors_stage.folder)} if needed else {}
             index = function(self.split, **given, **arguments)
             index.health.update(judged(index, self.split))
             (index.with_user_tokens(self._user_tokens) if self._user_tokens else index).save(work)
