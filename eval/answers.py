@@ -38,7 +38,7 @@ def answers(evidence: Evidence, *, bootstrap_samples: int = 500, wording_rows: i
     likes = _likes(evidence)
     share, rate = share_of_likes(split, rows, likes), item_like_rate(split, rows, likes)
     chances = {SHARE: share, RATE: rate, BOTH: both(share, rate), FITTED: logistic(split, rows, likes)}
-    chances |= {UNTUNED: evidence.answers["untuned"], TUNED: evidence.answers["tuned"]}
+    chances |= {UNTUNED: evidence.answers["untuned"][:, -1], TUNED: evidence.answers["tuned"][:, -1]}
     bootstrap = Bootstrap(rows.user, samples=bootstrap_samples, seed=evidence.seed)
     results = {
         "table": {name: _measure(p, liked, rows.user, bootstrap) for name, p in chances.items()},
@@ -120,7 +120,7 @@ def _in_words(evidence: Evidence, count: int) -> list[dict[str, Any]]:
                 "disliked": [item["title"] for item in variables["history"] if not item["liked"]],
                 "target": variables["target"]["title"],
                 "answer": "Yes" if evidence.task.target[i] else "No",
-                "chance": float(evidence.answers["tuned"][i]),
+                "chance": float(evidence.answers["tuned"][i, -1]),
             }
         )
     return out

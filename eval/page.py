@@ -121,6 +121,20 @@ def answer_text(data: dict[str, Any]) -> str:
     return "\n".join([*parts, _took(data["measured"])])
 
 
+def rating_text(data: dict[str, Any]) -> str:
+    """The table of a rating run, the verdict, and what it took."""
+    results = data["results"]
+    rows = []
+    for name, entry in results["table"].items():
+        difference = results["tuned_against"]["differences"].get(name)
+        cells = [interval(entry["rmse"]), interval(entry["mae"]), number(entry["accuracy"]), number(entry["auc"])]
+        rows.append([name, *cells, interval(difference, sign=True) if difference else ""])
+    title = f"{data['recipe']}: {results['rows']:,} test rows of {results['users']:,} users, mean rating {results['mean_given']:.2f}"
+    liked = f"auc, above {results['like_above']:g}"
+    table = text_table(title, ["", "rmse", "mae", "accuracy", liked, "tuned minus it, rmse"], rows)
+    return "\n".join([table, verdict(results["tuned_against"]), _took(data["measured"])])
+
+
 def text_table(title: str, head: list[str], rows: list[list[str]]) -> str:
     """A plain table: first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
@@ -140,7 +154,9 @@ def verdict(against: dict[str, Any], *, row: str = "tuned model") -> str:
     """One sentence: is the row better than the best baseline?"""
     best = against["best_baseline"]
     value, low, high = against["differences"][best]
-    word = "better than" if low > 0 else "worse than" if high < 0 else "not shown to differ from"
+    word = "not shown to differ from"
+    if low > 0 or high < 0:
+        word = "better than" if (low > 0) != against.get("lower_is_better", False) else "worse than"
     return f"The {row} is {word} the best baseline ({best}): {signed(value)} {against['metric']}, 95 % interval {signed(low)} to {signed(high)}."
 
 
@@ -212,6 +228,23 @@ def answer_figures(
     return figures
 
 
+def rating_figures(
+    data: dict[str, Any], predicted: dict[str, NDArray[np.float64]], given: NDArray[np.float64]
+) -> dict[str, str]:
+    """Learning curves, and what was predicted where each rating was given, as SVG."""
+    figures = _curves(data["training"])
+    best = data["results"]["tuned_against"]["best_baseline"]
+    values = np.unique(given)
+    figure, axes = new_figure()
+    axes.plot(values, values, color="#b9bec7", linewidth=1)
+    for name, colour in ((best, COLOURS[0]), ("tuned model", COLOURS[2])):
+        axes.plot(values, [predicted[name][given == v].mean() for v in values], marker="o", color=colour, label=name)
+    axes.set(xlabel="rating given", ylabel="mean prediction")
+    axes.legend(frameon=False, fontsize=8)
+    figures["Predictions by the rating given"] = svg(figure)
+    return figures
+
+
 def _curves(training: list[list[dict[str, Any]]]) -> dict[str, str]:
     figures: dict[str, str] = {}
     for stage, log in enumerate(training):
@@ -225,7 +258,7 @@ def _curves(training: list[list[dict[str, Any]]]) -> dict[str, str]:
         if axes.lines:
             axes.legend(frameon=False)
         figures[f"Loss{suffix}"] = svg(figure)
-        metrics = sorted({k for e in log for k in e if "@" in k or k == "eval_auc"})
+        metrics = sorted({k for e in log for k in e if "@" in k or k in ("eval_auc", "eval_rmse")})
         if metrics:
             figure, axes = new_figure()
             for key in metrics:

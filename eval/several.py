@@ -74,7 +74,9 @@ def over_wordings(wordings: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 def _tables(report: dict[str, Any]) -> dict[str, Any]:
     results = report["results"]
-    return results["protocols"] if "protocols" in results else {"yes or no": results["table"]}
+    if "protocols" in results:
+        return dict(results["protocols"])
+    return {"ratings" if "rating_values" in results else "yes or no": results["table"]}
 
 
 def _spread(values: Sequence[Any]) -> list[float]:

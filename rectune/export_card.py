@@ -12,7 +12,6 @@ import jinja2
 from rectune import exported
 from rectune.evidence import HIDDEN
 from rectune.line import Line
-from rectune.template import Template
 
 
 def card(listed: Line, about: dict[str, Any], work: Path) -> str:
@@ -25,9 +24,10 @@ def card(listed: Line, about: dict[str, Any], work: Path) -> str:
     text = template.render(
         about=about,
         lists=listed.task.kind == "item",
-        shows_code=plain_variables(listed.rank_template),
+        rates=bool(listed.task.values),
+        shows_code=plain_code(listed),
         code=code(listed.task.kind),
-        example=example(listed),
+        example=example(listed) if plain_code(listed) else {},
         on_hub=named if on_hub else None,
         prior=listed.prior is not None,
         measured=measured(listed),
@@ -38,9 +38,14 @@ def card(listed: Line, about: dict[str, Any], work: Path) -> str:
     return text.rstrip() + "\n"
 
 
-def plain_variables(template: Template) -> bool:
-    """Whether a prompt asks for nothing but what the card's code gives it."""
-    return set(template.arguments("prompt")) <= {"history", "target", "user"}
+def plain_code(line: Line) -> bool:
+    """Whether the card's code asks and scores as the run does: prompts of nothing but history and target, and for a run that
+    answers, Yes or No by the ratio of their chances."""
+    if not set(line.rank_template.arguments("prompt")) <= {"history", "target", "user"}:
+        return False
+    settings, task = line.rank_settings, line.task
+    ratio = settings.normaliser == "ratio" and not settings.spellings
+    return task.kind == "item" or (ratio and not task.values and line.task_calls[0].history is None)
 
 
 def code(kind: str) -> str:

@@ -21,14 +21,13 @@ from rectune.examples import TaskSpec, sample_texts
 from rectune.materials import Materials
 from rectune.processes import is_main
 from rectune.ranker import LanguageModelRanker, RankSettings, catalogue_trie
-from rectune.recipe import bind, resolve_call, section_at
-from rectune.run_folder import Stage, source_of, stamps, write_atomic
+from rectune.recipe import bind, resolve_call
+from rectune.run_folder import Stage, source_of, write_atomic
 from rectune.run_prior import RunPrior
+from rectune.run_tasks import TaskCall, read_task, read_template
 from rectune.split import Part, Split
 from rectune.tasks import ItemViews, TaskRows
-from rectune.template import Template, load_template
-
-TaskCall = tuple[Callable[..., TaskRows], dict[str, Any], Template, float]  # function, bound arguments, template, share
+from rectune.template import Template
 
 
 class Line(Materials):
@@ -39,7 +38,7 @@ class Line(Materials):
         _ = self.rank_settings, self.prior, self.rank_template, self.task_calls, self.model_settings
         if not self.folder.pinned:
             _ = self._data_call, self._split_call, self.vector_calls, self._index_call, self._user_tokens
-            windows = [f"tasks.{i}" for i, call in enumerate(self.task_calls) if call[1].get("examples") == "windows"]
+            windows = [call.key for call in self.task_calls if call.arguments.get("examples") == "windows"]
             for i in range(len(self.recipe.settings["stages"])):
                 _, config = self.stage_config(i)
                 self.stage_calls(i)
@@ -88,16 +87,8 @@ class Line(Materials):
 
     @cached_property
     def task_calls(self) -> list[TaskCall]:
-        """For each task of the recipe its function, bound arguments, template and share."""
-        return [self._task_call(f"tasks.{i}") for i in range(len(self.recipe.settings["tasks"]))]
-
-    def _task_call(self, key: str) -> TaskCall:
-        function = resolve_call(self.recipe, key)
-        arguments = bind(self.recipe, key, function, given=("split", "index", "part"), own=("template", "share"))
-        share = section_at(self.recipe, key).get("share", 1.0)
-        if isinstance(share, bool) or not isinstance(share, int | float) or share <= 0:
-            raise ValueError(f"{self.recipe.where(f'{key}.share')}: got {share!r}, but it must be a number above 0.")
-        return function, self._nested(key, arguments), self._template(key), float(share)
+        """The tasks of the recipe; the first is the one that is ranked."""
+        return [read_task(self, f"tasks.{i}") for i in range(len(self.recipe.settings["tasks"]))]
 
     def stage_calls(self, i: int) -> list[TaskCall]:
         """The tasks that stage i trains: its own (`stages.I.tasks`), or those of the recipe."""
@@ -108,29 +99,12 @@ class Line(Materials):
             raise TypeError(
                 f"{self.recipe.where(f'stages.{i}.tasks')}: it must be a list of at least one mapping, each with `call`."
             )
-        return [self._task_call(f"stages.{i}.tasks.{j}") for j in range(len(own))]
-
-    def _template(self, key: str) -> Template:
-        name = section_at(self.recipe, key).get("template")
-        if not isinstance(name, str):
-            raise TypeError(
-                f"{self.recipe.where(f'{key}.template')}: got {name!r}, but it must be the name of a `.jinja` file."
-            )
-        try:
-            return load_template(self.recipe.find(name, kind="templates"))
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"{self.recipe.where(f'{key}.template')}: {error}") from None
+        return [read_task(self, f"stages.{i}.tasks.{j}") for j in range(len(own))]
 
     @cached_property
     def specs(self) -> list[TaskSpec]:
         """The tasks of the recipe."""
-        return self._specs_of(self.task_calls)
-
-    def _specs_of(self, calls: list[TaskCall]) -> list[TaskSpec]:
-        return [
-            TaskSpec(function.__name__, partial(self._rows_of, function, arguments), template, share)
-            for function, arguments, template, share in calls
-        ]
+        return [call.spec(self) for call in self.task_calls]
 
     @property
     def _own_tasks(self) -> list[int]:
@@ -139,7 +113,7 @@ class Line(Materials):
 
     def stage_specs(self, i: int) -> list[TaskSpec]:
         """The tasks that stage i trains."""
-        return self._specs_of(self.stage_calls(i)) if i in self._own_tasks else self.specs
+        return [call.spec(self) for call in self.stage_calls(i)] if i in self._own_tasks else self.specs
 
     def stages_with_other_tasks(self) -> list[int]:
         """One stage for each set of tasks: those with tasks of their own, and the first without."""
@@ -151,20 +125,15 @@ class Line(Materials):
         """The templates of all tasks, those of stages too."""
         stages = self.recipe.settings["stages"]
         own = [f"stages.{i}.tasks.{j}" for i in self._own_tasks for j in range(len(stages[i]["tasks"]))]
-        return [*(call[2] for call in self.task_calls), *map(self._template, own)]
-
-    def _rows_of(self, function: Callable[..., TaskRows], arguments: dict[str, Any], part: str) -> TaskRows:
-        return function(self.split, self.index, part, **arguments)
+        return [*(call.template for call in self.task_calls), *(read_template(self, key) for key in own)]
 
     def part_rows(self, part: Part) -> TaskRows:
         """The rows of a part of the split for the ranked task."""
-        function, arguments, _, _ = self.task_calls[0]
-        return function(self.split, self.index, part, **arguments)
+        return self.task_calls[0].rows(self, self.split, part)
 
     def task_rows(self, split: Split) -> TaskRows:
         """The test rows of `split` for the ranked task, which is the first task of the recipe."""
-        function, arguments, _, _ = self.task_calls[0]
-        return function(split, self.index, "test", **arguments)
+        return self.task_calls[0].rows(self, split, "test")
 
     @cached_property
     def task(self) -> TaskRows:
@@ -187,14 +156,14 @@ class Line(Materials):
     @cached_property
     def rank_template(self) -> Template:
         """The template that ranking uses. Raises ValueError when its wording does not exist or it was not trained."""
-        template = self._template("rank")
+        template = read_template(self, "rank")
         if self.rank_settings.wording >= template.wordings:
             raise ValueError(
                 f"{self.recipe.where('rank.wording')}: {template.name} has wordings 0 to {template.wordings - 1}."
             )
-        if template.hash != self.task_calls[0][2].hash:
+        if template.hash != self.task_calls[0].template.hash:
             raise ValueError(
-                f"{self.recipe.where('rank.template')}: the first task trains `{self.task_calls[0][2].name}`, but ranking would "
+                f"{self.recipe.where('rank.template')}: the first task trains `{self.task_calls[0].template.name}`, but ranking would "
                 f"prompt with `{template.name}`. One prompt for all stages: name the same template in both."
             )
         return template
@@ -228,19 +197,10 @@ class Line(Materials):
     @cached_property
     def task_keys(self) -> list[Any]:
         """What fingerprints say of the tasks."""
-        return self._keys_of(self.task_calls)
-
-    def _keys_of(self, calls: list[TaskCall], prefix: str = "tasks") -> list[Any]:
-        keys = []
-        for i, (function, arguments, template, share) in enumerate(calls):
-            files = stamps(arguments, without=self.folder.path)
-            plain = {name: value for name, value in arguments.items() if name not in files}
-            key = [function.__name__, source_of(function), plain, template.hash, share]
-            keys.append([*key, *self._inside(f"{prefix}.{i}", arguments), *([files] if files else [])])
-        return keys
+        return [call.fingerprint(self) for call in self.task_calls]
 
     def _stage_task_keys(self, i: int) -> list[Any]:
-        return self._keys_of(self.stage_calls(i), f"stages.{i}.tasks" if i in self._own_tasks else "tasks")
+        return [call.fingerprint(self) for call in self.stage_calls(i)]
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -336,11 +296,15 @@ class Line(Materials):
 
     def built(self) -> list[Stage]:
         """The stages from the log to the tuned model, in order."""
-        wanted = "vectors" in self.folder.pinned or (
-            not self.folder.pinned and self._wants_vectors(self._index_call[0])
-        )
-        vectors = [self.vectors_stage] if wanted else []
+        vectors = [self.vectors_stage] if self._reads_vectors() else []
         return [self.data_stage, self.split_stage, *vectors, self.index_stage, self.base_stage, *self.train_stages]
+
+    def _reads_vectors(self) -> bool:
+        """Whether the index or a task of this run reads item vectors."""
+        if self.folder.pinned:
+            return "vectors" in self.folder.pinned
+        histories = [call.history for call in self.task_calls]
+        return any(self.wants_vectors(call[0]) for call in [self._index_call, *histories] if call)
 
     @property
     def tuned(self) -> Stage:

@@ -71,7 +71,7 @@ class Materials:
     def _split_call(self) -> tuple[Callable[..., Split], dict[str, Any]]:
         function = resolve_call(self.recipe, "split")
         bound = bind(self.recipe, "split", function, given=("log",), own=("shots",))
-        return function, self._seeded(function, bound)
+        return function, self.seeded(function, bound)
 
     @cached_property
     def split_stage(self) -> Stage:
@@ -104,7 +104,7 @@ class Materials:
         for i in range(len(self.recipe.settings.get("vectors") or [])):
             function = resolve_call(self.recipe, f"vectors.{i}")
             calls.append(
-                (function, self._seeded(function, bind(self.recipe, f"vectors.{i}", function, given=("split",))))
+                (function, self.seeded(function, bind(self.recipe, f"vectors.{i}", function, given=("split",))))
             )
         return calls
 
@@ -124,7 +124,12 @@ class Materials:
 
         return self.folder.stage("vectors", {"sources": keys}, [self.split_stage], build)
 
-    def _seeded(self, function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    @cached_property
+    def vectors(self) -> ItemVectors:
+        """The item vectors, kept for as long as histories are chosen by them."""
+        return ItemVectors.load(self.vectors_stage.folder)
+
+    def seeded(self, function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
         """The arguments, with the recipe's seed for a function that takes one and was given none."""
         return {"seed": self.seed, **arguments} if "seed" in inspect.signature(function).parameters else arguments
 
@@ -134,12 +139,8 @@ class Materials:
             self.recipe.settings["index"] = {"call": "rectune.indexing.titles:titles"}
         function = resolve_call(self.recipe, "index")
         bound = bind(self.recipe, "index", function, given=("split", "vectors"), own=("user_tokens",))
-        arguments = self._seeded(function, self._nested("index", bound))
-        if self._wants_vectors(function) and not self.vector_calls:
-            raise ValueError(
-                f"{self.recipe.where('index.call')}: `{function.__name__}` names items by their vectors. Add a section, e.g. "
-                'vectors: [{call: "rectune.vectors.texts:sentences", text: [title]}]'
-            )
+        arguments = self.seeded(function, self.nested("index", bound))
+        self.check_vectors("index", function, "names items by their vectors")
         return function, arguments
 
     @property
@@ -151,8 +152,16 @@ class Materials:
             )
         return count
 
+    def check_vectors(self, key: str, function: Callable[..., Any], why: str) -> None:
+        """Raise ValueError where a function needs item vectors and the recipe has none."""
+        if self.wants_vectors(function) and not self.recipe.settings.get("vectors"):
+            raise ValueError(
+                f"{self.recipe.where(f'{key}.call')}: `{function.__name__}` {why}. Add a section, e.g. "
+                'vectors: [{call: "rectune.vectors.texts:sentences", text: [title]}]'
+            )
+
     @staticmethod
-    def _wants_vectors(function: Callable[..., Any]) -> bool:
+    def wants_vectors(function: Callable[..., Any]) -> bool:
         return "vectors" in inspect.signature(function).parameters
 
     @cached_property
@@ -163,8 +172,8 @@ class Materials:
         function, arguments = self._index_call
         keys = {"call": self.recipe.settings["index"]["call"], "source": source_of(function), "arguments": arguments}
         keys["user_tokens"] = self._user_tokens
-        keys["files"], keys["inside"] = stamps(arguments, without=self.folder.path), self._inside("index", arguments)
-        needed = [self.vectors_stage] if self._wants_vectors(function) else []
+        keys["files"], keys["inside"] = stamps(arguments, without=self.folder.path), self.inside("index", arguments)
+        needed = [self.vectors_stage] if self.wants_vectors(function) else []
 
         def build(work: Path) -> None:
             given = {"vectors": ItemVectors.load(self.vectors_stage.folder)} if needed else {}
@@ -180,7 +189,7 @@ class Materials:
         index = ItemIndex.load(self.index_stage.folder)
         return index if self.added is None else self.added.index(index)
 
-    def _nested(self, key: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    def nested(self, key: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """The arguments with what names a callable itself checked by its signature, and its paths found."""
         out = dict(arguments)
         for name, value in arguments.items():
@@ -195,7 +204,7 @@ class Materials:
                 }
         return out
 
-    def _inside(self, key: str, arguments: dict[str, Any]) -> list[Any]:
+    def inside(self, key: str, arguments: dict[str, Any]) -> list[Any]:
         """For arguments that name a callable themselves: its source, and stamps of the files that it is given."""
         named = [name for name, value in arguments.items() if isinstance(value, dict) and "call" in value]
         return [

@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rectune.batching import CHUNK, SMALL_CHUNK, Batches, chunks
-from rectune.decoding.answers import Normaliser, choice_probabilities, distinct_answers, first_tokens, group_prompts
+from rectune.decoding.answers import (
+    Normaliser,
+    choice_probabilities,
+    distinct_answers,
+    first_tokens,
+    group_prompts,
+    one_begins_another,
+)
 from rectune.decoding.beam import Found, Limits, Scores
 from rectune.decoding.engine import AnswerEngine, Engine
 from rectune.decoding.trie import Trie, build_trie
@@ -212,26 +219,31 @@ class LanguageModelRanker:
         return choice_probabilities(logp, of, normaliser=normaliser)
 
     def _completions(self, rows: TaskRows) -> tuple[list[list[int]], list[int]]:
-        """Token ids of every way to write an answer, and which answer it is."""
+        """Token ids of every way to write an answer, and which answer it is; with the end of text where one is the beginning
+        of another ('1' of '10')."""
         example, wording = rows.variables(0), self.settings.wording
-        ids, of = [], []
+        ways: list[tuple[int, list[Segment]]] = []
         for number, answer in enumerate(rows.answers):
             variables = {**example, **answer}
-            ways = [self.template.completion(wording, variables)]
-            if self.settings.spellings:
-                ways = self.template.spellings(wording, variables)
-            for way in ways:
-                ids.append(self.encoder.completion_ids(way, end=False))
-                of.append(number)
-                if self.encoder.tokenizer.unk_token_id in ids[-1]:
-                    said = "".join(segment.text for segment in way).strip()
-                    raise ValueError(
-                        f"the tokenizer has no tokens for the answer {said!r} of {self.template.name}. Word it otherwise."
-                    )
+            plain = [self.template.completion(wording, variables)]
+            several = self.template.spellings(wording, variables) if self.settings.spellings else plain
+            ways += [(number, way) for way in several]
+        ids = [self._known(way, end=False) for _, way in ways]
         if self.settings.normaliser == "tallrec":
             ids = first_tokens(ids)
+        elif self.template.end and one_begins_another(ids):
+            ids = [self._known(way, end=True) for _, way in ways]
         distinct_answers(ids)
-        return ids, of
+        return ids, [number for number, _ in ways]
+
+    def _known(self, way: list[Segment], *, end: bool) -> list[int]:
+        ids = self.encoder.completion_ids(way, end=end)
+        if self.encoder.tokenizer.unk_token_id in ids:
+            said = "".join(segment.text for segment in way).strip()
+            raise ValueError(
+                f"the tokenizer has no tokens for the answer {said!r} of {self.template.name}. Word it otherwise."
+            )
+        return ids
 
     def _score_answers(self, engine: AnswerEngine, prompts: list[list[int]], answers: int) -> NDArray[np.float64]:
         """Log-probabilities (prompts, answers). Groups that don't fit into memory are made smaller."""

@@ -120,7 +120,7 @@ def recommend(
     line = open_run(folder, added=True)
     if line.task.kind != "item":
         raise ValueError(
-            f"{folder}: this run answers Yes/No about one item; it has no catalogue ranking to recommend from."
+            f"{folder}: this run answers about one item (Yes/No, a rating); it has no catalogue ranking to recommend from."
         )
     k = line.rank_settings.k if k is None else k
     line.check_k(k)

@@ -13,7 +13,7 @@ import numpy as np
 
 from rectune import export_files as files
 from rectune.evidence import HIDDEN
-from rectune.export_card import card, plain_variables
+from rectune.export_card import card, plain_code
 from rectune.export_fidelity import check_written, plain_model
 from rectune.export_files import ABOUT, TEMPLATE
 from rectune.exported import prompt_ids, read
@@ -26,6 +26,7 @@ from rectune.run import open_run
 from rectune.run_ranking import answered, ranked
 from rectune.split import evenly
 from rectune.tasks import history_split
+from rectune.validation import answer_metrics
 
 COMPARED = 200  # prompts that are encoded both ways
 
@@ -97,9 +98,7 @@ def both_forms(line: Line, model: Any) -> dict[str, dict[str, float]]:
 
 def _measured(line: Line, who: str) -> dict[str, float]:
     if line.task.kind == "answer":
-        from sklearn.metrics import roc_auc_score
-
-        return {"auc": float(roc_auc_score(line.task.target, answered(line, who)[0]))}
+        return answer_metrics(line.task, answered(line, who)[0])
     ranking, _ = ranked(line, who, HIDDEN)
     place, width = target_ranks(ranking, line.task.target.astype(np.int32)), ranking.items.shape[1]
     return recall_and_ndcg(place, width, k=line.rank_settings.k)
@@ -117,7 +116,7 @@ def same_prompts(listed: Line, ranker: LanguageModelRanker, work: Path) -> dict[
     plain = SimpleNamespace(**read(work), tokenizer=listed.encoder.tokenizer)
     shown = list(plain.items.values())
     same = 0
-    for i, target in enumerate(split.targets(sample) if plain_variables(listed.rank_template) else []):
+    for i, target in enumerate(split.targets(sample) if plain_code(listed) else []):
         extras = asked.variables(i).get("history", [])
         entries = [{**extra, **shown[item]} for extra, item in zip(extras, histories[i], strict=False)]
         same += prompt_ids(plain, entries, shown[target]) == ranker.prompts(asked, [i])[0]

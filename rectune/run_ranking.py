@@ -108,7 +108,7 @@ def prior_weight(line: Line) -> dict[str, Any]:
 
 
 def answered(line: Line, who: str) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """Probability of the last answer (yes) for the test rows, shape (rows,), and what it took."""
+    """Probability of each answer for the test rows, shape (rows, answers), and what it took."""
     model = line.base_stage if who == "untuned" else line.tuned
 
     def build(work: Path) -> None:
@@ -122,7 +122,7 @@ def answered(line: Line, who: str) -> tuple[NDArray[np.float64], dict[str, Any]]
 
     keys = {**_answer_keys(line), "who": who}
     stage = line.folder.stage(f"answer-{who}", keys, [model, line.base_stage, line.index_stage], build, resumes=True)
-    return np.load(stage.folder / "answers.npy")[:, -1], json.loads((stage.folder / "measured.json").read_text())
+    return np.load(stage.folder / "answers.npy"), json.loads((stage.folder / "measured.json").read_text())
 
 
 def _loaded(line: Line, who: str) -> LanguageModelRanker:

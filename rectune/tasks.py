@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rectune.history import ChooseHistory, window
 from rectune.indexing.item_index import ItemIndex
+from rectune.rating_scale import scale_of
 from rectune.split import Ints, Part, Rows, Split, windows
 from rectune.template import clean_value, codes_value
 
@@ -26,7 +28,8 @@ class TaskRows:
     `row`: lasting row numbers, shape (rows,). `variables(i)`: what the template may use for row i; `history`, where
     there is one, is a list, oldest first. `kind` is 'item' when the model must name an item out of the catalogue,
     'answer' when it must choose one of `answers`, 'text' when it only writes. `target`: item code or position in
-    `answers`, shape (rows,). `notes`: counts of what was left out, and who wrote the texts.
+    `answers`, shape (rows,). `values`: the number that each answer stands for, lowest first, where it stands for one.
+    `notes`: counts of what was left out, and who wrote the texts.
     """
 
     row: Ints
@@ -34,6 +37,7 @@ class TaskRows:
     kind: Literal["item", "answer", "text"]
     target: NDArray[Any]
     answers: tuple[Variables, ...] = ()
+    values: tuple[float, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -142,28 +146,63 @@ def index_to_item(split: Split, index: ItemIndex, part: Part) -> TaskRows:
     return replace(item_to_index(split, index, part), kind="text")
 
 
-def like_or_dislike(split: Split, index: ItemIndex, part: Part, *, like_above: float = 3.0) -> TaskRows:
+def like_or_dislike(
+    split: Split, index: ItemIndex, part: Part, *, like_above: float = 3.0, history: ChooseHistory = window
+) -> TaskRows:
     """From liked and disliked items, does the user like the target? Variables: `history`, `target`, `liked`.
 
     Every entry of `history` has `liked`: whether its rating is above `like_above`. The answers are `liked` false
-    and true. Raises ValueError where the log has no ratings.
+    and true. `history` chooses the events, see `rectune.history`. Raises ValueError where the log has no ratings.
     """
     ratings = split.log.ratings
     if ratings is None:
         raise ValueError(f"{split.log.source}: `like_or_dislike` needs ratings, and this log has none.")
     likes = ratings > like_above
     rows = split.part(part)
-    view = ItemViews(split, index)
-
-    def variables(i: int) -> Variables:
-        events = range(int(rows.start[i]), int(rows.stop[i]))
-        history = [{**view(int(split.log.item_codes[e])), "liked": bool(likes[e])} for e in events]
-        at = rows.target[i]
-        return {"history": history, "target": view(int(split.log.item_codes[at])), "liked": bool(likes[at])}
-
+    variables = _with_opinions(split, index, rows, history, lambda event: {"liked": bool(likes[event])})
     return TaskRows(
         rows.row, variables, "answer", likes[rows.target].astype(np.int64), ({"liked": False}, {"liked": True})
     )
+
+
+def rating(
+    split: Split,
+    index: ItemIndex,
+    part: Part,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    step: float = 1.0,
+    history: ChooseHistory = window,
+) -> TaskRows:
+    """From rated items, which rating does the user give the target? Variables: `history`, `target`, `rating`, `lowest`,
+    `highest`.
+
+    Every entry of `history` has `rating`, a text such as '4'. The answers are the ratings from `low` to `high` by `step`,
+    or, where neither is given, the different ratings of the log. `history` chooses the events, see `rectune.history`.
+    Raises ValueError for a log without ratings, for ratings that are none of the answers, and for bounds that make no scale.
+    """
+    scale = scale_of(split.log, low=low, high=high, step=step)
+    assert split.log.ratings is not None
+    given, texts, rows = scale.positions(split.log.ratings, split.log.source), scale.texts, split.part(part)
+    opinions = _with_opinions(split, index, rows, history, lambda event: {"rating": texts[given[event]]})
+    ends = {"lowest": texts[0], "highest": texts[-1]}
+    answers = tuple({"rating": text} for text in texts)
+    return TaskRows(rows.row, lambda i: {**opinions(i), **ends}, "answer", given[rows.target], answers, scale.values)
+
+
+def _with_opinions(
+    split: Split, index: ItemIndex, rows: Rows, history: ChooseHistory, opinion: Callable[[int], Variables]
+) -> Callable[[int], Variables]:
+    """Variables of rows whose events carry an opinion: each entry of `history` has its own, the target's stands apart."""
+    view, items, chosen = ItemViews(split, index), split.log.item_codes, history(split, rows)
+
+    def variables(i: int) -> Variables:
+        past = [{**view(int(items[event])), **opinion(int(event))} for event in chosen(i)]
+        at = int(rows.target[i])
+        return {"history": past, "target": view(int(items[at])), **opinion(at)}
+
+    return variables
 
 
 def history_split(split: Split, histories: list[list[int]]) -> Split:

@@ -152,3 +152,33 @@ def quick_recipe(tmp_path: Path) -> Path:
     file = tmp_path / "quick.yaml"
     file.write_text(QUICK + f"output_dir: {tmp_path / 'run'}\n")
     return file
+
+
+RATED = """
+include: tallrec-ml-100k-cpu.yaml
+data: {call: "rectune.data_builders.table:table", path: log.csv, time: time, rating: rating, items_path: items.csv}
+split: {call: "rectune.split:leave_one_out", max_history: 3}
+model:
+  from_scratch: {n_embd: 16, n_layer: 1, n_head: 2, n_positions: 64}
+stages:
+  - call: "rectune.methods.sft"
+    max_steps: 4
+    per_device_train_batch_size: 8
+    learning_rate: 1.0e-2
+    max_length: 64
+rank: {max_length: 64}
+eval: {bootstrap_samples: 20, examples: 2}
+"""
+
+
+@pytest.fixture
+def rated_recipe(tmp_path: Path) -> Path:
+    """A Yes/No recipe in seconds, beside its log: 12 users, 10 items `i0` … `i9`, 8 ratings from 1 to 5 each."""
+    events = [
+        (f"u{u}", f"i{(u * 3 + n * 7) % 10}", 100 * n + u, 1 + (u + n * n) % 5) for u in range(12) for n in range(8)
+    ]
+    pl.DataFrame(events, schema=["user", "item", "time", "rating"], orient="row").write_csv(tmp_path / "log.csv")
+    (tmp_path / "items.csv").write_text("item,title\n" + "\n".join(f"i{n},Film {n}" for n in range(10)))
+    file = tmp_path / "rated.yaml"
+    file.write_text(RATED + f"output_dir: {tmp_path / 'run'}\n")
+    return file

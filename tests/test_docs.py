@@ -80,14 +80,15 @@ def templates_page() -> str:
     """templates/README.md: every wording of every template, rendered with the same small shop."""
     from rectune.template import codes_value, load_template
 
-    def item(title: str, codes: list[int], liked: bool) -> dict[str, object]:
+    def item(title: str, codes: list[int], liked: bool, rating: str) -> dict[str, object]:
         texts = {"title": title, "brand": "Leaf", "categories": "Tea", "description": "Made of steel, whistles."}
-        return {**texts, "name": codes_value(codes), "liked": liked}
+        return {**texts, "name": codes_value(codes), "liked": liked, "rating": rating}
 
     tokens = ["<a_4>", "<a_9>", "<b_2>", "<b_7>"]
-    history = [item("Green tea", [0, 2], True), item("Teapot", [1, 2], False)]
-    target = item("Kettle", [1, 3], True)
+    history = [item("Green tea", [0, 2], True, "5"), item("Teapot", [1, 2], False, "2")]
+    target = item("Kettle", [1, 3], True, "4")
     variables = {"history": history, "target": target, "item": target, "liked": True}
+    variables |= {"rating": "4", "lowest": "1", "highest": "5"}
     variables |= {
         "user": codes_value([0]),
         "intention": "something that boils water",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 import rectune.batching
 from rectune.batching import Batches
+from rectune.decoding.answers import answer_log_probabilities, choice_probabilities
 from rectune.decoding.engine import AnswerEngine, Engine
 from rectune.decoding.trie import build_trie
 from rectune.encoder import Encoder
@@ -130,6 +132,26 @@ def test_answers_that_share_a_long_history_are_regrouped_when_memory_runs_out(
     with pytest.warns(UserWarning, match="ranking goes on with `rank"):
         again = ranker.answer(rows)
     np.testing.assert_allclose(again, whole, atol=1e-6)
+
+
+NUMBERS = NAMES.replace("{{ target.name }}", "{{ rating }}").replace("macro completion(wording, target)", "macro completion(wording, rating)")  # fmt: skip
+
+
+def test_an_answer_that_begins_another_is_scored_with_its_end(ranker: LanguageModelRanker, tmp_path: Path) -> None:
+    texts = ("12", "123")
+    rows = replace(rows_of(3), kind="answer", answers=tuple({"rating": text} for text in texts))
+    (tmp_path / "numbers.jinja").write_text(NUMBERS)
+    template = load_template(tmp_path / "numbers.jinja")
+    ids = [ranker.encoder.completion_ids(template.completion(0, {"rating": text}), end=False) for text in texts]
+    assert ids[1][: len(ids[0])] == ids[0]
+    with pytest.raises(ValueError, match="one is the beginning of another, so their chances can't be compared"):
+        replace(ranker, template=template, trie=None).answer(rows)
+
+    (tmp_path / "numbers.jinja").write_text(NUMBERS.replace("{% set end = false %}", ""))
+    ended = replace(ranker, template=load_template(tmp_path / "numbers.jinja"), trie=None)
+    prompts, end = ended.prompts(rows, range(3)), ended.encoder.end_id
+    logp = answer_log_probabilities(ended.model, prompts, [[*one, end] for one in ids], pad=ended._pad)
+    np.testing.assert_allclose(ended.answer(rows), choice_probabilities(logp), atol=1e-6)
 
 
 def test_one_row_that_does_not_fit_is_an_error_and_other_errors_are_not_caught() -> None:

@@ -26,7 +26,7 @@ Grams = set[tuple[str, ...]]
 
 def variables(*, history: bool = True, columns: bool = True) -> dict[str, Any]:
     """What any bundled template may ask for; the texts have no letters, so that only the wording counts."""
-    item = {"title": "1", "name": "2", "liked": True}
+    item = {"title": "1", "name": "2", "liked": True, "rating": "4"}
     item |= {"brand": "3", "categories": "4", "description": "5"} if columns else {}
     past = [item, {**item, "liked": False}] if history else []
     return {
@@ -34,6 +34,9 @@ def variables(*, history: bool = True, columns: bool = True) -> dict[str, Any]:
         "target": item,
         "item": item,
         "liked": True,
+        "rating": "4",
+        "lowest": "1",
+        "highest": "5",
         "intention": "6",
         "preference": "7",
         "user": "8",

@@ -124,15 +124,28 @@ def answer_log_probabilities(
 Normaliser = Literal["ratio", "tallrec"]
 
 
+def one_begins_another(answers: Sequence[Sequence[int]]) -> bool:
+    """Whether an answer has the tokens with which a longer one begins, such as '1' and '10'."""
+    return any(
+        len(a) < len(b) and tuple(b[: len(a)]) == tuple(a)
+        for i, a in enumerate(answers)
+        for b in (*answers[:i], *answers[i + 1 :])
+    )
+
+
 def distinct_answers(answers: Sequence[Sequence[int]]) -> None:
-    """Raise ValueError when one answer has the tokens with which another begins: it would always be the more likely one."""
-    for i, a in enumerate(answers):
-        for b in (*answers[:i], *answers[i + 1 :]):
-            if tuple(b[: len(a)]) == tuple(a):
-                raise ValueError(
-                    f"the answers tokenise to {[list(x) for x in answers]}; {'two of them are the same' if len(a) == len(b) else 'one begins another'} "
-                    "for this tokenizer. Word the template's completions otherwise."
-                )
+    """Raise ValueError when two answers have the same tokens, or one those with which another begins: it would always be the
+    more likely one."""
+    if len({tuple(answer) for answer in answers}) < len(answers):
+        raise ValueError(
+            f"the answers tokenise to {[list(a) for a in answers]}; two of them are the same for this tokenizer. Word the "
+            "template's completions otherwise."
+        )
+    if one_begins_another(answers):
+        raise ValueError(
+            f"the answers tokenise to {[list(a) for a in answers]}, and one is the beginning of another, so their chances can't "
+            "be compared. Remove `{% set end = false %}` from the template and train again, or word its completions otherwise."
+        )
 
 
 def first_tokens(answers: Sequence[Sequence[int]]) -> list[list[int]]:

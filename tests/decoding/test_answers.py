@@ -108,7 +108,7 @@ def test_answers_that_share_their_first_token_cannot_be_told_apart_by_it() -> No
 
 
 def test_an_answer_that_begins_another_is_refused() -> None:
-    with pytest.raises(ValueError, match="one begins another"):
+    with pytest.raises(ValueError, match="one is the beginning of another"):
         distinct_answers([[1], [1, 2]])
 
 

@@ -9,15 +9,18 @@ import evaluate
 import numpy as np
 import pytest
 from rectune.eval import metrics
+from rectune.eval.metrics.accuracy import accuracy
 from rectune.eval.metrics.auc import auc
 from rectune.eval.metrics.calibration_error import calibration_error
 from rectune.eval.metrics.coverage import coverage
 from rectune.eval.metrics.hits import hits_at, hits_of
 from rectune.eval.metrics.log_loss import log_loss
+from rectune.eval.metrics.mae import mae
 from rectune.eval.metrics.mrr import mrr
 from rectune.eval.metrics.ndcg import ndcg
 from rectune.eval.metrics.novelty import novelty
 from rectune.eval.metrics.recall import recall
+from rectune.eval.metrics.rmse import rmse
 from rectune.eval.metrics.user_auc import mean_user_auc, user_auc
 
 # row 0: items 7 and 9 relevant, found at places 1 and 3; row 1: found at place 0; row 2: nothing found; row 3: no truth
@@ -97,6 +100,20 @@ def test_novelty_by_hand() -> None:
     np.testing.assert_allclose(value, [(math.log2(7 / 4) + math.log2(7)) / 2, math.log2(7 / 2), np.nan])
 
 
+def test_rmse_and_mae_by_hand() -> None:
+    # misses 1, -2, 0
+    predicted, given = np.array([4.0, 1.0, 3.0]), np.array([3.0, 3.0, 3.0])
+    assert rmse(predicted, given) == pytest.approx(math.sqrt(5 / 3))
+    assert mae(predicted, given) == 1.0
+    assert math.isnan(rmse(np.array([]), np.array([])))
+    assert math.isnan(mae(np.array([]), np.array([])))
+
+
+def test_accuracy_by_hand() -> None:
+    assert accuracy(np.array([0, 4, 2]), np.array([0, 3, 2])) == pytest.approx(2 / 3)
+    assert math.isnan(accuracy(np.array([], dtype=np.int64), np.array([], dtype=np.int64)))
+
+
 @pytest.mark.parametrize(
     ("name", "inputs", "expected"),
     [
@@ -107,6 +124,9 @@ def test_novelty_by_hand() -> None:
         ("user_auc", {"predictions": [0.9, 0.1], "references": [1, 0], "users": [1, 1]}, {"user_auc": 1.0}),
         ("log_loss", {"predictions": [0.25], "references": [1]}, {"log_loss": math.log(4)}),
         ("calibration_error", {"predictions": [0.25, 0.25], "references": [1, 0]}, {"calibration_error": 0.25}),
+        ("rmse", {"predictions": [4.0, 1.0], "references": [3.0, 3.0]}, {"rmse": math.sqrt(2.5)}),
+        ("mae", {"predictions": [4.0, 1.0], "references": [3.0, 3.0]}, {"mae": 1.5}),
+        ("accuracy", {"predictions": [1, 2], "references": [1, 3]}, {"accuracy": 0.5}),
         ("coverage", {"predictions": [[0, 1], [1, 2]], "n_items": 6, "k": 2}, {"coverage@2": 0.5}),
         ("novelty", {"predictions": [[2]], "popularity": [3, 0, 1], "k": 1}, {"novelty@1": math.log2(3.5)}),
     ],

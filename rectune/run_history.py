@@ -1,0 +1,34 @@
+"""The key `history` of a task: which function chooses the events that its prompts show."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from rectune.history import Chosen
+from rectune.recipe import Recipe, bind, resolve_call, section_at
+
+EXAMPLE = '{call: "rectune.history:similar", events: 10}'
+
+
+def history_call(
+    recipe: Recipe, key: str, task: Callable[..., Any]
+) -> tuple[Callable[..., Chosen], dict[str, Any]] | None:
+    """The function that the section `key`.history names and its bound arguments, or None where there is no such section.
+
+    Raises TypeError or ValueError for a section of another form, and for a task whose target its prompt must not tell.
+    """
+    section = section_at(recipe, key).get("history")
+    if section is None:
+        return None
+    where = recipe.where(f"{key}.history")
+    if not isinstance(section, dict):
+        raise TypeError(f"{where}: got {section!r}, but it must name a function, e.g. {EXAMPLE}.")
+    if "history" not in inspect.signature(task).parameters:
+        raise ValueError(
+            f"{where}: `{task.__name__}` takes the split's history only: one that is chosen for its target would tell the "
+            "target. Leave the key out; `like_or_dislike` and `rating`, which name the target in the prompt, can have it."
+        )
+    function = resolve_call(recipe, f"{key}.history")
+    return function, bind(recipe, f"{key}.history", function, given=("split", "rows", "vectors"))
