@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from rectune.examples import Mixture
+from rectune.methods.measured import FILE as MEASURED
+from rectune.methods.measured import Meter
 from rectune.methods.progress import TrainingBar
 from rectune.methods.token_audit import TokenAudit, check_saved, save_probe
 from rectune.methods.trainable import Trainable
 from rectune.processes import is_main, wait
 from rectune.ranker import positions_of
+from rectune.run_folder import write_atomic
 from rectune.split import evenly
 
 COMPLETE = "complete"
@@ -39,10 +43,14 @@ def run(trainer: Any, task: Trainable, examples: Mixture, folder: Path, *, ranke
     audit = TokenAudit(task.new_tokens, folder / "first_step.json")
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
-    for added in (EpochClock(examples), audit, TrainingBar()):
+    trainer.meter = Meter(folder / MEASURED, trainer.args.device)
+    for added in (EpochClock(examples), audit, TrainingBar(), trainer.meter):
         trainer.add_callback(added)
     trainer.rank_validation = lambda model: task.rank_validation(model, ranked_rows)
     trainer.train(resume_from_checkpoint=last_complete(folder / "checkpoints"))
+    measured = asdict(trainer.meter.up_to_date())
+    if is_main():
+        write_atomic(folder / MEASURED, json.dumps(measured))
     _finish(trainer, task, audit, folder)
 
 
@@ -79,11 +87,16 @@ class Ranked:
     """For a transformers Trainer: ranking metrics at each evaluation, whole checkpoints, no embedding matrix in an adapter."""
 
     rank_validation: Callable[[Any], dict[str, float]]
+    meter: Meter
     args: Any  # what a Trainer has
     state: Any
     model: Any
     accelerator: Any
     log: Callable[[dict[str, float]], None]
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        self.meter.saw(inputs)
+        return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         metrics: dict[str, float] = super().evaluate(*args, **kwargs)  # type: ignore[misc]
