@@ -26,8 +26,6 @@ class StepShape:
     target: int
     head: Literal["all", "targets"]
     accumulates: bool
-    checkpointing: bool
-    checkpointing_arguments: dict[str, Any] | None
     autocast: torch.dtype | None
     device: Literal["cpu", "cuda"]
 
