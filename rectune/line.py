@@ -235,16 +235,18 @@ class Line(Materials):
         )  # fmt: skip
 
     def _train(self, i: int, before: Stage, work: Path) -> None:
+        from rectune.methods.measured import resident
         from rectune.methods.out_of_memory import advised
         from rectune.methods.trainable import Trainable
         from rectune.model import load_base, load_tuned, new_token_ids, with_adapter
+        from rectune.planning.beside import write_plan
         from rectune.validation import validation_metrics_of
 
         module, config = self.stage_config(i)
         settings, base = self.model_settings, self.base_stage.folder
         tokens = new_token_ids(self.encoder.tokenizer, self.index)
         adapter = bool(settings.library.use_peft)
-        started = time.perf_counter()
+        started, before = time.perf_counter(), resident()
         with advised(i, config):
             if before is not self.base_stage:
                 tuned = before.folder / "model"
@@ -263,6 +265,7 @@ class Line(Materials):
                 "seconds": seconds,
             }
             write_atomic(work / "model" / "rectune.json", json.dumps(card))
+            write_plan(self, i, work, new_tokens=len(tokens), before=before)
 
     def built(self) -> list[Stage]:
         """The stages from the log to the tuned model, in order."""

@@ -42,7 +42,9 @@ class Meter(TrainerCallback):  # type: ignore[misc]
         """`kept`: a file that remembers the totals of earlier attempts."""
         self._kept, self._device = kept, device
         self.totals = Totals(**json.loads(kept.read_text())) if kept.exists() else Totals()
-        self._tokens: torch.Tensor | int = 0  # since the totals were last brought up to date; on the device, so nobody waits
+        self._tokens: torch.Tensor | int = (
+            0  # since the totals were last brought up to date; on the device, so nobody waits
+        )
         self._since = 0.0
 
     def saw(self, inputs: dict[str, Any]) -> None:

@@ -17,7 +17,10 @@ def advised(stage: int, config: Any) -> Iterator[None]:
     """Turn running out of memory in stage `stage` into a MemoryError of one line that names the keys to change."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError, and so is the CPU allocator's error
+    except (
+        RuntimeError,
+        MemoryError,
+    ) as error:  # torch.OutOfMemoryError is a RuntimeError, and so is the CPU allocator's error
         if not ran_out(error):
             raise
         first = " ".join(str(error).split())[:160]

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
 
-class CudaKernels(TorchFunctionMode):
+@contextlib.contextmanager
+def cuda_kernels() -> Iterator[None]:
     """Fake CPU tensors take the CPU's kernels; this takes back the two differences that weigh.
 
     Attention with dropout: the CPU falls back to the T x T matrix, CUDA's fused kernels keep q, k, v, out, a log-sum-exp and
-    a seed. Dropout: the CPU keeps noise of its input's type, CUDA a mask of bytes (`native_dropout`).
+    a seed. Dropout: the CPU keeps noise of its input's type, CUDA a mask of bytes (`native_dropout`). The functions are replaced
+    for the time being, as a TorchFunctionMode is not asked when checkpointed layers are computed again.
     """
+    functional = torch.nn.functional
+    attention, dropout = functional.scaled_dot_product_attention, functional.dropout
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if func is torch.nn.functional.scaled_dot_product_attention:
-            kwargs["dropout_p"] = 0.0
-            args = (*args[:4], 0.0, *args[5:]) if len(args) > 4 else args
-            kwargs = {k: v for k, v in kwargs.items() if not (k == "dropout_p" and len(args) > 4)}
-        if func is torch.nn.functional.dropout:
-            x, p, training = _dropout_arguments(*args, **kwargs)
-            return torch.native_dropout(x, p, True)[0] if training and p > 0 else x
-        return func(*args, **kwargs)
+    def without_dropout(
+        query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, **rest: Any
+    ) -> Any:
+        return attention(query, key, value, attn_mask, 0.0, **rest)
 
+    def of_bytes(input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+        return torch.native_dropout(input, p, True)[0] if training and p > 0 else input
 
-def _dropout_arguments(
-    x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
-) -> tuple[torch.Tensor, float, bool]:
-    return x, p, training
+    functional.scaled_dot_product_attention, functional.dropout = without_dropout, of_bytes
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention, functional.dropout = attention, dropout
 
 
 class FusedHead(torch.autograd.Function):

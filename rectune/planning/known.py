@@ -94,9 +94,7 @@ def _tokenizer_size(line: Line, new: int) -> int | None:
 def _examples(line: Line, known: Known, *, max_length: int | None, loss_on_all: bool) -> None:
     from rectune.examples import Mixture
 
-    mixture = Mixture(
-        line.specs, "train", line.encoder, seed=line.seed, max_length=max_length, loss_on_all=loss_on_all
-    )
+    mixture = Mixture(line.specs, "train", line.encoder, seed=line.seed, max_length=max_length, loss_on_all=loss_on_all)
     known.examples = len(mixture)
     if known.examples:
         some = [mixture.example(int(p), 0) for p in evenly(known.examples, _SAMPLE)]

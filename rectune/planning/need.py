@@ -11,8 +11,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from rectune.methods.measured import resident
 from rectune.planning.cards import GB
 from rectune.planning.model import bytes_of, make_fake
-from rectune.planning.quantised import QuantisedLinear
 from rectune.planning.optimisers import optimiser_bytes
+from rectune.planning.quantised import QuantisedLinear
 from rectune.planning.step import Moment, StepPeaks, StepShape, step_peaks
 
 # Not measured on a GPU: CUDA's context with the kernels of PyTorch (about 0.5 GB) and cuBLAS' workspace (32 MiB on Hopper,
@@ -49,7 +49,11 @@ class Need:
 
 @dataclass
 class StagePlan:
-    """A model and how a stage trains it; `need` says what any batch takes."""
+    """A model and how a stage trains it; `need` says what any batch takes.
+
+    `fixed`: resident bytes of a training on the CPU before its model is loaded; None: those of this process, which has loaded the
+    same libraries, and a little for the log. `head` and `target`: see `StepShape`.
+    """
 
     model: Any  # on the meta device when given, fake afterwards
     device: Literal["cpu", "cuda"]
@@ -60,6 +64,7 @@ class StagePlan:
     autocast: torch.dtype | None
     target: int
     head: Literal["all", "targets"] = "all"
+    fixed: int | None = None
 
     def __post_init__(self) -> None:
         from trl.trainer.utils import add_fused_lm_head
@@ -82,6 +87,8 @@ class StagePlan:
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         make_fake(self.model, self._mode)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        if self.fixed is None:
+            self.fixed = _CUDA_FIXED if self.device == "cuda" else resident() + _CPU_MORE
         self._needs: dict[tuple[int, int], Need] = {}
 
     def need(self, rows: int, length: int) -> Need:
@@ -122,10 +129,9 @@ class StagePlan:
         gradients = self.gradients if whole else 0
         beyond = moments[moment] - gradients
         logits = max(0, peaks.forward - peaks.body) if moment == "forward" else 0
-        fixed = _CUDA_FIXED if self.device == "cuda" else resident() + _CPU_MORE
         return Need(
             weights=self.weights - self.adapter, adapter=self.adapter, gradients=gradients, optimiser=self.state,
-            activations=beyond - logits, logits=logits, fixed=fixed, slack=round(SLACK[self.device] * moments[moment]), moment=moment,
+            activations=beyond - logits, logits=logits, fixed=self.fixed or 0, slack=round(SLACK[self.device] * moments[moment]), moment=moment,
         )  # fmt: skip
 
 

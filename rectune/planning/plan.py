@@ -16,7 +16,8 @@ from rectune.planning.model import base_config, planned_model
 from rectune.planning.need import Need, StagePlan
 from rectune.recipe import Recipe
 
-_LONGEST = 1024  # TRL's own default of `max_length`, where a recipe sets none
+_LONGEST = 1024  # where neither `max_length` nor the model's positions set a limit
+_NAME = 15  # tokens of an item's name where the index is not known
 
 
 @dataclass(frozen=True)
@@ -83,19 +84,20 @@ def forecast(recipe: Recipe, card: Card | None = None, *, search: bool = True) -
 
 
 def stage_plan(
-    settings: ModelSettings, config: Any, *, vocabulary: int | None, new_tokens: int, device: Literal["cpu", "cuda"],
-    target: int, autocast: torch.dtype | None,
+    settings: ModelSettings, module: Any, section: dict[str, Any], config: Any, *, vocabulary: int | None, new_tokens: int,
+    levels: int | None, device: Literal["cpu", "cuda"], fixed: int | None = None,
 ) -> StagePlan:  # fmt: skip
-    """A stage's model and how it is trained, from the section `model` and a method's Config."""
+    """A stage's model and how it is trained. `vocabulary`: tokens of the tokenizer, new ones included, or None for a
+    checkpoint whose tokenizer is not read; `levels`: tokens of an item's name; `fixed`: see `StagePlan`."""
     base = base_config(settings, vocabulary=vocabulary)
-    rows = vocabulary if vocabulary is not None else base.get_text_config().vocab_size + new_tokens
-    rows = max(rows, base.get_text_config().vocab_size)
-    ids = list(range(rows - new_tokens, rows))
-    model = planned_model(settings, base, rows=rows, new_tokens=ids)
+    held = base.get_text_config().vocab_size
+    rows = max(held, vocabulary if vocabulary is not None else held + new_tokens)
+    model = planned_model(settings, base, rows=rows, new_tokens=list(range(rows - new_tokens, rows)))
     return StagePlan(
         model=model, device=device, optimiser=str(getattr(config.optim, "value", config.optim)),
         checkpointing=bool(config.activation_checkpointing), checkpointing_arguments=config.activation_checkpointing_kwargs,
-        accumulates=config.gradient_accumulation_steps > 1, autocast=autocast, target=target,
+        accumulates=config.gradient_accumulation_steps > 1, autocast=_autocast(module, section, config, device),
+        target=(levels or _NAME) + 1, fixed=fixed,
     )  # fmt: skip
 
 
@@ -103,29 +105,25 @@ def _stage(
     line: Line, i: int, settings: ModelSettings, known: Known, device: Literal["cpu", "cuda"], card: Card | None
 ) -> StageForecast:
     module, config = line.stage_config(i)
-    section = line.recipe.settings["stages"][i]
-    target = (known.levels or 15) + 1
     plan = stage_plan(
-        settings, config, vocabulary=known.vocabulary, new_tokens=known.new_tokens, device=device, target=target,
-        autocast=_autocast(module, section, config, device),
+        settings, module, line.recipe.settings["stages"][i], config, vocabulary=known.vocabulary, new_tokens=known.new_tokens,
+        levels=known.levels, device=device,
     )  # fmt: skip
-    rows, length = config.per_device_train_batch_size, _length(plan.model, config)
-    need = plan.need(rows, length)
+    rows, length = config.per_device_train_batch_size, length_of(plan.model, config)
     fits = None if card is None else plan.largest_batch(card.memory, length, near=rows)
-    tokens = line.rank_settings.batch_tokens
     return StageForecast(
-        stage=i, plan=plan, rows=rows, accumulation=config.gradient_accumulation_steps, length=length, need=need,
-        work=_work(plan, config, known, length), disk=_disk(settings, plan, config), cache=tokens * _cache_bytes(plan.model),
-        fits_rows=fits,
+        stage=i, plan=plan, rows=rows, accumulation=config.gradient_accumulation_steps, length=length,
+        need=plan.need(rows, length), work=_work(plan, config, known, length), disk=_disk(settings, plan, config),
+        cache=line.rank_settings.batch_tokens * _cache_bytes(plan.model), fits_rows=fits,
     )  # fmt: skip
 
 
-def _length(model: Any, config: Any) -> int:
+def length_of(model: Any, config: Any) -> int:
+    """The longest example of a stage: `max_length`, or where there is none what the model has positions for."""
     from rectune.ranker import positions_of
 
     limit = positions_of(model)
-    length = config.max_length if config.max_length is not None else limit if limit is not None else _LONGEST
-    return int(length)
+    return int(config.max_length if config.max_length is not None else limit if limit is not None else _LONGEST)
 
 
 def _autocast(module: Any, section: dict[str, Any], config: Any, device: str) -> torch.dtype | None:
@@ -144,7 +142,7 @@ def _work(plan: StagePlan, config: Any, known: Known, length: int) -> Work:
     2022), and 4 x layers x width x length / 2 for attention in each of these passes."""
     text = plan.model.config.get_text_config()
     embedding = plan.model.get_input_embeddings().weight.numel()
-    tied = plan.model.get_output_embeddings().weight is plan.model.get_input_embeddings().weight
+    tied = bool(text.tie_word_embeddings)
     passes = 2 + (0 if plan.adapts else 1) + (1 if plan.checkpointing else 0)
     used = plan.parameters - (0 if tied else embedding)
     flops = passes * (2 * used + 2 * text.num_hidden_layers * text.hidden_size * length)
@@ -173,7 +171,9 @@ def _disk(settings: ModelSettings, plan: StagePlan, config: Any) -> dict[str, in
 def _cache_bytes(model: Any) -> int:
     """Bytes of keys and values for a token: 2 x layers x key-value heads x size of a head, in the weights' type (at least 16 bit)."""
     text = model.config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads  # noqa: B009
-    size = getattr(text, "head_dim", None) or getattr(text, "d_kv", None) or text.hidden_size // text.num_attention_heads
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    size = (
+        getattr(text, "head_dim", None) or getattr(text, "d_kv", None) or text.hidden_size // text.num_attention_heads
+    )
     width = max(2, model.get_input_embeddings().weight.element_size())
     return int(2 * text.num_hidden_layers * heads * size * width)
