@@ -3,7 +3,7 @@
     python benchmarks/planner.py                        # on the CPU: peak resident memory
     python benchmarks/planner.py --device cuda          # on a GPU, the allocator capped at 8, 12, 16 and 24 GB
 
-A base of random weights is saved, a recipe with it is planned, and its training runs three steps through the same code as
+A base of random weights is saved, a recipe with it is planned, and its training runs two steps through the same code as
 `rectune train`. On the CPU the measured figure is the resident memory of the whole process (VmHWM, set back when the training
 begins); with `--device cuda` the allocator refuses more than the cap, the planner's largest batch has to run and, as a check that the
 plan is not timid, twice that batch must not.
@@ -91,10 +91,10 @@ def write_recipe(case: Case, place: Path, device: str) -> Path:
     text = f"""include: quickstart.yaml
 data: {{users: 100, items: {2 * events + 8}, categories: 2, shortest: {events}, longest: {events + 2}}}
 split: {{max_history: {events}}}
-index: {{levels: 2, codes: 16}}
+index: {{call: "rectune.indexing.random_numbers:random_numbers", levels: 2, codes: 24}}
 model: {{from_scratch: null, model_name_or_path: {place / "base"}, dtype: {case.dtype}, device: {device}{peft}}}
 stages:
-  - {{call: "rectune.methods.sft", completion_only_loss: false, max_steps: 3, per_device_train_batch_size: {case.rows},
+  - {{call: "rectune.methods.sft", completion_only_loss: false, max_steps: 2, per_device_train_batch_size: {case.rows},
      max_length: {case.length}, logging_steps: 1, activation_checkpointing: {str(case.checkpointing).lower()}}}
 output_dir: {place / "run"}
 """

@@ -246,7 +246,7 @@ class Line(Materials):
         settings, base = self.model_settings, self.base_stage.folder
         tokens = new_token_ids(self.encoder.tokenizer, self.index)
         adapter = bool(settings.library.use_peft)
-        started, before = time.perf_counter(), resident()
+        started, held = time.perf_counter(), resident()
         with advised(i, config):
             if before is not self.base_stage:
                 tuned = before.folder / "model"
@@ -265,7 +265,7 @@ class Line(Materials):
                 "seconds": seconds,
             }
             write_atomic(work / "model" / "rectune.json", json.dumps(card))
-            write_plan(self, i, work, new_tokens=len(tokens), before=before)
+            write_plan(self, i, work, new_tokens=len(tokens), before=held)
 
     def built(self) -> list[Stage]:
         """The stages from the log to the tuned model, in order."""

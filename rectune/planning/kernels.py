@@ -17,7 +17,7 @@ def cuda_kernels() -> Iterator[None]:
     a seed. Dropout: the CPU keeps noise of its input's type, CUDA a mask of bytes (`native_dropout`). The functions are replaced
     for the time being, as a TorchFunctionMode is not asked when checkpointed layers are computed again.
     """
-    functional = torch.nn.functional
+    functional: Any = torch.nn.functional
     attention, dropout = functional.scaled_dot_product_attention, functional.dropout
 
     def without_dropout(

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class LiveMemory(TorchDispatchMode):
+class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows every storage from the operation that makes it to its end, under `FakeTensorMode`.
 
     A fake tensor has a shape, a type and a lifetime, but no memory, so a step of an 8B model is followed on a laptop. Views
@@ -19,7 +19,7 @@ class LiveMemory(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = 0
         self.peaks: dict[str, int] = {}
         self.part = "forward"

@@ -139,7 +139,7 @@ def parameter_count(model: Any) -> int:
     """Parameters of a model, those of quantised layers as they were before they were packed."""
     packed = [m for m in model.modules() if isinstance(m, QuantisedLinear)]
     inside = {id(m.weight) for m in packed}
-    return sum(p.numel() for p in model.parameters() if id(p) not in inside) + sum(
+    return sum(int(p.numel()) for p in model.parameters() if id(p) not in inside) + sum(
         m.in_features * m.out_features for m in packed
     )
 

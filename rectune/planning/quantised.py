@@ -31,7 +31,7 @@ class QuantisedLinear(nn.Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(…, in) -> (…, out). 4 bit computes in `compute` and gives back the type of its input."""
         inner = x.to(self.compute) if self.bits == 4 else x
-        out: torch.Tensor = _Product.apply(inner, self.weight, self.out_features, self.bits)
+        out: torch.Tensor = _Product.apply(inner, self.weight, self.out_features, self.bits)  # type: ignore[no-untyped-call]
         return (out if self.bias is None else out + self.bias.to(out.dtype)).to(x.dtype)
 
 

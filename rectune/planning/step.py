@@ -79,7 +79,7 @@ def _equal_layers(model: Any) -> Any:
 def _first(stack: Any, layers: int) -> Iterator[None]:
     """The stack with its first layers only."""
     whole = dict(stack._modules)
-    stack._modules = {k: v for k, v in list(whole.items())[:layers]}
+    stack._modules = dict(list(whole.items())[:layers])
     try:
         yield
     finally:
@@ -102,7 +102,7 @@ def _follow(model: Any, mode: FakeTensorMode, shape: StepShape, stack: Any) -> S
                     parameter.grad = torch.empty_like(parameter)
             with _autocast(shape):
                 loss = _loss(model, inner, shape)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
     finally:
         for hook in hooks:
             hook.remove()
@@ -138,8 +138,9 @@ def _loss(model: Any, inner: Any, shape: StepShape) -> torch.Tensor:
     mask = torch.ones(rows, 1, length, length, dtype=torch.bool)
     if shape.device == "cpu" and shape.head == "all":
         out = model(input_ids=ids, attention_mask=mask, labels=ids, use_cache=False, fused_lm_head=True)
-        return -out.log_probs.sum()
+        return torch.as_tensor(-out.log_probs.sum())
     body = inner.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     scored = body[:, -shape.target :] if shape.head == "targets" else body
     hidden = scored.reshape(-1, scored.shape[-1])
-    return torch.as_tensor(FusedHead.apply(hidden, inner.get_output_embeddings().weight)).sum()
+    scores = FusedHead.apply(hidden, inner.get_output_embeddings().weight)  # type: ignore[no-untyped-call]
+    return torch.as_tensor(scores).sum()

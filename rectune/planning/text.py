@@ -75,11 +75,15 @@ def _work(forecast: Forecast, stage: StageForecast) -> list[str]:
     if card is not None and card.rate is not None:
         slow, fast = (tokens * work.flops / (card.rate * share) / 3600 for share in _RATES)
         lines.append(
-            f"  {fast:.2g} to {slow:.2g} hours at 40 to 20 % of the {card.rate / 1e12:g} TFLOP/s of its data sheet{at_most}"
+            f"  {_time(fast)} to {_time(slow)} at 40 to 20 % of the {card.rate / 1e12:g} TFLOP/s of its data sheet{at_most}"
         )
     elif card is not None:
         lines.append("  hours: give --gpu a card's name, for its rate")
     return lines
+
+
+def _time(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours >= 1 else f"{max(hours * 60, 0.1):.1f} minutes"
 
 
 def _advice(stage: StageForecast, change: Change | None) -> str:
