@@ -85,13 +85,13 @@ def write_base(case: Case, folder: Path) -> None:
 
 
 def write_recipe(case: Case, place: Path, device: str) -> Path:
-    """A recipe whose examples are `case.length` tokens long, or a little less: bare ids of two codes, with their separators."""
+    """A recipe whose examples are `case.length` tokens long, or a little less: bare ids of two tokens, with their separators."""
     events = case.length // 2 + 4
     peft = ", use_peft: true, lora_r: 16, lora_dropout: 0.05" if case.lora else ""
     text = f"""include: quickstart.yaml
 data: {{users: 100, items: {2 * events + 8}, categories: 2, shortest: {events}, longest: {events + 2}}}
 split: {{max_history: {events}}}
-index: {{call: "rectune.indexing.random_numbers:random_numbers", levels: 2, codes: 24}}
+index: {{call: "rectune.indexing.random_numbers:random_numbers", base: 36}}
 model: {{from_scratch: null, model_name_or_path: {place / "base"}, dtype: {case.dtype}, device: {device}{peft}}}
 stages:
   - {{call: "rectune.methods.sft", completion_only_loss: false, max_steps: 2, per_device_train_batch_size: {case.rows},

@@ -43,11 +43,14 @@ def run(trainer: Any, task: Trainable, examples: Mixture, folder: Path, *, ranke
     audit = TokenAudit(task.new_tokens, folder / "first_step.json")
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
-    trainer.meter = Meter(folder / MEASURED, trainer.args.device)
-    for added in (EpochClock(examples), audit, TrainingBar(), trainer.meter):
+    trainer.meter, bar = Meter(folder / MEASURED, trainer.args.device), TrainingBar()
+    for added in (EpochClock(examples), audit, bar, trainer.meter):
         trainer.add_callback(added)
     trainer.rank_validation = lambda model: task.rank_validation(model, ranked_rows)
-    trainer.train(resume_from_checkpoint=last_complete(folder / "checkpoints"))
+    try:
+        trainer.train(resume_from_checkpoint=last_complete(folder / "checkpoints"))
+    finally:
+        bar.close()
     measured = asdict(trainer.meter.up_to_date())
     if is_main():
         write_atomic(folder / MEASURED, json.dumps(measured))
