@@ -22,7 +22,7 @@ def page(data: dict[str, Any], figures: dict[str, str], *, kind: str) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(number=number, interval=interval, signed=signed)
+    environment.filters.update(number=number, interval=interval, signed=signed, took=training_took)
     source = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
     return environment.from_string(source).render(
         data=data,
@@ -190,6 +190,20 @@ def _took(measured: dict[str, Any]) -> str:
         if isinstance(entry, dict) and "seconds" in entry
     ]
     return "Took: " + "; ".join(steps) + "."
+
+
+def training_took(entry: dict[str, Any]) -> str:
+    """Memory and speed of a training, 'planned 1.20 GB, measured 1.11 GB; …', or '' for another step."""
+    if "peak_gb" not in entry:
+        return ""
+    planned = f"planned {entry['planned_gb']:.2f} GB, " if "planned_gb" in entry else ""
+    speed = (
+        f"; {entry['tokens_per_second']:,.0f} tokens/s, {entry['steps_per_second']:.2f} steps/s over {entry['steps_measured']:,} steps"
+        if "tokens_per_second" in entry
+        else ""
+    )
+    again = f" in {entry['attempts']} attempts" if entry["attempts"] > 1 else ""
+    return f"{planned}measured {entry['peak_gb']:.2f} GB at its peak{speed}{again}"
 
 
 # ------------------------------------------------------------------------------------------------------------ figures

@@ -15,6 +15,7 @@ from typing import Any
 import rectune
 
 _OVERRIDE = re.compile(r"--([A-Za-z_][\w@]*(?:\.[\w@]+)*)(?:=(.*))?", re.DOTALL)
+DOES_NOT_FIT = 3  # the exit code of `rectune plan`; 1 is an error and 2 argparse's
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError)
 
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(
                 f"`--{overrides[0][0]}`: `rectune {known.command}` has no such option. See `rectune {known.command} --help`."
             )
-        known.run(known, overrides)
+        code: int = known.run(known, overrides) or 0
     except Exception as error:
         if known.traceback or not of_the_user(error):
             raise
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command continues where it was.", file=sys.stderr)
         return 130
-    return 0
+    return code
 
 
 def entry() -> None:
@@ -100,6 +101,20 @@ def build_parser() -> argparse.ArgumentParser:
     )
     preview.add_argument("recipe", help=recipe)
     preview.add_argument("--examples", type=int, default=5, help="how many examples to print (default 5)")
+    plan = _command(
+        commands,
+        "plan",
+        _plan,
+        "say what memory, time and disk a recipe takes, before anything is downloaded or run",
+        epilog=override + ". Exit code: 0 when it fits or no card is given, 3 when it does not fit, 1 for an error.",
+    )
+    plan.add_argument("recipe", help=recipe)
+    plan.add_argument(
+        "--gpu",
+        default=None,
+        metavar="CARD",
+        help="a card's name or its memory: 'RTX 4090', 24GB (default: this machine)",
+    )
     train = _command(commands, "train", _train, "run a recipe from log to report, or continue it", epilog=override)
     train.add_argument("recipe", help=recipe)
     train.add_argument(
@@ -201,6 +216,24 @@ def _preview(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None
     from rectune.recipe import load_recipe
 
     print(preview(load_recipe(args.recipe, overrides), examples=args.examples))
+
+
+def _plan(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
+    from rectune.planning.cards import card_named
+    from rectune.recipe import load_recipe
+
+    card = None if args.gpu is None else card_named(args.gpu)
+    recipe = load_recipe(args.recipe, overrides)
+    _quiet_libraries()
+    from rectune.planning.advice import change_for
+    from rectune.planning.plan import forecast
+    from rectune.planning.text import text_of
+
+    made = forecast(recipe, card)
+    short = [stage for stage in made.stages if card is not None and stage.need.total > card.memory]
+    changes = {stage.stage: change_for(recipe, card, stage) for stage in short if card is not None}
+    print(text_of(made, changes))
+    return DOES_NOT_FIT if short else 0
 
 
 def _train(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

@@ -239,13 +239,14 @@ class Line(Materials):
         return done
 
     def _train_stage(self, i: int, before: Stage) -> Stage:
-        from rectune.model import settings_for_fingerprint
-
         if kept := self.folder.kept(f"train{i}"):
             return kept
+        from rectune.methods.out_of_memory import for_fingerprint
+        from rectune.model import settings_for_fingerprint
+
         section = self.recipe.settings["stages"][i]
         keys: dict[str, Any] = {
-            "stage": section,
+            "stage": for_fingerprint(section, self.stage_config(i)[1]),
             "tasks": self._stage_task_keys(i),
             "model": settings_for_fingerprint(self.model_settings),
         }
@@ -258,41 +259,40 @@ class Line(Materials):
         )  # fmt: skip
 
     def _train(self, i: int, before: Stage, work: Path) -> None:
+        from rectune.methods.measured import resident
+        from rectune.methods.out_of_memory import advised
         from rectune.methods.trainable import Trainable
         from rectune.model import load_base, load_tuned, new_token_ids, with_adapter
+        from rectune.planning.beside import write_plan
         from rectune.validation import validation_metrics_of
 
         module, config = self.stage_config(i)
         settings, base = self.model_settings, self.base_stage.folder
         tokens = new_token_ids(self.encoder.tokenizer, self.index)
-        if before is not self.base_stage:
-            model = load_tuned(settings, base, before.folder / "model", self.index, seed=self.seed, trainable=True)
-        else:
-            model = load_base(settings, base, self.index, seed=self.seed)
-            if settings.library.use_peft:
-                model = with_adapter(model, settings, tokens, seed=self.seed)
         adapter = bool(settings.library.use_peft)
-        started = time.perf_counter()
-        module.train(
-            Trainable(
-                model=model,
-                encoder=self.encoder,
-                specs=self.stage_specs(i),
-                new_tokens=[] if i in self._own_tasks else tokens,  # other tasks need not name items
-                seed=self.seed,
-                adapter=adapter,
-                rank_validation=partial(validation_metrics_of, self),
-            ),
-            config,
-            work,
-        )
+        started, held = time.perf_counter(), resident()
+        with advised(i, config):
+            if before is not self.base_stage:
+                tuned = before.folder / "model"
+                model = load_tuned(settings, base, tuned, self.index, seed=self.seed, trainable=True)
+            else:
+                model = load_base(settings, base, self.index, seed=self.seed)
+                if adapter:
+                    model = with_adapter(model, settings, tokens, seed=self.seed)
+            ranked = partial(validation_metrics_of, self)
+            named = [] if i in self._own_tasks else tokens  # other tasks need not name items
+            module.train(
+                Trainable(model, self.encoder, self.stage_specs(i), named, self.seed, adapter, ranked), config, work
+            )
+        seconds = time.perf_counter() - started
         if is_main():
             card = {
                 "template": self.rank_template.hash,
                 "base": base_name(self),
-                "seconds": time.perf_counter() - started,
+                "seconds": seconds,
             }
             write_atomic(work / "model" / "rectune.json", json.dumps(card))
+            write_plan(self, i, work, new_tokens=len(tokens), before=held)
 
     def built(self) -> list[Stage]:
         """The stages from the log to the tuned model, in order."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 import rectune
 from rectune.evidence import HIDDEN, SHOWN, Evidence, Report
 from rectune.line import Line, signature_defaults
+from rectune.planning.beside import measured_of
 from rectune.processes import is_main, wait
 from rectune.ranking import Ranking
 from rectune.recipe import bind, resolve_call
@@ -69,9 +70,7 @@ def gather_evidence(line: Line, *, shuffled: int, wordings: int) -> Evidence:
     training = [json.loads((stage.folder / "log_history.json").read_text()) for stage in line.train_stages]
     audits = [json.loads((stage.folder / "audit.json").read_text()) for stage in line.train_stages]
     for i, stage in enumerate(line.train_stages):
-        measured[f"training, stage {i}"] = {
-            "seconds": json.loads((stage.folder / "model" / "rectune.json").read_text())["seconds"]
-        }
+        measured[f"training, stage {i}"] = measured_of(stage.folder)
     return Evidence(
         recipe=line.recipe, split=line.split, index=line.index, task=line.task, rankings=rankings, answers=answers,
         shuffled=shuffled_ranking, shuffled_rows=sample, training=training, audits=audits, measured=measured,

@@ -34,4 +34,9 @@ class TrainingBar(TrainerCallback):  # type: ignore[misc]
             self._line = {}
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._bar.close()
+        self.close()
+
+    def close(self) -> None:
+        """End the bar's line, also where the training failed."""
+        if self._bar is not None:
+            self._bar.close()

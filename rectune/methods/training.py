@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from rectune.examples import Mixture
 from rectune.methods.choosing import RankedMetrics, early_stopping
+from rectune.methods.measured import FILE as MEASURED
+from rectune.methods.measured import Meter
 from rectune.methods.progress import TrainingBar
 from rectune.methods.token_audit import TokenAudit, check_saved, save_probe
 from rectune.methods.trainable import Trainable
 from rectune.processes import is_main, wait
 from rectune.ranker import positions_of
+from rectune.run_folder import write_atomic
 from rectune.split import evenly
 
 COMPLETE = "complete"
@@ -41,9 +45,16 @@ def run(trainer: Any, task: Trainable, examples: Mixture, folder: Path) -> None:
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
     ranked = RankedMetrics(trainer, lambda model: task.rank_validation(model, trainer.args.ranked_rows))
-    for added in (EpochClock(examples), audit, TrainingBar(), ranked, *early_stopping(trainer.args)):
+    trainer.meter, bar = Meter(folder / MEASURED, trainer.args.device), TrainingBar()
+    for added in (EpochClock(examples), audit, bar, trainer.meter, ranked, *early_stopping(trainer.args)):
         trainer.add_callback(added)
-    trainer.train(resume_from_checkpoint=last_complete(folder / "checkpoints"))
+    try:
+        trainer.train(resume_from_checkpoint=last_complete(folder / "checkpoints"))
+    finally:
+        bar.close()
+    measured = asdict(trainer.meter.up_to_date())
+    if is_main():
+        write_atomic(folder / MEASURED, json.dumps(measured))
     _finish(trainer, task, audit, folder)
 
 
@@ -79,10 +90,15 @@ def last_complete(checkpoints: Path) -> str | None:
 class WholeCheckpoints:
     """For a transformers Trainer: whole checkpoints, no embedding matrix in an adapter."""
 
+    meter: Meter
     args: Any  # what a Trainer has
     state: Any
     model: Any
     accelerator: Any
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        self.meter.saw(inputs)
+        return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         keep, self.args.save_total_limit = self.args.save_total_limit, None  # older ones go once this one is whole

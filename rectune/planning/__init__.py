@@ -1,0 +1,1 @@
+"""What a training will need, said before anything is downloaded or run."""

@@ -1,0 +1,101 @@
+"""What is known of a run before it is run: vocabulary, new tokens, examples, as far as its stages are already there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rectune.line import Line, signature_defaults
+from rectune.run_folder import RunFolder, Stage, fingerprint
+from rectune.split import evenly
+
+_SAMPLE = 200  # examples whose lengths are looked at
+
+
+@dataclass
+class Known:
+    """`new_tokens` and `vocabulary` (of the tokenizer, new tokens included) may be what the recipe's keys promise; `examples` an
+    epoch and their mean `length` in tokens are None where the log has not been read. `notes` say what is not known."""
+
+    new_tokens: int
+    vocabulary: int | None
+    examples: int | None = None
+    length: float | None = None
+    levels: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+class NotBuilt(Exception):
+    """A stage that is not there yet."""
+
+
+class ClosedFolder(RunFolder):
+    """A run folder in which nothing is built."""
+
+    def stage(
+        self, name: str, keys: Any, inputs: Sequence[Stage], build: Callable[[Path], None], **options: bool
+    ) -> Stage:
+        """The stage, where it is there. Raises NotBuilt."""
+        mark = fingerprint(name, keys, [stage.fingerprint for stage in inputs])
+        place = self.path / "stages" / f"{name}-{mark}"
+        if not place.exists():
+            raise NotBuilt(name)
+        return Stage(place, mark)
+
+
+def known_of(line: Line, *, max_length: int | None, loss_on_all: bool) -> Known:
+    """Look what the run folder holds; nothing is built."""
+    line.folder = ClosedFolder(line.folder.path, line.recipe.name)
+    try:
+        index = line.index
+    except (NotBuilt, OSError):
+        return _promised(line)
+    known = Known(len(index.vocabulary), None, levels=int(index.codes.shape[1]) if index.codes is not None else None)
+    try:
+        known.vocabulary = len(line.encoder.tokenizer)
+        _examples(line, known, max_length=max_length, loss_on_all=loss_on_all)
+    except (NotBuilt, OSError):
+        known.notes.append(_UNREAD)
+        known.vocabulary = _tokenizer_size(line, known.new_tokens)
+    return known
+
+
+_UNREAD = (
+    "steps, tokens and hours: not known before the log is read; they are once `rectune train` has built log, split, index and "
+    "tokenizer in the output folder"
+)
+
+
+def _promised(line: Line) -> Known:
+    function, arguments = line._index_call
+    keys = {**signature_defaults(function), **arguments}
+    notes = [_UNREAD]
+    levels, codes = keys.get("levels"), keys.get("codes")
+    if isinstance(levels, int) and isinstance(codes, int):
+        new = levels * codes
+    else:
+        levels, new = None, 0
+        if function.__name__ != "titles":
+            notes.append(f"new tokens: not known before the index `{function.__name__}` is built; counted as none")
+    new += line._user_tokens
+    return Known(new, _tokenizer_size(line, new), levels=levels, notes=notes)
+
+
+def _tokenizer_size(line: Line, new: int) -> int | None:
+    """Tokens of a tokenizer that will be trained, at most; None for a checkpoint's."""
+    settings = line.model_settings
+    return None if settings.from_scratch is None else settings.text_vocab_size + new
+
+
+def _examples(line: Line, known: Known, *, max_length: int | None, loss_on_all: bool) -> None:
+    from rectune.examples import Mixture
+
+    mixture = Mixture(line.specs, "train", line.encoder, seed=line.seed, max_length=max_length, loss_on_all=loss_on_all)
+    known.examples = len(mixture)
+    if known.examples:
+        some = [mixture.example(int(p), 0) for p in evenly(known.examples, _SAMPLE)]
+        known.length = float(np.mean([len(e.prompt) + len(e.completion) for e in some]))

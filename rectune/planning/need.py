@@ -1,0 +1,153 @@
+"""How much memory a stage takes, by part, for any batch and length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from rectune.methods.measured import resident
+from rectune.planning.cards import GB
+from rectune.planning.model import bytes_of, make_fake
+from rectune.planning.optimisers import optimiser_bytes
+from rectune.planning.quantised import QuantisedLinear
+from rectune.planning.step import Moment, StepPeaks, StepShape, step_peaks
+
+# Not measured on a GPU: CUDA's context with the kernels of PyTorch (about 0.5 GB) and cuBLAS' workspace (32 MiB on Hopper,
+# 8 MiB before; cuBLAS documentation, "cublasSetWorkspace").
+_CUDA_FIXED = round(0.55 * GB)
+# What an allocator holds of freed memory, as a share of what lives during a step. CUDA: PyTorch's caching allocator rounds to
+# 512 bytes and cuts blocks of 2 MiB and more (a guess, not measured). CPU: glibc keeps freed memory below 32 MiB a piece;
+# benchmarks/planner.py measures it.
+SLACK = {"cuda": 0.05, "cpu": 0.18}
+# A training on the CPU also holds the log, the index and the libraries that read them; measured with a small log.
+_CPU_MORE = 60_000_000
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes at the moment of the peak. `moment`: the end of the forward pass (activations and logits are whole), the end of the
+    backward pass (gradients are whole), or the optimiser's update."""
+
+    weights: int
+    adapter: int
+    gradients: int
+    optimiser: int
+    activations: int
+    logits: int
+    fixed: int
+    slack: int
+    moment: Moment
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return sum(getattr(self, f.name) for f in fields(self) if f.name != "moment")
+
+
+@dataclass
+class StagePlan:
+    """A model and how a stage trains it; `need` says what any batch takes.
+
+    `fixed`: resident bytes of a training on the CPU before its model is loaded; None: those of this process, which has loaded the
+    same libraries, and a little for the log. `head` and `target`: see `StepShape`.
+    """
+
+    model: Any  # on the meta device when given, fake afterwards
+    device: Literal["cpu", "cuda"]
+    optimiser: str
+    checkpointing: bool
+    checkpointing_arguments: dict[str, Any] | None
+    accumulates: bool
+    autocast: torch.dtype | None
+    target: int
+    head: Literal["all", "targets"] = "all"
+    fixed: int | None = None
+
+    def __post_init__(self) -> None:
+        from trl.trainer.utils import add_fused_lm_head
+
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.trainable, self.parameters = sum(p.numel() for p in self.trained), parameter_count(self.model)
+        self.adapts = hasattr(self.model, "peft_config")
+        inner = self.model.get_base_model() if self.adapts else self.model
+        self.weights = bytes_of([*self.model.parameters(), *self.model.buffers()])
+        self.adapter = bytes_of(self.trained) if self.adapts else 0
+        self.state, self.update = optimiser_bytes(self.optimiser, self.trained)
+        self.gradients = bytes_of(self.trained)
+        if self.checkpointing:
+            inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs=self.checkpointing_arguments)
+            if self.adapts:
+                self.model.enable_input_require_grads()
+        if not inner.config.is_encoder_decoder:
+            add_fused_lm_head(inner, outputs=("log_probs", "entropy", "is_top1"))
+        self.model.train()
+        self._mode = FakeTensorMode(allow_non_fake_inputs=True)
+        make_fake(self.model, self._mode)
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        if self.fixed is None:
+            self.fixed = _CUDA_FIXED if self.device == "cuda" else resident() + _CPU_MORE
+        self._needs: dict[tuple[int, int], Need] = {}
+
+    def need(self, rows: int, length: int) -> Need:
+        """What a step of `rows` examples of `length` tokens takes."""
+        if (rows, length) not in self._needs:
+            shape = StepShape(
+                rows=rows, length=length, target=self.target, head=self.head, accumulates=self.accumulates,
+                autocast=self.autocast, device=self.device,
+            )  # fmt: skip
+            self._needs[rows, length] = self._need(step_peaks(self.model, self._mode, shape))
+        return self._needs[rows, length]
+
+    def largest_batch(self, memory: int, length: int, *, near: int = 2) -> int:
+        """The most rows of `length` tokens that fit into `memory` bytes, 0 when not one does; every answer was followed.
+
+        Memory grows nearly evenly with rows, so a few lines through what is known find it.
+        """
+        fits = {rows: self.need(rows, length).total for rows in {1, max(2, near)}}
+        if fits[1] > memory:
+            return 0
+        for _ in range(4):
+            below = max(rows for rows, total in fits.items() if total <= memory)
+            above = min((rows for rows, total in fits.items() if total > memory), default=None)
+            if above == below + 1:
+                break
+            guess = _guess(fits, memory, below, above)
+            fits[guess] = self.need(guess, length).total
+        return max(rows for rows, total in fits.items() if total <= memory)
+
+    def _need(self, peaks: StepPeaks) -> Need:
+        moments: dict[Moment, int] = {
+            "forward": peaks.forward,
+            "backward": max(peaks.backward, self.gradients),
+            "update": self.gradients + self.update,
+        }
+        moment = max(moments, key=lambda name: moments[name])
+        whole = moment != "forward" or self.accumulates
+        gradients = self.gradients if whole else 0
+        beyond = moments[moment] - gradients
+        logits = max(0, peaks.forward - peaks.body) if moment == "forward" else 0
+        return Need(
+            weights=self.weights - self.adapter, adapter=self.adapter, gradients=gradients, optimiser=self.state,
+            activations=beyond - logits, logits=logits, fixed=self.fixed or 0, slack=round(SLACK[self.device] * moments[moment]), moment=moment,
+        )  # fmt: skip
+
+
+def parameter_count(model: Any) -> int:
+    """Parameters of a model, those of quantised layers as they were before they were packed."""
+    packed = [m for m in model.modules() if isinstance(m, QuantisedLinear)]
+    inside = {id(m.weight) for m in packed}
+    return sum(int(p.numel()) for p in model.parameters() if id(p) not in inside) + sum(
+        m.in_features * m.out_features for m in packed
+    )
+
+
+def _guess(fits: dict[int, int], memory: int, below: int, above: int | None) -> int:
+    """Where the line through the two nearest known batches meets `memory`, between `below` and `above`."""
+    known = sorted(fits, key=lambda rows: abs(fits[rows] - memory))[:2]
+    low, high = min(known), max(known)
+    slope = max(1.0, (fits[high] - fits[low]) / (high - low))
+    guess = int(low + (memory - fits[low]) / slope)
+    return max(below + 1, min(guess, 4096 if above is None else above - 1))

@@ -1,0 +1,179 @@
+"""`rectune plan`: what a recipe's trainings need, before anything is downloaded but the base's config."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from rectune.line import Line
+from rectune.model import ModelSettings, pick_device
+from rectune.planning.cards import Card
+from rectune.planning.known import Known, known_of
+from rectune.planning.model import base_config, planned_model
+from rectune.planning.need import Need, StagePlan
+from rectune.recipe import Recipe
+
+_LONGEST = 1024  # where neither `max_length` nor the model's positions set a limit
+_NAME = 15  # tokens of an item's name where the index is not known
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage computes. `steps` and `tokens` (padding left out) are None where the log has not been read; `flops` a token."""
+
+    steps: int | None
+    tokens: float | None
+    flops: float
+
+
+@dataclass(frozen=True)
+class StageForecast:
+    """What is said of one stage. `rows` x `length`: its batch; `disk`: bytes by what they are for; `cache`: bytes of the keys and
+    values while ranking; `fits_rows`: the most rows on the card, None without one."""
+
+    stage: int
+    plan: StagePlan
+    rows: int
+    accumulation: int
+    length: int
+    need: Need
+    work: Work
+    disk: dict[str, int]
+    cache: int
+    fits_rows: int | None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The stages of a recipe on a card, or without one on the device at hand."""
+
+    recipe: Recipe
+    device: Literal["cpu", "cuda"]
+    card: Card | None
+    known: Known
+    stages: list[StageForecast]
+
+    @property
+    def fits(self) -> bool:
+        """Whether every stage fits; True without a card."""
+        return self.card is None or all(stage.need.total <= self.card.memory for stage in self.stages)
+
+
+def forecast(recipe: Recipe, card: Card | None = None, *, search: bool = True) -> Forecast:
+    """Follow a step of every stage without weights. `search`: also look for the largest batch that fits.
+
+    Raises ValueError, TypeError or FileNotFoundError for a recipe that is not as it must be, or a base without a config.
+    """
+    if card is not None:  # a card need not be in this machine
+        model = {**recipe.settings["model"], "device": "auto"}
+        recipe = replace(recipe, settings={**recipe.settings, "model": model})
+    line = Line(recipe)
+    _ = line.rank_settings  # the log, the index and the templates may not be there yet
+    settings = line.model_settings
+    device: Literal["cpu", "cuda"] = "cuda" if card is not None or pick_device(settings).type == "cuda" else "cpu"
+    _, first = line.stage_config(0)
+    known = known_of(line, max_length=first.max_length, loss_on_all=vars(first).get("completion_only_loss") is False)
+    stages = [
+        _stage(line, i, settings, known, device, card if search else None)
+        for i in range(len(recipe.settings["stages"]))
+    ]
+    return Forecast(recipe, device, card, known, stages)
+
+
+def stage_plan(
+    settings: ModelSettings, module: Any, section: dict[str, Any], config: Any, *, vocabulary: int | None, new_tokens: int,
+    levels: int | None, device: Literal["cpu", "cuda"], fixed: int | None = None,
+) -> StagePlan:  # fmt: skip
+    """A stage's model and how it is trained. `vocabulary`: tokens of the tokenizer, new ones included, or None for a
+    checkpoint whose tokenizer is not read; `levels`: tokens of an item's name; `fixed`: see `StagePlan`."""
+    base = base_config(settings, vocabulary=vocabulary)
+    held = base.get_text_config().vocab_size
+    rows = max(held, vocabulary if vocabulary is not None else held + new_tokens)
+    model = planned_model(settings, base, rows=rows, new_tokens=list(range(rows - new_tokens, rows)))
+    return StagePlan(
+        model=model, device=device, optimiser=str(getattr(config.optim, "value", config.optim)),
+        checkpointing=bool(config.activation_checkpointing), checkpointing_arguments=config.activation_checkpointing_kwargs,
+        accumulates=config.gradient_accumulation_steps > 1, autocast=_autocast(module, section, config, device),
+        target=(levels or _NAME) + 1, fixed=fixed,
+    )  # fmt: skip
+
+
+def _stage(
+    line: Line, i: int, settings: ModelSettings, known: Known, device: Literal["cpu", "cuda"], card: Card | None
+) -> StageForecast:
+    module, config = line.stage_config(i)
+    plan = stage_plan(
+        settings, module, line.recipe.settings["stages"][i], config, vocabulary=known.vocabulary, new_tokens=known.new_tokens,
+        levels=known.levels, device=device,
+    )  # fmt: skip
+    rows, length = config.per_device_train_batch_size, length_of(plan.model, config)
+    fits = None if card is None else plan.largest_batch(card.memory, length, near=rows)
+    return StageForecast(
+        stage=i, plan=plan, rows=rows, accumulation=config.gradient_accumulation_steps, length=length,
+        need=plan.need(rows, length), work=_work(plan, config, known, length), disk=_disk(settings, plan, config),
+        cache=line.rank_settings.batch_tokens * _cache_bytes(plan.model), fits_rows=fits,
+    )  # fmt: skip
+
+
+def length_of(model: Any, config: Any) -> int:
+    """The longest example of a stage: `max_length`, or where there is none what the model has positions for."""
+    from rectune.ranker import positions_of
+
+    limit = positions_of(model)
+    return int(config.max_length if config.max_length is not None else limit if limit is not None else _LONGEST)
+
+
+def _autocast(module: Any, section: dict[str, Any], config: Any, device: str) -> torch.dtype | None:
+    """Mixed precision as the trainer will use it on `device`; this machine's Config has another default where it has no GPU."""
+    if device == "cpu":
+        return torch.bfloat16 if config.bf16 else None
+    default = hasattr(config, "completion_only_loss") and not section.get("fp16")  # TRL's default
+    if section.get("bf16", default):
+        return torch.bfloat16
+    return torch.float16 if section.get("fp16") else None
+
+
+def _work(plan: StagePlan, config: Any, known: Known, length: int) -> Work:
+    """Steps, tokens and FLOPs a token: 2 a parameter forward, 2 for the gradient of the activations, 2 for that of the weights
+    where they are trained, 2 to compute a checkpointed forward again (Kaplan et al., 2020, section 2.1; Korthikanti et al.,
+    2022), and 4 x layers x width x length / 2 for attention in each of these passes."""
+    text = plan.model.config.get_text_config()
+    embedding = plan.model.get_input_embeddings().weight.numel()
+    tied = bool(text.tie_word_embeddings)
+    passes = 2 + (0 if plan.adapts else 1) + (1 if plan.checkpointing else 0)
+    used = plan.parameters - (0 if tied else embedding)
+    flops = passes * (2 * used + 2 * text.num_hidden_layers * text.hidden_size * length)
+    batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    steps = config.max_steps if config.max_steps > 0 else None
+    if steps is None and known.examples is not None:
+        steps = math.ceil(math.ceil(known.examples / batch) * config.num_train_epochs)
+    tokens = None if steps is None or known.length is None else steps * batch * min(known.length, length)
+    return Work(steps, tokens, flops)
+
+
+def _disk(settings: ModelSettings, plan: StagePlan, config: Any) -> dict[str, int]:
+    """Bytes that a stage leaves or needs on the way; what the log and the rankings take is not known beforehand."""
+    out = {}
+    if settings.from_scratch is None:
+        dtype = base_config(settings, vocabulary=None).dtype or torch.float32
+        out["download of the base"] = (plan.parameters - (plan.trainable if plan.adapts else 0)) * dtype.itemsize
+    trained = plan.adapter if plan.adapts else plan.weights
+    if getattr(config.save_strategy, "value", config.save_strategy) != "no":
+        kept = 2 if config.save_total_limit is None else config.save_total_limit
+        out["checkpoints"] = (kept + 1) * (trained + plan.state)  # an old one goes once the new one is whole
+    out["tuned model"] = trained
+    return out
+
+
+def _cache_bytes(model: Any) -> int:
+    """Bytes of keys and values for a token: 2 x layers x key-value heads x size of a head, in the weights' type (at least 16 bit)."""
+    text = model.config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    size = (
+        getattr(text, "head_dim", None) or getattr(text, "d_kv", None) or text.hidden_size // text.num_attention_heads
+    )
+    width = max(2, model.get_input_embeddings().weight.element_size())
+    return int(2 * text.num_hidden_layers * heads * size * width)

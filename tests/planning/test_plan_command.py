@@ -1,0 +1,100 @@
+"""`rectune plan`: what it says, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from rectune.cli import DOES_NOT_FIT, main
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
+    capsys.readouterr()
+    assert main(["plan", *words]) == code
+    out, err = capsys.readouterr()
+    return out if code != 1 else err
+
+
+def test_a_recipe_is_planned_before_anything_is_there(
+    quick_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = said(capsys, str(quick_recipe))
+    for needed in (
+        "planned for the CPU of this machine",
+        "100.00%",
+        "optimiser",
+        "together",
+        "disk:",
+        "not known: steps",
+    ):
+        assert needed in text
+    assert not (tmp_path / "run").exists()
+    assert "fits into 24 GB; the largest per_device_train_batch_size" in said(
+        capsys, str(quick_recipe), "--gpu", "24GB"
+    )
+
+
+def test_what_does_not_fit_is_told_apart_and_the_named_change_fits(
+    quick_recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    big = ["--stages.0.per_device_train_batch_size", "64", "--stages.0.max_length", "200"]
+    text = said(capsys, str(quick_recipe), "--gpu", "1.5GB", *big, code=DOES_NOT_FIT)
+    assert "DOES NOT FIT into 1.5 GB" in text
+    change = re.search(r"change: (.*)", text)
+    assert change is not None
+    words = shlex.split(change[1])
+    batch, times = int(words[1]), int(words[3])
+    assert words[0::2] == ["--stages.0.per_device_train_batch_size", "--stages.0.gradient_accumulation_steps"]
+    assert batch * times == 64
+    assert "fits into 1.5 GB" in said(capsys, str(quick_recipe), "--gpu", "1.5GB", *big, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--gpu", "24"], "error: `--gpu 24` has no unit. Type `--gpu 24GB`"),
+        (["--gpu", "RTX 4091"], "Did you mean RTX 4090"),
+        (["--model.from_scratch.model_type", "qwen33"], "unknown model type 'qwen33'"),
+        (["--stages.0.optim", "rmsprop"], "what `rmsprop` keeps in memory is not known"),
+    ],
+)
+def test_bad_input_is_one_line(
+    quick_recipe: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    err = said(capsys, str(quick_recipe), *words, code=1)
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_adapters_and_quantised_bases_are_planned(
+    quick_recipe: Path, checkpoints: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for which in ("tied", "untied"):
+        model = {"model_name_or_path": str(checkpoints[which]), "from_scratch": None, "use_peft": True, "lora_r": 4}
+        shares = []
+        for more in ({}, {"load_in_4bit": True, "use_bnb_nested_quant": True}, {"load_in_8bit": True}):
+            text = said(capsys, str(quick_recipe), "--gpu", "L4", "--model", json.dumps({**model, **more}))
+            assert re.search(r"adapter +0\.00 GB", text)
+            shares.append(re.search(r"\((\d+\.\d+)%\)", text)[1])  # type: ignore[index]
+        assert len(set(shares)) == 1  # packing changes no count
+        assert 0 < float(shares[0]) < 50
+
+
+def test_a_built_run_is_planned_with_its_own_examples(quick_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from rectune.line import Line
+    from rectune.recipe import load_recipe
+
+    line = Line(load_recipe(quick_recipe))
+    with line.folder.lock():
+        _ = line.base_stage
+    text = said(
+        capsys, str(quick_recipe), "--gpu", "RTX 4090", "--stages.0.max_steps", "-1", "--stages.0.num_train_epochs", "2"
+    )
+    # 60 users, one window each, 8 a step: 8 steps an epoch
+    assert "16 steps, about" in text
+    assert "minutes at 40 to 20 % of the 165.2 TFLOP/s" in text
+    assert "not known" not in text
