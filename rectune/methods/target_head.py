@@ -56,29 +56,28 @@ def put_target_head(model: Any) -> None:
 def target_output(hidden: torch.Tensor, labels: torch.Tensor, head: Any, config: Any) -> TargetOutput:
     """Score `labels` (B, T), -100 where there is none, after `hidden` (B, T, width)."""
     mask = labels != -100
-    picked, wanted = hidden[mask], labels[mask]
-    rows = max(1, PIECE // int(head.weight.shape[0]))
-    pieces = [
-        _piece(picked[at : at + rows], wanted[at : at + rows], head, config, again=len(wanted) > rows)
-        for at in range(0, max(len(wanted), 1), rows)
-    ]
-    each = [torch.cat(column) for column in zip(*pieces, strict=True)]
+    each = score(hidden[mask], labels[mask], head, config)
     # masked_scatter keeps a batch without labels connected to the model: its loss is a zero that has gradients
     scattered = [column.new_zeros(mask.shape).masked_scatter(mask, column) for column in each]
     return TargetOutput(*scattered, label_mask=mask)
 
 
-def _piece(hidden: torch.Tensor, labels: torch.Tensor, head: Any, config: Any, *, again: bool) -> Any:
+def score(hidden: torch.Tensor, labels: torch.Tensor, head: Any, config: Any) -> list[torch.Tensor]:
+    """Log-probability of each of `labels` (N,) after `hidden` (N, width), entropy there, and whether the label is the most
+    likely; each (N,). Where the logits are many, they are made in pieces and again in the backward pass."""
     scale, cap = scale_and_cap(config, seq2seq=False)
-    if again and torch.is_grad_enabled():
-        return checkpoint(_score, hidden, labels, head, scale, cap, use_reentrant=False)
-    return _score(hidden, labels, head, scale, cap)
+    rows = max(1, PIECE // int(head.weight.shape[0]))
+    again = len(labels) > rows and torch.is_grad_enabled()
+    pieces = []
+    for at in range(0, max(len(labels), 1), rows):
+        given = (hidden[at : at + rows], labels[at : at + rows], head, scale, cap)
+        pieces.append(checkpoint(_piece, *given, use_reentrant=False) if again else _piece(*given))
+    return [torch.cat(column) for column in zip(*pieces, strict=True)]
 
 
-def _score(
+def _piece(
     hidden: torch.Tensor, labels: torch.Tensor, head: Any, scale: float, cap: float | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Log-probability of each label, entropy there, and whether the label is the most likely; shapes (N,)."""
     logits = head(hidden).float() * scale
     if cap is not None:
         logits = cap * torch.tanh(logits / cap)

@@ -97,7 +97,7 @@ def stage_plan(
         model=model, device=device, optimiser=str(getattr(config.optim, "value", config.optim)),
         checkpointing=bool(config.activation_checkpointing), checkpointing_arguments=config.activation_checkpointing_kwargs,
         accumulates=config.gradient_accumulation_steps > 1, autocast=_autocast(module, section, config, device),
-        target=(levels or _NAME) + 1, fixed=fixed,
+        target=(levels or _NAME) + 1, head=_head(config, device), fixed=fixed,
     )  # fmt: skip
 
 
@@ -124,6 +124,14 @@ def length_of(model: Any, config: Any) -> int:
 
     limit = positions_of(model)
     return int(config.max_length if config.max_length is not None else limit if limit is not None else _LONGEST)
+
+
+def _head(config: Any, device: str) -> Literal["all", "targets"]:
+    """Which positions the loss of `rectune.methods.sft` makes logits for; on a GPU TRL's own head knows the labels too."""
+    options = vars(config)
+    if options.get("completion_only_loss") is False:
+        return "all"
+    return "targets" if device == "cuda" or options.get("target_head") in (None, True) else "all"
 
 
 def _autocast(module: Any, section: dict[str, Any], config: Any, device: str) -> torch.dtype | None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from rectune.methods.target_head import score
 from rectune.planning.kernels import FusedHead, cuda_kernels
 from rectune.planning.live_memory import LiveMemory
 
@@ -142,5 +143,9 @@ def _loss(model: Any, inner: Any, shape: StepShape) -> torch.Tensor:
     body = inner.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     scored = body[:, -shape.target :] if shape.head == "targets" else body
     hidden = scored.reshape(-1, scored.shape[-1])
+    if shape.device == "cpu":
+        labels = torch.zeros(hidden.shape[0], dtype=torch.long)
+        log_probs, *_ = score(hidden, labels, inner.get_output_embeddings(), inner.config.get_text_config())
+        return -log_probs.sum()
     scores = FusedHead.apply(hidden, inner.get_output_embeddings().weight)  # type: ignore[no-untyped-call]
     return torch.as_tensor(scores).sum()
