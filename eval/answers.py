@@ -21,6 +21,8 @@ from rectune.split import evenly
 
 __all__ = ["answers", "summarise"]
 
+JUDGES = "answer"  # the kind of task
+
 UNTUNED, TUNED = "untuned model", "tuned model"
 SHARE, RATE, BOTH = "share of likes in the history", "item's like-rate", "share and like-rate"
 FITTED = "logistic regression on both"

@@ -35,6 +35,8 @@ from rectune.split import Split, evenly
 
 __all__ = ["ranking", "summarise"]
 
+JUDGES = "item"  # the kind of task
+
 UNTUNED, TUNED, ORACLE = "untuned model", "tuned model", "oracle"
 PRIOR, MIXED = "prior alone", "tuned model + prior"
 MODELS = {"untuned": UNTUNED, "tuned": TUNED, "mixed": MIXED}

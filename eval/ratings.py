@@ -20,6 +20,8 @@ from rectune.split import evenly
 
 __all__ = ["ratings", "summarise"]
 
+JUDGES = "rating"  # the kind of task
+
 UNTUNED, TUNED, LIKELIEST = "untuned model", "tuned model", "tuned model, most likely rating"
 Floats = NDArray[np.float64]
 
@@ -30,14 +32,9 @@ def ratings(evidence: Evidence, *, like_above: float = 3.0, bootstrap_samples: i
     Rows: means, biases and matrix factorisation (see `rating_rows`), the untuned and the tuned model by their expected
     rating Σ p(answer) x answer, and the tuned model by its most likely one. RMSE and MAE with per-user bootstrap
     intervals; accuracy of the answer nearest to a prediction; AUC of the prediction for ratings above `like_above`.
-    Predictions are cut to the ends of the scale. Raises ValueError for a task whose answers are no numbers.
+    Predictions are cut to the ends of the scale.
     """
     task, rows = evidence.task, evidence.split.test
-    if not task.values:
-        raise ValueError(
-            "`eval.call`: this judge needs a task whose answers are numbers, such as `rectune.tasks:rating`. For Yes or No "
-            "use `rectune.eval.answers:answers`."
-        )
     values = np.array(task.values)
     given = values[task.target]
     baselines = rating_rows(evidence.split, seed=evidence.seed)

@@ -58,7 +58,14 @@ class Line(Materials):
 
     def check_lists(self) -> None:
         """Raise ValueError when the report asks for longer lists than the search or the catalogue can give."""
-        kind = self.task_rows(self.split).kind
+        rows = self.task_rows(self.split)
+        kind, told = rows.kind, "rating" if rows.values else rows.kind
+        judges = vars(inspect.getmodule(resolve_call(self.recipe, "eval"))).get("JUDGES", told)
+        if judges != told:
+            raise ValueError(
+                f"{self.recipe.where('eval.call')}: `{self.recipe.settings['eval']['call']}` judges tasks of the kind `{judges}`, but "
+                f"`{self.recipe.settings['tasks'][0]['call']}` is of the kind `{told}`."
+            )
         if self.prior is not None and kind != "item":
             raise ValueError(
                 f"{self.recipe.where('rank.prior')}: the ranked task lists no items, so a prior over items has no place."

@@ -221,7 +221,11 @@ def test_a_bad_rating_run_is_one_line(
     assert not list(tmp_path.glob("run/report*"))
 
 
-def test_the_judge_of_ratings_refuses_yes_or_no(rated_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    few = ["--stages.0.max_steps", "1", "--stages.0.eval_strategy", "no", "--stages.0.save_strategy", "no"]
-    error = fails(capsys, "train", str(rated_recipe), *few, "--eval.call", "rectune.eval.ratings:ratings")
-    assert "this judge needs a task whose answers are numbers" in error
+def test_a_judge_of_another_kind_is_refused_before_anything_is_tuned(
+    rated_recipe: Path, rating_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = fails(capsys, "train", str(rated_recipe), "--eval", '{call: "rectune.eval.ratings:ratings"}')
+    assert "judges tasks of the kind `rating`, but `rectune.tasks:like_or_dislike` is of the kind `answer`" in error
+    error = fails(capsys, "train", str(rating_recipe), "--eval", '{call: "rectune.eval.answers:answers"}')
+    assert "judges tasks of the kind `answer`, but `rectune.tasks:rating` is of the kind `rating`" in error
+    assert not list(tmp_path.glob("run/stages/train0-*"))

@@ -78,7 +78,7 @@ class StagePlan:
         self.state, self.update = optimiser_bytes(self.optimiser, self.trained)
         self.gradients = bytes_of(self.trained)
         if self.checkpointing:
-            inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs=self.checkpointing_arguments)
+            inner.activation_checkpointing_enable(self.checkpointing_arguments)
             if self.adapts:
                 self.model.enable_input_require_grads()
         if not inner.config.is_encoder_decoder:

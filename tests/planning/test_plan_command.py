@@ -42,15 +42,15 @@ def test_what_does_not_fit_is_told_apart_and_the_named_change_fits(
     quick_recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     big = ["--stages.0.per_device_train_batch_size", "64", "--stages.0.max_length", "200"]
-    text = said(capsys, str(quick_recipe), "--gpu", "1.5GB", *big, code=DOES_NOT_FIT)
-    assert "DOES NOT FIT into 1.5 GB" in text
+    text = said(capsys, str(quick_recipe), "--gpu", "0.75GB", *big, code=DOES_NOT_FIT)
+    assert "DOES NOT FIT into 0.75 GB" in text
     change = re.search(r"change: (.*)", text)
     assert change is not None
     words = shlex.split(change[1])
     batch, times = int(words[1]), int(words[3])
     assert words[0::2] == ["--stages.0.per_device_train_batch_size", "--stages.0.gradient_accumulation_steps"]
     assert batch * times == 64
-    assert "fits into 1.5 GB" in said(capsys, str(quick_recipe), "--gpu", "1.5GB", *big, *words)
+    assert "fits into 0.75 GB" in said(capsys, str(quick_recipe), "--gpu", "0.75GB", *big, *words)
 
 
 @pytest.mark.parametrize(
