@@ -1,0 +1,140 @@
+"""The next boxes of a recipe's line: tasks and templates, the base model, and the encoder that turns one into ids for the other."""
+
+from __future__ import annotations
+
+from functools import cached_property, partial
+from typing import Any
+
+from rectune.checking import check_keywords
+from rectune.encoder import Encoder
+from rectune.examples import TaskSpec, sample_texts
+from rectune.materials import Materials
+from rectune.ranker import RankSettings
+from rectune.run_folder import Stage
+from rectune.run_tasks import TaskCall, read_task, read_template
+from rectune.split import Part, Split
+from rectune.tasks import TaskRows
+from rectune.template import Template
+
+
+class TaskMaterials(Materials):
+    """What is said to the base model, and the base model."""
+
+    @cached_property
+    def task_calls(self) -> list[TaskCall]:
+        """The tasks of the recipe; the first is the one that is ranked."""
+        return [read_task(self, f"tasks.{i}") for i in range(len(self.recipe.settings["tasks"]))]
+
+    def stage_calls(self, i: int) -> list[TaskCall]:
+        """The tasks that stage i trains: its own (`stages.I.tasks`), or those of the recipe."""
+        own = self.recipe.settings["stages"][i].get("tasks")
+        if own is None:
+            return self.task_calls
+        if not isinstance(own, list) or not own or not all(isinstance(entry, dict) for entry in own):
+            raise TypeError(
+                f"{self.recipe.where(f'stages.{i}.tasks')}: it must be a list of at least one mapping, each with `call`."
+            )
+        return [read_task(self, f"stages.{i}.tasks.{j}") for j in range(len(own))]
+
+    @cached_property
+    def specs(self) -> list[TaskSpec]:
+        """The tasks of the recipe."""
+        return [call.spec(self) for call in self.task_calls]
+
+    @property
+    def own_tasks(self) -> list[int]:
+        """The stages that have tasks of their own."""
+        return [i for i, stage in enumerate(self.recipe.settings["stages"]) if stage.get("tasks") is not None]
+
+    def stage_specs(self, i: int) -> list[TaskSpec]:
+        """The tasks that stage i trains."""
+        return [call.spec(self) for call in self.stage_calls(i)] if i in self.own_tasks else self.specs
+
+    def stages_with_other_tasks(self) -> list[int]:
+        """One stage for each set of tasks: those with tasks of their own, and the first without."""
+        shared = [i for i in range(len(self.recipe.settings["stages"])) if i not in self.own_tasks]
+        return sorted([*self.own_tasks, *shared[:1]])
+
+    @cached_property
+    def templates(self) -> list[Template]:
+        """The templates of all tasks, those of stages too."""
+        stages = self.recipe.settings["stages"]
+        own = [f"stages.{i}.tasks.{j}" for i in self.own_tasks for j in range(len(stages[i]["tasks"]))]
+        return [*(call.template for call in self.task_calls), *(read_template(self, key) for key in own)]
+
+    def part_rows(self, part: Part) -> TaskRows:
+        """The rows of a part of the split for the ranked task."""
+        return self.task_calls[0].rows(self, self.split, part)
+
+    def task_rows(self, split: Split) -> TaskRows:
+        """The test rows of `split` for the ranked task, which is the first task of the recipe."""
+        return self.task_calls[0].rows(self, split, "test")
+
+    @cached_property
+    def task(self) -> TaskRows:
+        """The test rows of the ranked task."""
+        return self.task_rows(self.split)
+
+    @cached_property
+    def rank_settings(self) -> RankSettings:
+        """The section `rank`."""
+        keys = check_keywords(
+            RankSettings, self.recipe.settings["rank"], lambda k: self.recipe.where(f"rank.{k}"), given=()
+        )
+        return RankSettings(**keys)
+
+    @cached_property
+    def rank_template(self) -> Template:
+        """The template that ranking uses. Raises ValueError when its wording does not exist or it was not trained."""
+        template = read_template(self, "rank")
+        if self.rank_settings.wording >= template.wordings:
+            raise ValueError(
+                f"{self.recipe.where('rank.wording')}: {template.name} has wordings 0 to {template.wordings - 1}."
+            )
+        if template.hash != self.task_calls[0].template.hash:
+            raise ValueError(
+                f"{self.recipe.where('rank.template')}: the first task trains `{self.task_calls[0].template.name}`, but ranking would "
+                f"prompt with `{template.name}`. One prompt for all stages: name the same template in both."
+            )
+        return template
+
+    @cached_property
+    def model_settings(self) -> Any:
+        """The section `model`."""
+        from rectune.model import model_settings
+
+        return model_settings(self.recipe)
+
+    @cached_property
+    def base_stage(self) -> Stage:
+        """The stage that holds the tokenizer with the new tokens, and the base itself if it is made from scratch."""
+        from rectune.model import base_identity, build_base
+
+        if kept := self.folder.kept("base"):
+            return kept
+        keys: dict[str, Any] = {"base": base_identity(self.model_settings), "seed": self.seed}
+        if self.model_settings.from_scratch is not None:
+            keys["tasks"] = self.task_keys
+            if self.own_tasks:
+                keys["stage_tasks"] = [self.stage_task_keys(i) for i in self.own_tasks]
+        own = [spec for i in self.own_tasks for spec in self.stage_specs(i)]
+        texts = sample_texts([*self.specs, *own], most=20_000)
+        build = partial(build_base, self.model_settings, self.index, texts, seed=self.seed)
+        return self.folder.stage("base", keys, [self.index_stage], build)
+
+    @cached_property
+    def task_keys(self) -> list[Any]:
+        """What fingerprints say of the tasks."""
+        return [call.fingerprint(self) for call in self.task_calls]
+
+    def stage_task_keys(self, i: int) -> list[Any]:
+        return [call.fingerprint(self) for call in self.stage_calls(i)]
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder of the base's tokenizer."""
+        from rectune.model import load_tokenizer
+
+        return Encoder(
+            load_tokenizer(self.base_stage.folder), self.index.vocabulary, form=self.model_settings.prompt_form
+        )
