@@ -22,6 +22,7 @@ _CUDA_FIXED = round(0.55 * GB)
 # 512 bytes and cuts blocks of 2 MiB and more (a guess, not measured). CPU: glibc keeps freed memory below 32 MiB a piece;
 # benchmarks/planner.py measures it.
 SLACK = {"cuda": 0.05, "cpu": 0.18}
+_MOST = 4096  # rows; nobody asks for more
 # A training on the CPU also holds the log, the index and the libraries that read them; measured with a small log.
 _CPU_MORE = 60_000_000
 
@@ -101,22 +102,23 @@ class StagePlan:
             self._needs[rows, length] = self._need(step_peaks(self.model, self._mode, shape))
         return self._needs[rows, length]
 
-    def largest_batch(self, memory: int, length: int, *, near: int = 2) -> int:
-        """The most rows of `length` tokens that fit into `memory` bytes, 0 when not one does; every answer was followed.
+    def largest_batch(self, memory: int, length: int, *, near: int = 1) -> int:
+        """The most rows of `length` tokens that fit into `memory` bytes, 0 when not one does; the answer itself was followed.
 
-        Memory grows nearly evenly with rows, so a few lines through what is known find it.
+        Memory grows nearly evenly with rows. So the first guess takes everything that a step of `near` rows makes to be rows,
+        and the following ones are lines through the two nearest known batches.
         """
-        fits = {rows: self.need(rows, length).total for rows in {1, max(2, near)}}
-        if fits[1] > memory:
-            return 0
-        for _ in range(4):
-            below = max(rows for rows, total in fits.items() if total <= memory)
-            above = min((rows for rows, total in fits.items() if total > memory), default=None)
-            if above == below + 1:
-                break
-            guess = _guess(fits, memory, below, above)
-            fits[guess] = self.need(guess, length).total
-        return max(rows for rows, total in fits.items() if total <= memory)
+        start = self.need(near, length)
+        rough = start.total - round((start.activations + start.logits) * (1 + SLACK[self.device]))
+        known = {near: start.total}
+        while True:
+            below = max((rows for rows, total in known.items() if total <= memory), default=0)
+            above = min((rows for rows, total in known.items() if total > memory), default=_MOST + 1)
+            guess = _guess(known if len(known) > 1 else {0: rough, **known}, memory)
+            if above == below + 1 or (guess <= below and len(known) > 1 and below > 0):
+                return below
+            guess = min(max(guess, below + 1), above - 1)
+            known[guess] = self.need(guess, length).total
 
     def _need(self, peaks: StepPeaks) -> Need:
         moments: dict[Moment, int] = {
@@ -144,10 +146,8 @@ def parameter_count(model: Any) -> int:
     )
 
 
-def _guess(fits: dict[int, int], memory: int, below: int, above: int | None) -> int:
-    """Where the line through the two nearest known batches meets `memory`, between `below` and `above`."""
-    known = sorted(fits, key=lambda rows: abs(fits[rows] - memory))[:2]
-    low, high = min(known), max(known)
-    slope = max(1.0, (fits[high] - fits[low]) / (high - low))
-    guess = int(low + (memory - fits[low]) / slope)
-    return max(below + 1, min(guess, 4096 if above is None else above - 1))
+def _guess(known: dict[int, int], memory: int) -> int:
+    """Where the line through the two known batches nearest to `memory` meets it."""
+    low, high = sorted(sorted(known, key=lambda rows: abs(known[rows] - memory))[:2])
+    slope = max(1.0, (known[high] - known[low]) / (high - low))
+    return int(low + (memory - known[low]) / slope + 0.01)  # a batch that fits to the byte is no rounding's victim
