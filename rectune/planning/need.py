@@ -18,13 +18,11 @@ from rectune.planning.step import Moment, StepPeaks, StepShape, step_peaks
 # Not measured on a GPU: CUDA's context with the kernels of PyTorch (about 0.5 GB) and cuBLAS' workspace (32 MiB on Hopper,
 # 8 MiB before; cuBLAS documentation, "cublasSetWorkspace").
 _CUDA_FIXED = round(0.55 * GB)
-# What an allocator holds of freed memory, as a share of what lives during a step. CUDA: PyTorch's caching allocator rounds to
-# 512 bytes and cuts blocks of 2 MiB and more (a guess, not measured). CPU: glibc keeps freed memory below 32 MiB a piece;
-# benchmarks/planner.py measures it.
-SLACK = {"cuda": 0.05, "cpu": 0.18}
+# What is held beyond tensors, as a share. CUDA, of all that a step makes: PyTorch's caching allocator rounds to 512 bytes and cuts
+# blocks of 2 MiB and more (a guess, not measured). CPU, of what the head makes: buffers of its matrix products and freed
+# memory that glibc keeps; fitted to the runs in docs/planning.md, where live tensors agreed to the last byte.
+_CUDA_HELD, _CPU_HELD = 0.05, 0.36
 _MOST = 4096  # rows; nobody asks for more
-# A training on the CPU also holds the log, the index and the libraries that read them; measured with a small log.
-_CPU_MORE = 60_000_000
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class StagePlan:
     """A model and how a stage trains it; `need` says what any batch takes.
 
     `fixed`: resident bytes of a training on the CPU before its model is loaded; None: those of this process, which has loaded the
-    same libraries, and a little for the log. `head` and `target`: see `StepShape`.
+    same libraries. `head` and `target`: see `StepShape`.
     """
 
     model: Any  # on the meta device when given, fake afterwards
@@ -89,7 +87,7 @@ class StagePlan:
         make_fake(self.model, self._mode)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         if self.fixed is None:
-            self.fixed = _CUDA_FIXED if self.device == "cuda" else resident() + _CPU_MORE
+            self.fixed = _CUDA_FIXED if self.device == "cuda" else resident()
         self._needs: dict[tuple[int, int], Need] = {}
 
     def need(self, rows: int, length: int) -> Need:
@@ -109,7 +107,7 @@ class StagePlan:
         and the following ones are lines through the two nearest known batches.
         """
         start = self.need(near, length)
-        rough = start.total - round((start.activations + start.logits) * (1 + SLACK[self.device]))
+        rough = start.total - start.activations - start.logits - start.slack
         known = {near: start.total}
         while True:
             below = max((rows for rows, total in known.items() if total <= memory), default=0)
@@ -130,10 +128,12 @@ class StagePlan:
         whole = moment != "forward" or self.accumulates
         gradients = self.gradients if whole else 0
         beyond = moments[moment] - gradients
-        logits = max(0, peaks.forward - peaks.body) if moment == "forward" else 0
+        head = max(0, peaks.forward - peaks.body)
+        logits = head if moment == "forward" else 0
+        held = _CUDA_HELD * moments[moment] if self.device == "cuda" else _CPU_HELD * head
         return Need(
             weights=self.weights - self.adapter, adapter=self.adapter, gradients=gradients, optimiser=self.state,
-            activations=beyond - logits, logits=logits, fixed=self.fixed or 0, slack=round(SLACK[self.device] * moments[moment]), moment=moment,
+            activations=beyond - logits, logits=logits, fixed=self.fixed or 0, slack=round(held), moment=moment,
         )  # fmt: skip
 
 
