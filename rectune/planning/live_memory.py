@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 
 class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -32,9 +31,12 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, torch.Tensor):
-                self._follow(leaf)
+        if isinstance(out, torch.Tensor):
+            self._follow(out)
+        elif isinstance(out, list | tuple):
+            for leaf in out:  # operations give tensors, or flat lists of them
+                if isinstance(leaf, torch.Tensor):
+                    self._follow(leaf)
         return out
 
     def _follow(self, tensor: torch.Tensor) -> None:

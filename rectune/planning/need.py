@@ -18,12 +18,11 @@ from rectune.planning.step import Moment, StepPeaks, StepShape, step_peaks
 # Not measured on a GPU: CUDA's context with the kernels of PyTorch (about 0.5 GB) and cuBLAS' workspace (32 MiB on Hopper,
 # 8 MiB before; cuBLAS documentation, "cublasSetWorkspace").
 _CUDA_FIXED = round(0.55 * GB)
-# What an allocator holds of freed memory, as a share of what lives during a step. CUDA: PyTorch's caching allocator rounds to
-# 512 bytes and cuts blocks of 2 MiB and more (a guess, not measured). CPU: glibc keeps freed memory below 32 MiB a piece;
-# benchmarks/planner.py measures it.
-SLACK = {"cuda": 0.05, "cpu": 0.18}
-# A training on the CPU also holds the log, the index and the libraries that read them; measured with a small log.
-_CPU_MORE = 60_000_000
+# What is held beyond tensors, as a share. CUDA, of all that a step makes: PyTorch's caching allocator rounds to 512 bytes and cuts
+# blocks of 2 MiB and more (a guess, not measured). CPU, of what the head makes: buffers of its matrix products and freed
+# memory that glibc keeps; fitted to the runs in docs/planning.md, where live tensors agreed to the last byte.
+_CUDA_HELD, _CPU_HELD = 0.05, 0.36
+_MOST = 4096  # rows; nobody asks for more
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class StagePlan:
     """A model and how a stage trains it; `need` says what any batch takes.
 
     `fixed`: resident bytes of a training on the CPU before its model is loaded; None: those of this process, which has loaded the
-    same libraries, and a little for the log. `head` and `target`: see `StepShape`.
+    same libraries. `head` and `target`: see `StepShape`.
     """
 
     model: Any  # on the meta device when given, fake afterwards
@@ -88,7 +87,7 @@ class StagePlan:
         make_fake(self.model, self._mode)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
         if self.fixed is None:
-            self.fixed = _CUDA_FIXED if self.device == "cuda" else resident() + _CPU_MORE
+            self.fixed = _CUDA_FIXED if self.device == "cuda" else resident()
         self._needs: dict[tuple[int, int], Need] = {}
 
     def need(self, rows: int, length: int) -> Need:
@@ -101,22 +100,23 @@ class StagePlan:
             self._needs[rows, length] = self._need(step_peaks(self.model, self._mode, shape))
         return self._needs[rows, length]
 
-    def largest_batch(self, memory: int, length: int, *, near: int = 2) -> int:
-        """The most rows of `length` tokens that fit into `memory` bytes, 0 when not one does; every answer was followed.
+    def largest_batch(self, memory: int, length: int, *, near: int = 1) -> int:
+        """The most rows of `length` tokens that fit into `memory` bytes, 0 when not one does; the answer itself was followed.
 
-        Memory grows nearly evenly with rows, so a few lines through what is known find it.
+        Memory grows nearly evenly with rows. So the first guess takes everything that a step of `near` rows makes to be rows,
+        and the following ones are lines through the two nearest known batches.
         """
-        fits = {rows: self.need(rows, length).total for rows in {1, max(2, near)}}
-        if fits[1] > memory:
-            return 0
-        for _ in range(4):
-            below = max(rows for rows, total in fits.items() if total <= memory)
-            above = min((rows for rows, total in fits.items() if total > memory), default=None)
-            if above == below + 1:
-                break
-            guess = _guess(fits, memory, below, above)
-            fits[guess] = self.need(guess, length).total
-        return max(rows for rows, total in fits.items() if total <= memory)
+        start = self.need(near, length)
+        rough = start.total - start.activations - start.logits - start.slack
+        known = {near: start.total}
+        while True:
+            below = max((rows for rows, total in known.items() if total <= memory), default=0)
+            above = min((rows for rows, total in known.items() if total > memory), default=_MOST + 1)
+            guess = _guess(known if len(known) > 1 else {0: rough, **known}, memory)
+            if above == below + 1 or (guess <= below and len(known) > 1 and below > 0):
+                return below
+            guess = min(max(guess, below + 1), above - 1)
+            known[guess] = self.need(guess, length).total
 
     def _need(self, peaks: StepPeaks) -> Need:
         moments: dict[Moment, int] = {
@@ -128,10 +128,12 @@ class StagePlan:
         whole = moment != "forward" or self.accumulates
         gradients = self.gradients if whole else 0
         beyond = moments[moment] - gradients
-        logits = max(0, peaks.forward - peaks.body) if moment == "forward" else 0
+        head = max(0, peaks.forward - peaks.body)
+        logits = head if moment == "forward" else 0
+        held = _CUDA_HELD * moments[moment] if self.device == "cuda" else _CPU_HELD * head
         return Need(
             weights=self.weights - self.adapter, adapter=self.adapter, gradients=gradients, optimiser=self.state,
-            activations=beyond - logits, logits=logits, fixed=self.fixed or 0, slack=round(SLACK[self.device] * moments[moment]), moment=moment,
+            activations=beyond - logits, logits=logits, fixed=self.fixed or 0, slack=round(held), moment=moment,
         )  # fmt: skip
 
 
@@ -144,10 +146,8 @@ def parameter_count(model: Any) -> int:
     )
 
 
-def _guess(fits: dict[int, int], memory: int, below: int, above: int | None) -> int:
-    """Where the line through the two nearest known batches meets `memory`, between `below` and `above`."""
-    known = sorted(fits, key=lambda rows: abs(fits[rows] - memory))[:2]
-    low, high = min(known), max(known)
-    slope = max(1.0, (fits[high] - fits[low]) / (high - low))
-    guess = int(low + (memory - fits[low]) / slope)
-    return max(below + 1, min(guess, 4096 if above is None else above - 1))
+def _guess(known: dict[int, int], memory: int) -> int:
+    """Where the line through the two known batches nearest to `memory` meets it."""
+    low, high = sorted(sorted(known, key=lambda rows: abs(known[rows] - memory))[:2])
+    slope = max(1.0, (known[high] - known[low]) / (high - low))
+    return int(low + (memory - known[low]) / slope + 0.01)  # a batch that fits to the byte is no rounding's victim
