@@ -89,7 +89,7 @@ def _whole(judge: LanguageModelRanker, found: TaskRows, i: int, answer: list[int
 def worded(tmp_path: Path, yes: str, no: str) -> Template:
     file = tmp_path / "odd.jinja"
     file.write_text(
-        "{% set wordings = 1 %}{% macro prompt(wording, target) %}{{ target.title }}?{% endmacro %}"
+        "{% set wordings = 1 %}{% set end = false %}{% macro prompt(wording, target) %}{{ target.title }}?{% endmacro %}"
         f"{{% macro completion(wording, liked) %}}{{{{ '{yes}' if liked else '{no}' }}}}{{% endmacro %}}"
     )
     return load_template(file)
@@ -109,7 +109,7 @@ def test_answers_that_share_their_first_token_are_told_apart_by_the_others(
 
 
 def test_answers_that_cannot_be_scored_are_refused(model: Any, checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="one begins another"):
+    with pytest.raises(ValueError, match="one is the beginning of another"):
         ranker(model, checkpoints["untied"], worded(tmp_path, "Liked", "Liked Bread")).answer(rows(TITLES))
     with pytest.raises(ValueError, match="needs a macro `spellings"):
         ranker(model, checkpoints["untied"], worded(tmp_path, "Yes", "No"), spellings=True).answer(rows(TITLES))

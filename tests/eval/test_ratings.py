@@ -73,8 +73,10 @@ def test_examples_say_what_was_expected(report: Any) -> None:
 
 
 def test_seeds_of_ratings_are_summed_up_under_their_name(report: Any) -> None:
-    summary = summarise([report.data, report.data], [0, 1])
-    assert summary.data["results"]["ratings"][judge.TUNED]["mae"] == [pytest.approx(1 / 3), 0.0]
+    summary = summarise([report.data, report.data], [{"seed": 0}, {"seed": 1}])
+    (group,) = summary.data["grid"]
+    assert group["seeds"] == [0, 1]
+    assert group["results"]["ratings"][judge.TUNED]["mae"] == [pytest.approx(1 / 3), 0.0]
 
 
 @pytest.mark.parametrize(
