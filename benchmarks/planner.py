@@ -57,8 +57,8 @@ ON_CPU = [
     Case("qwen3-100m", 8, 128, lora=True),
     Case("qwen3-100m", 8, 128, lora=True, checkpointing=True),
     Case("qwen3-300m", 4, 64),
-    Case("qwen3-300m", 4, 128, lora=True, dtype="bfloat16"),
-    Case("llama-1b", 1, 96, lora=True, dtype="bfloat16"),
+    Case("llama-60m", 4, 64, lora=True, dtype="bfloat16"),
+    Case("llama-1b", 1, 64, lora=True),
 ]
 ON_CUDA = [
     (8, Case("qwen2.5-0.5b", 1, 1024, lora=True, checkpointing=True, dtype="bfloat16")),

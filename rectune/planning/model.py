@@ -61,6 +61,8 @@ def planned_model(settings: ModelSettings, config: Any, *, rows: int, new_tokens
     attention = {k: options[k] for k in ("attn_implementation",) if k in options}
     with torch.device("meta"), no_init_weights():
         model = _kind(config).from_config(config, dtype=chosen, **attention)
+    model.tie_weights()  # which a model made without initialisation leaves undone
+    with torch.device("meta"):
         if rows > model.get_input_embeddings().weight.shape[0]:
             model.resize_token_embeddings(rows, mean_resizing=False)
     wanted = quantization_config(settings)

@@ -38,6 +38,18 @@ def test_a_recipe_is_planned_before_anything_is_there(
     )
 
 
+@pytest.mark.parametrize("kind", ["tied", "untied"])
+def test_parameters_are_those_of_the_loaded_model(
+    kind: str, checkpoints: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    real = sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(checkpoints[kind]).parameters())
+    whole = ["--model.use_peft", "false", "--model.load_in_4bit", "false", "--model.dtype", "float32"]
+    place = ["--model.model_name_or_path", str(checkpoints[kind]), "--output_dir", str(tmp_path / "run")]
+    assert f" {real:,} parameters" in said(capsys, "tallrec-ml-100k", *whole, *place)
+
+
 def test_what_does_not_fit_is_told_apart_and_the_named_change_fits(
     quick_recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
