@@ -172,7 +172,7 @@ def test_a_rating_run_stops_on_rmse_and_reports_every_row(
     seen = [entry["eval_rmse"] for entry in report["training"][0] if "eval_rmse" in entry]
     assert len(seen) >= 3
     assert "Predictions by the rating given" in (tmp_path / "run" / "seed-0" / "report.html").read_text()
-    summary = json.loads((tmp_path / "run" / "seeds.json").read_text())
+    (summary,) = json.loads((tmp_path / "run" / "grid.json").read_text())["grid"]
     ones = [json.loads((tmp_path / "run" / f"seed-{s}" / "report.json").read_text()) for s in (0, 1)]
     tuned = [one["results"]["table"]["tuned model"]["rmse"][0] for one in ones]
     assert summary["results"]["ratings"]["tuned model"]["rmse"][0] == pytest.approx(np.mean(tuned))
@@ -226,6 +226,7 @@ def test_a_judge_of_another_kind_is_refused_before_anything_is_tuned(
 ) -> None:
     error = fails(capsys, "train", str(rated_recipe), "--eval", '{call: "rectune.eval.ratings:ratings"}')
     assert "judges tasks of the kind `rating`, but `rectune.tasks:like_or_dislike` is of the kind `answer`" in error
-    error = fails(capsys, "train", str(rating_recipe), "--eval", '{call: "rectune.eval.answers:answers"}')
+    other = ["--eval", '{call: "rectune.eval.answers:answers"}', "--output_dir", str(tmp_path / "other")]
+    error = fails(capsys, "train", str(rating_recipe), *other)
     assert "judges tasks of the kind `answer`, but `rectune.tasks:rating` is of the kind `rating`" in error
-    assert not list(tmp_path.glob("run/stages/train0-*"))
+    assert not list(tmp_path.glob("*/stages/train0-*"))
