@@ -20,7 +20,7 @@ from rectune.planning.step import Moment, StepPeaks, StepShape, step_peaks
 _CUDA_FIXED = round(0.55 * GB)
 # What is held beyond tensors, as a share. CUDA, of all that a step makes: PyTorch's caching allocator rounds to 512 bytes and cuts
 # blocks of 2 MiB and more (a guess, not measured). CPU, of what the head makes: buffers of its matrix products and freed
-# memory that glibc keeps; fitted to the runs in docs/planning.md, where live tensors agreed to 0.01 %.
+# memory that glibc keeps; fitted to runs like those in docs/planning.md.
 _CUDA_HELD, _CPU_HELD = 0.05, 0.36
 _MOST = 4096  # rows; nobody asks for more
 
