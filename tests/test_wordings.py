@@ -40,6 +40,8 @@ def variables(*, history: bool = True, columns: bool = True) -> dict[str, Any]:
         "intention": "6",
         "preference": "7",
         "user": "8",
+        "turns": [{"role": "user", "text": "9"}],
+        "answer": "0",
     }
 
 
