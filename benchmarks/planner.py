@@ -59,6 +59,8 @@ ON_CPU = [
     Case("qwen3-300m", 4, 64),
     Case("llama-60m", 4, 64, lora=True, dtype="bfloat16"),
     Case("llama-1b", 1, 64, lora=True),
+    Case("llama-60m", 16, 64, lora=True),
+    Case("qwen3-100m", 4, 64, checkpointing=True),
 ]
 ON_CUDA = [
     (8, Case("qwen2.5-0.5b", 1, 1024, lora=True, checkpointing=True, dtype="bfloat16")),

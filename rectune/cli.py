@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.path[0:1] != [""]:
         sys.path.insert(0, "")  # a recipe may name callables of the working folder
     warnings.formatwarning = lambda message, category, *_: f"warning: {message}\n"
+    if not sys.warnoptions:  # what libraries tell each other about their next version
+        warnings.simplefilter("ignore", FutureWarning)
     try:
         overrides = parse_overrides(rest)
         if overrides and known.command in ("ls", "recommend", "index", "export"):

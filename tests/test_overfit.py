@@ -80,7 +80,8 @@ def recall_at_1(source: Path, out: Path, index: str, *, encoder: bool = False) -
     if windows:
         stage |= {"call": "rectune.methods.sft", "completion_only_loss": False}
     elif encoder:
-        stage |= {"call": "rectune.methods.seq2seq", "num_train_epochs": 60, "per_device_train_batch_size": 32}
+        stage |= {"call": "rectune.methods.seq2seq", "num_train_epochs": 60}
+        stage |= {"per_device_train_batch_size": 32, "learning_rate": 3.0e-3}
     else:
         stage |= {"call": "rectune.methods.sft", "num_train_epochs": 20}
     settings: dict[str, Any] = {

@@ -9,17 +9,21 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+HEAP_BLOCK = 2**25  # glibc maps larger blocks and gives them back when they are freed (mallopt(3), M_MMAP_THRESHOLD)
+
 
 class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows every storage from the operation that makes it to its end, under `FakeTensorMode`.
 
     A fake tensor has a shape, a type and a lifetime, but no memory, so a step of an 8B model is followed on a laptop. Views
     share a storage and count once. `peaks[part]`: the most bytes alive while `part` was set, beyond what `hold` was given.
+    `small`: the bytes of all blocks below HEAP_BLOCK ever made, freed or not.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.live = 0
+        self.small = 0
         self.peaks: dict[str, int] = {}
         self.part = "forward"
         self._bytes: dict[int, int] = {}
@@ -45,6 +49,8 @@ class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if key in self._bytes:
             return
         self._bytes[key] = storage.nbytes()
+        if storage.nbytes() < HEAP_BLOCK:
+            self.small += storage.nbytes()
         self.live += storage.nbytes()
         weakref.finalize(storage, self._forget, key)
         self.peaks[self.part] = max(self.peaks.get(self.part, 0), self.live)

@@ -19,9 +19,9 @@ from rectune.planning.step import Moment, StepPeaks, StepShape, step_peaks
 # 8 MiB before; cuBLAS documentation, "cublasSetWorkspace").
 _CUDA_FIXED = round(0.55 * GB)
 # What is held beyond tensors, as a share. CUDA, of all that a step makes: PyTorch's caching allocator rounds to 512 bytes and cuts
-# blocks of 2 MiB and more (a guess, not measured). CPU, of what the head makes: buffers of its matrix products and freed
-# memory that glibc keeps; fitted to runs like those in docs/planning.md.
-_CUDA_HELD, _CPU_HELD = 0.05, 0.36
+# blocks of 2 MiB and more (a guess, not measured). CPU, of all small blocks that a step makes, freed or not: glibc keeps freed ones,
+# in pieces that fit nothing else. With an adapter a constant comes on top. Both are fitted to runs of docs/planning.md.
+_CUDA_HELD, _CPU_HELD, _CPU_ADAPTER = 0.05, 0.09, round(0.15 * GB)
 _MOST = 4096  # rows; nobody asks for more
 
 
@@ -101,7 +101,8 @@ class StagePlan:
         return self._needs[rows, length]
 
     def largest_batch(self, memory: int, length: int, *, near: int = 1) -> int:
-        """The most rows of `length` tokens that fit into `memory` bytes, 0 when not one does; the answer itself was followed.
+        """The most rows of `length` tokens that fit into `memory` bytes, or up to 2 % less; 0 when not one does. The answer itself was
+        followed.
 
         Memory grows nearly evenly with rows. So the first guess takes everything that a step of `near` rows makes to be rows,
         and the following ones are lines through the two nearest known batches.
@@ -113,7 +114,7 @@ class StagePlan:
             below = max((rows for rows, total in known.items() if total <= memory), default=0)
             above = min((rows for rows, total in known.items() if total > memory), default=_MOST + 1)
             guess = _guess(known if len(known) > 1 else {0: rough, **known}, memory)
-            if above == below + 1 or (guess <= below and len(known) > 1 and below > 0):
+            if above == below + 1 or (guess <= 1.02 * below and len(known) > 1 and below > 0):
                 return below
             guess = min(max(guess, below + 1), above - 1)
             known[guess] = self.need(guess, length).total
@@ -130,7 +131,10 @@ class StagePlan:
         beyond = moments[moment] - gradients
         head = max(0, peaks.forward - peaks.body)
         logits = head if moment == "forward" else 0
-        held = _CUDA_HELD * moments[moment] if self.device == "cuda" else _CPU_HELD * head
+        if self.device == "cuda":
+            held = _CUDA_HELD * moments[moment]
+        else:
+            held = _CPU_HELD * peaks.small + (_CPU_ADAPTER if self.adapts else 0)
         return Need(
             weights=self.weights - self.adapter, adapter=self.adapter, gradients=gradients, optimiser=self.state,
             activations=beyond - logits, logits=logits, fixed=self.fixed or 0, slack=round(held), moment=moment,

@@ -34,15 +34,17 @@ class StepShape:
 @dataclass(frozen=True)
 class StepPeaks:
     """Bytes alive beyond weights and optimiser state: `forward` up to the gradient of the last layer, `backward` at its end;
-    `body`: what the forward pass left before the head. All are linear in the number of layers."""
+    `body`: what the forward pass left before the head; `small`: what the whole step made in small blocks, freed or not (see
+    `LiveMemory`). All are linear in the number of layers."""
 
     forward: int
     backward: int
     body: int
+    small: int
 
     def deeper(self, other: StepPeaks, layers: float) -> StepPeaks:
         """The line through this and `other`, `layers` steps of the same width further."""
-        names = ("forward", "backward", "body")
+        names = ("forward", "backward", "body", "small")
         return StepPeaks(*(round(_line(getattr(self, n), getattr(other, n), layers)) for n in names))
 
 
@@ -110,7 +112,7 @@ def _follow(model: Any, mode: FakeTensorMode, shape: StepShape, stack: Any) -> S
         for parameter in trained:
             parameter.grad = None
     front = memory.peaks.get("forward", 0)
-    return StepPeaks(front, memory.peaks.get("end", front), body[0])
+    return StepPeaks(front, memory.peaks.get("end", front), body[0], memory.small)
 
 
 def _marks_the_end(memory: LiveMemory) -> Any:

@@ -127,7 +127,7 @@ def test_bitsandbytes_packs_into_as_many_bytes() -> None:
 
 
 def test_lines_go_on_evenly() -> None:
-    assert StepPeaks(10, 5, 1).deeper(StepPeaks(14, 5, 2), 3) == StepPeaks(22, 5, 4)
+    assert StepPeaks(10, 5, 1, 7).deeper(StepPeaks(14, 5, 2, 9), 3) == StepPeaks(22, 5, 4, 13)
 
 
 def test_a_config_that_is_not_there_or_not_known_is_one_line(checkpoints: dict[str, Path], tmp_path: Path) -> None:
