@@ -39,9 +39,12 @@ def fit(
 ) -> Example:
     """Encode an example in at most `max_length` tokens: the target is never cut, the oldest history goes first.
 
-    Raises ValueError naming `what` when it does not fit even without a history.
+    A conversation (`turns`) loses its oldest turns and then, as instruction sets hold texts of any length, the middle of its prompt and the end of its
+    answer. Raises ValueError naming `what` when anything else does not fit even without a history.
     """
     completion = encoder.completion_ids(template.completion(wording, variables), end=template.end)
+    if max_length is not None and "turns" in variables:
+        return _fit_turns(encoder, template, wording, variables, completion, max_length)
     prompt, dropped = fit_prompt(
         encoder,
         template,
@@ -51,6 +54,24 @@ def fit(
         what=what,
     )
     return Example(prompt, completion, dropped, wording)
+
+
+def _fit_turns(
+    encoder: Encoder, template: Template, wording: int, variables: Variables, completion: list[int], max_length: int
+) -> Example:
+    turns, dropped = list(variables["turns"]), 0
+    while True:
+        prompt = encoder.prompt_ids(template.prompt(wording, {**variables, "turns": turns}))
+        oldest = 1 if turns[0]["role"] == "system" else 0
+        if len(prompt) + len(completion) <= max_length:
+            return Example(prompt, completion, dropped, wording)
+        dropped += 1
+        if oldest + 1 >= len(turns):
+            break
+        del turns[oldest]
+    completion = completion[: max(max_length - len(prompt), max_length // 2)]
+    room = max_length - len(completion)
+    return Example(prompt[: room - room // 2] + prompt[len(prompt) - room // 2 :], completion, dropped, wording)
 
 
 def fit_prompt(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import rectune
+from rectune.decoding.answers import one_begins_another
 from rectune.indexing.item_index import ItemIndex
 from rectune.line import Line
 from rectune.tasks import ItemViews
@@ -155,15 +156,14 @@ def plain_name(index: ItemIndex, item: int, seen: dict[str, Any]) -> str:
 
 
 def answers_of(line: Line) -> list[dict[str, Any]]:
-    """The answers of a Yes/No run in their order, No first: what they stand for and the ids that the model writes."""
+    """The answers of a run in their order (No first): what they stand for and the ids that the model writes, with the end of text
+    where one begins another."""
     example, template, wording = line.task.variables(0), line.rank_template, line.rank_settings.wording
-    return [
-        {
-            "means": answer,
-            "tokens": line.encoder.completion_ids(template.completion(wording, {**example, **answer}), end=False),
-        }
-        for answer in line.task.answers
-    ]
+    said = [template.completion(wording, {**example, **answer}) for answer in line.task.answers]
+    ids = [line.encoder.completion_ids(way, end=False) for way in said]
+    if template.end and one_begins_another(ids):
+        ids = [line.encoder.completion_ids(way, end=True) for way in said]
+    return [{"means": answer, "tokens": tokens} for answer, tokens in zip(line.task.answers, ids, strict=True)]
 
 
 def base_called(line: Line) -> str:

@@ -11,10 +11,11 @@ from typing import Any
 
 from rectune.checking import near
 from rectune.evidence import Report
+from rectune.line import Line
 from rectune.processes import is_main, wait
 from rectune.recipe import SECTIONS, Recipe, load_recipe, resolve_call
 from rectune.run import train
-from rectune.run_folder import write_atomic
+from rectune.run_folder import RunFolder, write_atomic
 
 Cell = dict[str, Any]  # dotted key -> value
 
@@ -27,10 +28,25 @@ def train_grid(path: str | Path, overrides: Sequence[tuple[str, str]], seeds: Se
     """
     whole = load_recipe(path, overrides)
     places = {folder: cell for cell in cells_of(whole, seeds) for folder in [cell_folder(whole, cell)]}
+    recipes = []
     for place, cell in places.items():
         settings = [(key, json.dumps(value)) for key, value in cell.items()]
-        train(load_recipe(path, [*overrides, *settings, ("grid", "null"), ("output_dir", json.dumps(str(place)))]))
+        recipes.append(
+            load_recipe(path, [*overrides, *settings, ("grid", "null"), ("output_dir", json.dumps(str(place)))])
+        )
     folder = Path(whole.settings["output_dir"])
+    claimed = RunFolder(folder, whole.name)
+    for recipe in recipes:
+        Line(recipe).check()
+    with claimed.lock():
+        if is_main():
+            claimed.claim()
+    for recipe in recipes:  # what no cell can be drawn from is said before the first is trained
+        line = Line(recipe)
+        with line.folder.lock():
+            line.split  # noqa: B018  built, or loaded
+    for recipe in recipes:
+        train(recipe)
     if is_main():
         reports = [json.loads((place / "report.json").read_text()) for place in places]
         judge = inspect.getmodule(resolve_call(whole, "eval"))

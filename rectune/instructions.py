@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from rectune.data_builders.files import read_json, read_json_lines  # type: ignore[import-not-found]
 from rectune.indexing.item_index import ItemIndex
 from rectune.split import Part, Split
 from rectune.tasks import TaskRows
@@ -45,6 +44,8 @@ def instructions(
     """
     if (path is None) == (name is None):
         raise ValueError("`instructions` needs either `path`, a file, or `name`, a data set of the Hub.")
+    if validation_rows < 0:
+        raise ValueError(f"`validation_rows` of `instructions` must not be negative, got {validation_rows}.")
     entries = list(_entries(path)) if path is not None else _from_hub(str(name))
     source = path.name if path is not None else str(name)
     cut = max(len(entries) - validation_rows, 0)
@@ -73,18 +74,11 @@ def _entries(path: Path) -> Iterator[dict[str, Any]]:
         return
     if kind not in ("json", "jsonl"):
         raise ValueError(f"{path.name}: an instruction file must be .json, .jsonl or .parquet (.gz for the first two).")
-    raw = path.read_bytes()
-    text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
-    lines = enumerate(text.splitlines(), start=1) if kind == "jsonl" else [(1, text)]
-    for number, line in lines:
-        if not line.strip():
-            continue
-        try:
-            data = json.loads(line)
-        except json.JSONDecodeError as error:
-            at = error.lineno if kind == "json" else number
-            raise ValueError(f"{path.name}:{at}: not valid JSON: {error.msg}.") from None
-        yield from data if isinstance(data, list) else [data]
+    if kind == "jsonl":
+        yield from (entry for _, entry in read_json_lines(path))
+        return
+    data = read_json(path)
+    yield from data if isinstance(data, list) else [data]
 
 
 def _from_hub(name: str) -> list[dict[str, Any]]:
@@ -102,16 +96,17 @@ def _rows(entry: Any, where: str) -> list[tuple[list[Turn], str]]:
 def _turns(entry: Any, where: str) -> list[Turn]:
     keys = entry.keys() if isinstance(entry, dict) else set()
     if {"instruction", "output"} <= keys:
-        asked = "\n\n".join(filter(None, (entry["instruction"], entry.get("input"))))
-        return [Turn("user", _text(asked, where)), Turn("assistant", _text(entry["output"], where))]
+        asked = (_text(entry["instruction"], where), _text(entry.get("input") or "", where))
+        return [Turn("user", "\n\n".join(filter(None, asked))), Turn("assistant", _text(entry["output"], where))]
     for field, role, said in (
         ("messages", "role", "content"),
         ("prompt", "role", "content"),
         ("conversations", "from", "value"),
     ):
-        if isinstance(entry, dict) and isinstance(entry.get(field), list):
-            listed = [*entry[field], *(entry["completion"] if field == "prompt" else [])]
-            return [_turn(turn, role, said, where) for turn in listed]
+        listed = entry.get(field) if isinstance(entry, dict) else None
+        after = entry.get("completion") if isinstance(entry, dict) and field == "prompt" else []
+        if isinstance(listed, list) and isinstance(after, list):
+            return [_turn(turn, role, said, where) for turn in [*listed, *after]]
     if {"prompt", "completion"} <= keys:
         return [Turn("user", _text(entry["prompt"], where)), Turn("assistant", _text(entry["completion"], where))]
     raise ValueError(

@@ -29,12 +29,15 @@ class Line(TaskMaterials):
 
     def check(self) -> None:
         """Check every section before anything is built (of a finished run, what ranking and judging still read)."""
+        from rectune.methods.choosing import early_stopping
+
         _ = self.rank_settings, self.prior, self.rank_template, self.task_calls, self.model_settings
         if not self.folder.pinned:
             _ = self._data_call, self._split_call, self.vector_calls, self._index_call, self._user_tokens
             windows = [call.key for call in self.task_calls if call.arguments.get("examples") == "windows"]
             for i in range(len(self.recipe.settings["stages"])):
                 _, config = self.stage_config(i)
+                early_stopping(config)
                 self.stage_calls(i)
                 if i in self.own_tasks:
                     continue
@@ -64,11 +67,25 @@ class Line(TaskMaterials):
             raise ValueError(
                 f"{self.recipe.where('rank.prior')}: the ranked task lists no items, so a prior over items has no place."
             )
+        if not self.folder.pinned:
+            self._check_metrics({"item": ["recall@10", "ndcg@10"], "answer": ["auc"], "rating": ["rmse"]}.get(told, []))
         if kind == "answer" and not self.folder.pinned:
             self._check_answers()
         if kind == "item":
             asked = {**signature_defaults(resolve_call(self.recipe, "eval")), **self.recipe.settings["eval"]}.get("k")
             self.check_k(max(asked or [self.rank_settings.k]))
+
+    def _check_metrics(self, ranked: list[str]) -> None:
+        """Raise ValueError where a stage chooses its checkpoint by a metric that no evaluation gives."""
+        known = [f"eval_{name}" for name in ("loss", *ranked)]
+        for i in range(len(self.recipe.settings["stages"])):
+            _, config = self.stage_config(i)
+            name = config.metric_for_best_model if config.load_best_model_at_end else None
+            if name is not None and f"eval_{name.removeprefix('eval_')}" not in known:
+                raise ValueError(
+                    f"{self.recipe.where(f'stages.{i}.metric_for_best_model')}: no evaluation of this run gives `{name}`; it can be "
+                    f"{', '.join(known)}."
+                )
 
     def _check_answers(self) -> None:
         train, validation = self.part_rows("train"), self.part_rows("validation")
@@ -130,7 +147,8 @@ class Line(TaskMaterials):
         }
         keys.update(seed=self.seed, source=source_of(resolve_call(self.recipe, f"stages.{i}")))
         if section.get("eval_strategy", "no") != "no":
-            keys["rank"] = [getattr(self.rank_settings, name) for name in ("wording", "beams", "scores", "max_length")]
+            read = ("wording", "beams", "scores", "max_length", "normaliser", "spellings")
+            keys["rank"] = {"tasks": self.task_keys, **{name: getattr(self.rank_settings, name) for name in read}}
         return self.folder.stage(
             f"train{i}", keys, [before, self.base_stage, self.index_stage, self.split_stage],
             partial(self._train, i, before), resumes=True,

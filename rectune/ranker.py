@@ -228,16 +228,16 @@ class LanguageModelRanker:
             plain = [self.template.completion(wording, variables)]
             several = self.template.spellings(wording, variables) if self.settings.spellings else plain
             ways += [(number, way) for way in several]
-        ids = [self._known(way, end=False) for _, way in ways]
+        ids = [self._known(way) for _, way in ways]
         if self.settings.normaliser == "tallrec":
             ids = first_tokens(ids)
         elif self.template.end and one_begins_another(ids):
-            ids = [self._known(way, end=True) for _, way in ways]
+            ids = [self.encoder.completion_ids(way, end=True) for _, way in ways]
         distinct_answers(ids)
         return ids, [number for number, _ in ways]
 
-    def _known(self, way: list[Segment], *, end: bool) -> list[int]:
-        ids = self.encoder.completion_ids(way, end=end)
+    def _known(self, way: list[Segment]) -> list[int]:
+        ids = self.encoder.completion_ids(way, end=False)
         if self.encoder.tokenizer.unk_token_id in ids:
             said = "".join(segment.text for segment in way).strip()
             raise ValueError(

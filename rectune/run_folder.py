@@ -122,10 +122,11 @@ class RunFolder:
         if resumes:
             wait()
         if is_main():
-            self._claim()
+            self.claim()
             os.replace(work, final)
 
-    def _claim(self) -> None:
+    def claim(self) -> None:
+        """Mark the folder as this recipe's."""
         if not (self.path / MARK).exists():
             write_atomic(self.path / MARK, json.dumps({"recipe": self.recipe_name, "rectune": rectune.__version__}))
 

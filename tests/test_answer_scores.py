@@ -10,9 +10,11 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from rectune.cli import main
 from rectune.encoder import Encoder
+from rectune.methods.choosing import Patience
 from rectune.ranker import LanguageModelRanker, RankSettings
 from rectune.recipe import bundled
 from rectune.tasks import TaskRows
@@ -196,3 +198,18 @@ def test_more_shots_than_rows_and_patience_without_a_metric_are_one_clear_line(
     assert "error: `split.shots` is 99, but there are 36 training rows" in capsys.readouterr().err
     assert main(["train", str(recipe), "--stages.0.load_best_model_at_end", "false"]) == 1
     assert "`early_stopping_patience` needs `load_best_model_at_end: true`" in capsys.readouterr().err
+    assert main(["train", str(recipe), "--stages.0.metric_for_best_model", "eval_rmse"]) == 1
+    assert "no evaluation of this run gives `eval_rmse`; it can be eval_loss, eval_auc." in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("stages/train0-*"))
+
+
+def test_patience_goes_on_counting_where_a_stopped_training_was() -> None:
+    log = [{"step": step, name: 0.5} for step in (1, 2, 3, 4) for name in ("eval_loss", "eval_auc")]
+    args = TrainingArguments(
+        "unused", eval_strategy="steps", save_strategy="steps", metric_for_best_model="auc", load_best_model_at_end=True
+    )
+    for best, waited, stops in ((4, 0, False), (2, 2, False), (1, 3, True)):
+        callback, control = Patience(early_stopping_patience=3), TrainerControl()
+        state = TrainerState(log_history=log, best_global_step=best, global_step=4)
+        callback.on_train_begin(args, state, control)
+        assert (callback.early_stopping_patience_counter, control.should_training_stop) == (waited, stops)

@@ -73,7 +73,11 @@ def test_the_grid_of_k_shots_ends_with_a_table_and_goes_on_where_it_stopped(
     file = tmp_path / "few.yaml"
     file.write_text(FEW + f"output_dir: {tmp_path / 'run'}\n")
     command = ["train", str(file), "--traceback", "--data.path", str(data("ml-100k"))]
+    assert main([*command[:2], *command[3:], "--grid", "{split.shots: [16, 90000], seed: [0]}"]) == 1
+    assert "`split.shots` is 90000" in capsys.readouterr().err
+    assert not list((tmp_path / "run").rglob("train0-*"))  # said before any cell is trained
     assert main([*command, "--grid", "{split.shots: [16], seed: [0]}"]) == 0
+    assert main(["plan", str(file)]) == 0
     kept = next((tmp_path / "run" / "shots-16" / "seed-0" / "stages").glob("train0-*/model/model.safetensors"))
     stamp = kept.stat().st_mtime_ns
     capsys.readouterr()

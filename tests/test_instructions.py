@@ -10,7 +10,10 @@ from typing import Any
 import polars as pl
 import pytest
 
+from rectune.encoder import Encoder
+from rectune.examples import fit
 from rectune.instructions import instructions
+from rectune.model import _train_tokenizer
 from rectune.recipe import bundled
 from rectune.template import load_template
 
@@ -62,6 +65,8 @@ def test_the_last_entries_are_for_validation(tmp_path: Path) -> None:
         ('[{"question": "Q"}]', r"a.json: entry 1: it has question; an instruction needs"),
         ('[{"messages": [{"role": "narrator", "content": "x"}]}]', "a.json: entry 1: a turn needs `role`"),
         ('[{"instruction": "Q", "output": 3}]', "a.json: entry 1: a text was expected, got int"),
+        ('[{"instruction": 5, "output": "A"}]', "a.json: entry 1: a text was expected, got int"),
+        ('[{"prompt": [{"role": "user", "content": "Q"}]}]', "a.json: entry 1: it has prompt; an instruction needs"),
         ("[{", "a.json:1: not valid JSON"),
         ("[]", "a.json: it holds no instruction"),
     ],
@@ -70,6 +75,36 @@ def test_other_forms_name_file_and_entry(tmp_path: Path, text: str, message: str
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         rows(tmp_path / "a.json")
+
+
+def test_a_line_may_hold_any_character_and_a_damaged_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": "one\u2028two", "completion": "A"}, ensure_ascii=False))
+    assert rows(tmp_path / "a.jsonl") == [([("user", "one\u2028two")], "A")]
+    (tmp_path / "a.json.gz").write_bytes(gzip.compress(json.dumps(ALPACA).encode())[:-12])
+    with pytest.raises(ValueError, match=r"a.json.gz: damaged gzip file"):
+        rows(tmp_path / "a.json.gz")
+    with pytest.raises(ValueError, match="must not be negative, got -1"):
+        rows(tmp_path / "a.jsonl", validation_rows=-1)
+
+
+def test_conversations_of_any_length_fit(tmp_path: Path) -> None:
+    encoder = Encoder(_train_tokenizer(["Request: Reply: word answer"], 300), ())
+    template = load_template(bundled("templates")[0] / "instruction.jinja")
+    turns = [{"role": role, "text": f"{role} word"} for role in ("system", "user", "assistant", "user")]
+    whole = fit(encoder, template, 0, {"turns": turns, "answer": "answer"}, max_length=None, what="x")
+    length = len(whole.prompt) + len(whole.completion)
+    cut = fit(encoder, template, 0, {"turns": turns, "answer": "answer"}, max_length=length - 1, what="x")
+    without = {"turns": [turns[0], *turns[2:]], "answer": "answer"}  # the oldest turn goes, the system's stays
+    assert cut.prompt == fit(encoder, template, 0, without, max_length=None, what="x").prompt
+    assert (cut.completion, cut.dropped) == (whole.completion, 1)
+    long = {"turns": [{"role": "user", "text": "first " + "word " * 300 + "last"}], "answer": "answer " * 300}
+    hard = fit(encoder, template, 0, long, max_length=64, what="x")
+    assert (len(hard.prompt), len(hard.completion), hard.dropped) == (32, 32, 1)
+    plain = fit(encoder, template, 0, long, max_length=None, what="x")
+    assert hard.prompt == plain.prompt[:16] + plain.prompt[-16:]
+    assert hard.completion == plain.completion[:32]
+    short = fit(encoder, template, 0, {**long, "answer": "answer"}, max_length=64, what="x")
+    assert (len(short.prompt) + len(short.completion), short.completion) == (64, whole.completion)
 
 
 def test_a_file_or_a_data_set_must_be_named() -> None:

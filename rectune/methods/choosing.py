@@ -40,6 +40,18 @@ class RankedMetrics(TrainerCallback):  # type: ignore[misc]
         metrics.update(found)
 
 
+class Patience(EarlyStoppingCallback):  # type: ignore[misc]
+    """Early stopping that a continued training takes up where it was: evaluations since the best one are counted from its log."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        name = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
+        steps = {entry["step"] for entry in state.log_history if name in entry}
+        self.early_stopping_patience_counter = sum(step > (state.best_global_step or 0) for step in steps)
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
+
+
 def early_stopping(config: Any) -> list[TrainerCallback]:
     """The callback that `early_stopping_patience` asks for, if any. Raises ValueError when there is nothing to watch."""
     patience = config.early_stopping_patience
@@ -51,4 +63,4 @@ def early_stopping(config: Any) -> list[TrainerCallback]:
         raise ValueError(
             "`early_stopping_patience` needs `load_best_model_at_end: true` and a `metric_for_best_model` such as eval_auc."
         )
-    return [EarlyStoppingCallback(early_stopping_patience=patience)]
+    return [Patience(early_stopping_patience=patience)]

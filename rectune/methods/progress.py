@@ -27,7 +27,7 @@ class TrainingBar(TrainerCallback):  # type: ignore[misc]
             return
         if "loss" in logs:
             self._bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
-        self._line |= {k: float(v) for k, v in logs.items() if k == "eval_loss" or "@" in k or k == "eval_auc"}
+        self._line |= {k: float(v) for k, v in logs.items() if "@" in k or k in ("eval_loss", "eval_auc", "eval_rmse")}
         if len(self._line) > 1:
             shown = "  ".join(f"{name.removeprefix('eval_')} {value:.4f}" for name, value in self._line.items())
             tqdm.write(f"epoch {state.epoch:5.1f}  validation: {shown}")

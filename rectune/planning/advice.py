@@ -26,9 +26,14 @@ def change_for(recipe: Recipe, card: Card, stage: StageForecast) -> Change | Non
     """The change that costs the result least: a smaller batch with more accumulation, then checkpointing, then a smaller
     optimiser, an adapter, a quantised base, and last of all shorter examples; one after the other until it fits."""
     if stage.fits_rows:
-        rows = largest_divisor(stage.rows, stage.fits_rows)
-        keys = _batch(stage.stage, rows, stage.rows * stage.accumulation // rows)
-        return Change(_typed(keys), _smaller(recipe, keys, card, stage.stage).need.total, ", the same global batch")
+        most = min(stage.fits_rows, stage.rows - 1)
+        while most:  # accumulated gradients are alive at the peak, so what fits without them may not
+            rows = largest_divisor(stage.rows, most)
+            keys = _batch(stage.stage, rows, stage.rows * stage.accumulation // rows)
+            total = _smaller(recipe, keys, card, stage.stage).need.total
+            if total <= card.memory:
+                return Change(_typed(keys), total, ", the same global batch")
+            most = rows - 1
     given: list[tuple[str, Any]] = []
     note = ""
     for keys, what in _steps(recipe, stage):

@@ -10,6 +10,7 @@ from typing import Any
 from rectune.line import Line
 from rectune.methods.measured import FILE
 from rectune.model import pick_device
+from rectune.planning.known import examples_of
 from rectune.planning.plan import length_of, stage_plan
 from rectune.run_folder import write_atomic
 
@@ -36,9 +37,11 @@ def write_plan(line: Line, i: int, work: Path, *, new_tokens: int, before: int) 
 def _planned(line: Line, i: int, largest: list[int], *, new_tokens: int, before: int) -> dict[str, Any]:
     module, config = line.stage_config(i)
     cuda = pick_device(line.model_settings).type == "cuda"
+    examples = examples_of(line, i, config)
+    assert examples is not None, "a training has read its log"
     plan = stage_plan(
         line.model_settings, module, line.recipe.settings["stages"][i], config, vocabulary=len(line.encoder.tokenizer), new_tokens=new_tokens,
-        levels=max(1, int(line.index.codes.shape[1])), device="cuda" if cuda else "cpu", fixed=None if cuda else before,
+        target=examples.completion, device="cuda" if cuda else "cpu", fixed=None if cuda else before,
     )  # fmt: skip
     own = (config.per_device_train_batch_size, length_of(plan.model, config))
     needs = {"own": plan.need(*own), "largest": plan.need(largest[0], largest[1])}

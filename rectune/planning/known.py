@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,15 +18,21 @@ _SAMPLE = 200  # examples whose lengths are looked at
 
 @dataclass
 class Known:
-    """`new_tokens` and `vocabulary` (of the tokenizer, new tokens included) may be what the recipe's keys promise; `examples` an
-    epoch and their mean `length` in tokens are None where the log has not been read. `notes` say what is not known."""
+    """`new_tokens` and `vocabulary` (of the tokenizer, new tokens included) may be what the recipe's keys promise. `levels`: tokens of
+    an item's name. `notes` say what is not known."""
 
     new_tokens: int
     vocabulary: int | None
-    examples: int | None = None
-    length: float | None = None
     levels: int | None = None
     notes: list[str] = field(default_factory=list)
+
+
+class Examples(NamedTuple):
+    """Examples an epoch, their mean `length` in tokens, and the longest `completion` of those that were looked at."""
+
+    number: int
+    length: float
+    completion: int
 
 
 class NotBuilt(Exception):
@@ -47,7 +53,7 @@ class ClosedFolder(RunFolder):
         return Stage(place, mark)
 
 
-def known_of(line: Line, *, max_length: int | None, loss_on_all: bool) -> Known:
+def known_of(line: Line) -> Known:
     """Look what the run folder holds; nothing is built."""
     line.folder = ClosedFolder(line.folder.path, line.recipe.name)
     try:
@@ -57,14 +63,12 @@ def known_of(line: Line, *, max_length: int | None, loss_on_all: bool) -> Known:
     known = Known(len(index.vocabulary), None, levels=int(index.codes.shape[1]) if index.codes is not None else None)
     try:
         known.vocabulary = len(line.encoder.tokenizer)
-        _examples(line, known, max_length=max_length, loss_on_all=loss_on_all)
     except (NotBuilt, OSError):
-        known.notes.append(_UNREAD)
         known.vocabulary = _tokenizer_size(line, known.new_tokens)
     return known
 
 
-_UNREAD = (
+UNREAD = (
     "steps, tokens and hours: not known before the log is read; they are once `rectune train` has built log, split, index and "
     "tokenizer in the output folder"
 )
@@ -73,7 +77,7 @@ _UNREAD = (
 def _promised(line: Line) -> Known:
     function, arguments = line._index_call
     keys = {**signature_defaults(function), **arguments}
-    notes = [_UNREAD]
+    notes = []
     levels, codes = keys.get("levels"), keys.get("codes")
     if isinstance(levels, int) and isinstance(codes, int):
         new = levels * codes
@@ -91,11 +95,24 @@ def _tokenizer_size(line: Line, new: int) -> int | None:
     return None if settings.from_scratch is None else settings.text_vocab_size + new
 
 
-def _examples(line: Line, known: Known, *, max_length: int | None, loss_on_all: bool) -> None:
+def examples_of(line: Line, i: int, config: Any) -> Examples | None:
+    """What stage i trains, or None where log, split, index or tokenizer are not built."""
     from rectune.examples import Mixture
 
-    mixture = Mixture(line.specs, "train", line.encoder, seed=line.seed, max_length=max_length, loss_on_all=loss_on_all)
-    known.examples = len(mixture)
-    if known.examples:
-        some = [mixture.example(int(p), 0) for p in evenly(known.examples, _SAMPLE)]
-        known.length = float(np.mean([len(e.prompt) + len(e.completion) for e in some]))
+    try:
+        specs, encoder = line.stage_specs(i), line.encoder
+        mixture = Mixture(
+            specs, "train", encoder, seed=line.seed, max_length=config.max_length, loss_on_all=loss_on_all(config)
+        )
+    except (NotBuilt, OSError):
+        return None
+    some = [mixture.example(int(p), 0) for p in evenly(len(mixture), _SAMPLE)]
+    lengths = [len(e.prompt) + len(e.completion) for e in some]
+    return Examples(
+        len(mixture), float(np.mean(lengths)) if lengths else 0.0, max((len(e.completion) for e in some), default=0)
+    )
+
+
+def loss_on_all(config: Any) -> bool:
+    """Whether the loss covers prompts too."""
+    return vars(config).get("completion_only_loss") is False

@@ -11,7 +11,7 @@ import torch
 from rectune.line import Line
 from rectune.model import ModelSettings, pick_device
 from rectune.planning.cards import Card
-from rectune.planning.known import Known, known_of
+from rectune.planning.known import UNREAD, Examples, Known, examples_of, known_of
 from rectune.planning.model import base_config, planned_model
 from rectune.planning.need import Need, StagePlan
 from rectune.recipe import Recipe
@@ -74,21 +74,22 @@ def forecast(recipe: Recipe, card: Card | None = None, *, search: bool = True) -
     _ = line.rank_settings  # the log, the index and the templates may not be there yet
     settings = line.model_settings
     device: Literal["cpu", "cuda"] = "cuda" if card is not None or pick_device(settings).type == "cuda" else "cpu"
-    _, first = line.stage_config(0)
-    known = known_of(line, max_length=first.max_length, loss_on_all=vars(first).get("completion_only_loss") is False)
+    known = known_of(line)
     stages = [
         _stage(line, i, settings, known, device, card if search else None)
         for i in range(len(recipe.settings["stages"]))
     ]
+    if any(stage.work.tokens is None for stage in stages):
+        known.notes.append(UNREAD)
     return Forecast(recipe, device, card, known, stages)
 
 
 def stage_plan(
     settings: ModelSettings, module: Any, section: dict[str, Any], config: Any, *, vocabulary: int | None, new_tokens: int,
-    levels: int | None, device: Literal["cpu", "cuda"], fixed: int | None = None,
+    target: int, device: Literal["cpu", "cuda"], fixed: int | None = None,
 ) -> StagePlan:  # fmt: skip
     """A stage's model and how it is trained. `vocabulary`: tokens of the tokenizer, new ones included, or None for a
-    checkpoint whose tokenizer is not read; `levels`: tokens of an item's name; `fixed`: see `StagePlan`."""
+    checkpoint whose tokenizer is not read; `target`: tokens of a completion; `fixed`: see `StagePlan`."""
     base = base_config(settings, vocabulary=vocabulary)
     held = base.get_text_config().vocab_size
     rows = max(held, vocabulary if vocabulary is not None else held + new_tokens)
@@ -97,7 +98,7 @@ def stage_plan(
         model=model, device=device, optimiser=str(getattr(config.optim, "value", config.optim)),
         checkpointing=bool(config.activation_checkpointing), checkpointing_arguments=config.activation_checkpointing_kwargs,
         accumulates=config.gradient_accumulation_steps > 1, autocast=_autocast(module, section, config, device),
-        target=(levels or _NAME) + 1, head=_head(config, device), fixed=fixed,
+        target=target, head=_head(config, device), fixed=fixed,
     )  # fmt: skip
 
 
@@ -105,15 +106,20 @@ def _stage(
     line: Line, i: int, settings: ModelSettings, known: Known, device: Literal["cpu", "cuda"], card: Card | None
 ) -> StageForecast:
     module, config = line.stage_config(i)
+    examples = examples_of(line, i, config)
+    if examples is not None:
+        target = examples.completion
+    else:  # other tasks answer at any length
+        target = (config.max_length or _LONGEST) if i in line.own_tasks else (known.levels or _NAME) + 1
     plan = stage_plan(
         settings, module, line.recipe.settings["stages"][i], config, vocabulary=known.vocabulary, new_tokens=known.new_tokens,
-        levels=known.levels, device=device,
+        target=target, device=device,
     )  # fmt: skip
     rows, length = config.per_device_train_batch_size, length_of(plan.model, config)
     fits = None if card is None else plan.largest_batch(card.memory, length, near=rows)
     return StageForecast(
         stage=i, plan=plan, rows=rows, accumulation=config.gradient_accumulation_steps, length=length,
-        need=plan.need(rows, length), work=_work(plan, config, known, length), disk=_disk(settings, plan, config),
+        need=plan.need(rows, length), work=_work(plan, config, examples, length), disk=_disk(settings, plan, config),
         cache=line.rank_settings.batch_tokens * _cache_bytes(plan.model), fits_rows=fits,
     )  # fmt: skip
 
@@ -144,7 +150,7 @@ def _autocast(module: Any, section: dict[str, Any], config: Any, device: str) ->
     return torch.float16 if section.get("fp16") else None
 
 
-def _work(plan: StagePlan, config: Any, known: Known, length: int) -> Work:
+def _work(plan: StagePlan, config: Any, examples: Examples | None, length: int) -> Work:
     """Steps, tokens and FLOPs a token: 2 a parameter forward, 2 for the gradient of the activations, 2 for that of the weights
     where they are trained, 2 to compute a checkpointed forward again (Kaplan et al., 2020, section 2.1; Korthikanti et al.,
     2022), and 4 x layers x width x length / 2 for attention in each of these passes."""
@@ -156,9 +162,9 @@ def _work(plan: StagePlan, config: Any, known: Known, length: int) -> Work:
     flops = passes * (2 * used + 2 * text.num_hidden_layers * text.hidden_size * length)
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
     steps = config.max_steps if config.max_steps > 0 else None
-    if steps is None and known.examples is not None:
-        steps = math.ceil(math.ceil(known.examples / batch) * config.num_train_epochs)
-    tokens = None if steps is None or known.length is None else steps * batch * min(known.length, length)
+    if steps is None and examples is not None:
+        steps = math.ceil(math.ceil(examples.number / batch) * config.num_train_epochs)
+    tokens = None if steps is None or examples is None else steps * batch * min(examples.length, length)
     return Work(steps, tokens, flops)
 
 

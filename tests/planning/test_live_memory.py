@@ -20,6 +20,16 @@ def test_what_lives_at_once_is_counted_and_what_died_is_not() -> None:
         del two, three, four
     assert memory.peaks == {"forward": 8000}
     assert memory.live == 0
+    assert memory.small == 9000  # all that was made
+
+
+def test_blocks_that_glibc_gives_back_are_not_small() -> None:
+    memory = LiveMemory()
+    with FakeTensorMode(), memory:
+        large, below = torch.empty(2**23), torch.empty(2**23 - 1)  # of four bytes
+        del large, below
+    assert memory.small == 2**25 - 4
+    assert memory.peaks == {"forward": 2**26 - 4}
 
 
 def test_tensors_that_are_always_there_are_left_out() -> None:

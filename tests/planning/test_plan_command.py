@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from rectune.cli import DOES_NOT_FIT, main
+from rectune.planning.advice import change_for
+from rectune.planning.cards import GB, Card
+from rectune.planning.plan import forecast
+from rectune.recipe import load_recipe
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
@@ -65,6 +69,19 @@ def test_what_does_not_fit_is_told_apart_and_the_named_change_fits(
     assert "fits into 0.75 GB" in said(capsys, str(quick_recipe), "--gpu", "0.75GB", *big, *words)
 
 
+def test_the_named_change_counts_what_accumulating_takes(quick_recipe: Path) -> None:
+    big = ("stages.0.per_device_train_batch_size", "64"), ("stages.0.max_length", "200")
+    recipe = load_recipe(quick_recipe, big)
+    roomy = forecast(recipe, Card("roomy", 24 * GB)).stages[0]
+    tight = Card("tight", roomy.plan.need(32, roomy.length).total)  # 32 rows fit as long as no gradients wait
+    stage = forecast(recipe, tight).stages[0]
+    change = change_for(recipe, tight, stage)
+    assert stage.fits_rows == 32
+    assert change is not None
+    assert change.total <= tight.memory
+    assert change.overrides.split()[1] != "32"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -98,7 +115,6 @@ def test_adapters_and_quantised_bases_are_planned(
 
 def test_a_built_run_is_planned_with_its_own_examples(quick_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from rectune.line import Line
-    from rectune.recipe import load_recipe
 
     line = Line(load_recipe(quick_recipe))
     with line.folder.lock():
