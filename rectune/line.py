@@ -37,7 +37,8 @@ class Line(TaskMaterials):
             windows = [call.key for call in self.task_calls if call.arguments.get("examples") == "windows"]
             for i in range(len(self.recipe.settings["stages"])):
                 _, config = self.stage_config(i)
-                early_stopping(config)
+                if "early_stopping_patience" in vars(config):  # a method of another kind has keys of its own
+                    early_stopping(config)
                 self.stage_calls(i)
                 if i in self.own_tasks:
                     continue
@@ -80,7 +81,7 @@ class Line(TaskMaterials):
         known = [f"eval_{name}" for name in ("loss", *ranked)]
         for i in range(len(self.recipe.settings["stages"])):
             _, config = self.stage_config(i)
-            name = config.metric_for_best_model if config.load_best_model_at_end else None
+            name = vars(config).get("metric_for_best_model") if vars(config).get("load_best_model_at_end") else None
             if name is not None and f"eval_{name.removeprefix('eval_')}" not in known:
                 raise ValueError(
                     f"{self.recipe.where(f'stages.{i}.metric_for_best_model')}: no evaluation of this run gives `{name}`; it can be "
