@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
-from rectune.data_builders.files import read_json_lines, read_rows
+from rectune.data_builders.files import read_rows
 
 from rectune.checking import near
 from rectune.log import Log, Repeats, make_log
+from rectune.text_files import read_json_lines
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 

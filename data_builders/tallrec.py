@@ -8,10 +8,11 @@ from pathlib import Path
 
 import polars as pl
 from rectune.data_builders.already_split import GivenRow, given_log
-from rectune.data_builders.files import find_file, read_json
+from rectune.data_builders.files import find_file
 
 from rectune.log import Log
 from rectune.split import Part
+from rectune.text_files import read_json
 
 FILES: dict[Part, str] = {"train": "train.json", "validation": "valid.json", "test": "test.json"}
 _INPUT = re.compile(

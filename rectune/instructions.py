@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rectune.data_builders.files import read_json, read_json_lines  # type: ignore[import-not-found]
 from rectune.indexing.item_index import ItemIndex
 from rectune.split import Part, Split
 from rectune.tasks import TaskRows
 from rectune.template import clean_value
+from rectune.text_files import read_json, read_json_lines
 
 ROLES = {
     "system": "system", "user": "user", "human": "user", "prompter": "user", "assistant": "assistant", "gpt": "assistant", "model": "assistant",

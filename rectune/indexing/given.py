@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
 import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from rectune.indexing.item_index import ItemIndex, from_levels, repair_with_digit
 from rectune.split import Split
+from rectune.text_files import read_json
 
 _TOKEN = re.compile(r"<([a-z])_(\d+)>")
 
@@ -24,13 +22,7 @@ def given(split: Split, *, path: Path, extra_items: bool = False) -> ItemIndex:
     `extra_items`: the file may name items that the catalogue does not hold. Raises ValueError for such an item otherwise,
     for one of the catalogue that the file does not name, for names of different length, and for a token of another form.
     """
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
-            names = json.load(file)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path.name}:{error.lineno}: not valid JSON: {error.msg}.") from None
-    except (EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path.name}: damaged file ({error}).") from None
+    names = read_json(path)
     if not isinstance(names, dict):
         raise ValueError(f"{path.name}: an index file maps item ids to lists of tokens, got a {type(names).__name__}.")
     ids = split.log.items["item_id"].to_list()
