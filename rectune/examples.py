@@ -39,8 +39,8 @@ def fit(
 ) -> Example:
     """Encode an example in at most `max_length` tokens: the target is never cut, the oldest history goes first.
 
-    A conversation (`turns`) loses its oldest turns and then, as instruction sets hold texts of any length, the middle of its prompt and the end of its
-    answer. Raises ValueError naming `what` when anything else does not fit even without a history.
+    A conversation (`turns`) loses its oldest turns and then, as instruction sets hold texts of any length, the middle of its
+    prompt and the end of its answer. Raises ValueError naming `what` when anything else does not fit even without a history.
     """
     completion = encoder.completion_ids(template.completion(wording, variables), end=template.end)
     if max_length is not None and "turns" in variables:

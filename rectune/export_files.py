@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import rectune
-from rectune.decoding.answers import one_begins_another
 from rectune.indexing.item_index import ItemIndex
 from rectune.line import Line
+from rectune.ranker import answer_ids
 from rectune.tasks import ItemViews
 from rectune.template import Template
 
@@ -160,9 +160,7 @@ def answers_of(line: Line) -> list[dict[str, Any]]:
     where one begins another."""
     example, template, wording = line.task.variables(0), line.rank_template, line.rank_settings.wording
     said = [template.completion(wording, {**example, **answer}) for answer in line.task.answers]
-    ids = [line.encoder.completion_ids(way, end=False) for way in said]
-    if template.end and one_begins_another(ids):
-        ids = [line.encoder.completion_ids(way, end=True) for way in said]
+    ids = answer_ids(line.encoder, template, said)
     return [{"means": answer, "tokens": tokens} for answer, tokens in zip(line.task.answers, ids, strict=True)]
 
 

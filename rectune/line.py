@@ -29,16 +29,15 @@ class Line(TaskMaterials):
 
     def check(self) -> None:
         """Check every section before anything is built (of a finished run, what ranking and judging still read)."""
-        from rectune.methods.choosing import early_stopping
-
         _ = self.rank_settings, self.prior, self.rank_template, self.task_calls, self.model_settings
         if not self.folder.pinned:
+            from rectune.methods.choosing import early_stopping
+
             _ = self._data_call, self._split_call, self.vector_calls, self._index_call, self._user_tokens
             windows = [call.key for call in self.task_calls if call.arguments.get("examples") == "windows"]
             for i in range(len(self.recipe.settings["stages"])):
                 _, config = self.stage_config(i)
-                if "early_stopping_patience" in vars(config):  # a method of another kind has keys of its own
-                    early_stopping(config)
+                early_stopping(config)
                 self.stage_calls(i)
                 if i in self.own_tasks:
                     continue

@@ -228,22 +228,20 @@ class LanguageModelRanker:
             plain = [self.template.completion(wording, variables)]
             several = self.template.spellings(wording, variables) if self.settings.spellings else plain
             ways += [(number, way) for way in several]
-        ids = [self._known(way) for _, way in ways]
+        for _, way in ways:
+            self._check_known(way)
+        ids = answer_ids(self.encoder, self.template, [way for _, way in ways])
         if self.settings.normaliser == "tallrec":
             ids = first_tokens(ids)
-        elif self.template.end and one_begins_another(ids):
-            ids = [self.encoder.completion_ids(way, end=True) for _, way in ways]
         distinct_answers(ids)
         return ids, [number for number, _ in ways]
 
-    def _known(self, way: list[Segment]) -> list[int]:
-        ids = self.encoder.completion_ids(way, end=False)
-        if self.encoder.tokenizer.unk_token_id in ids:
+    def _check_known(self, way: list[Segment]) -> None:
+        if self.encoder.tokenizer.unk_token_id in self.encoder.completion_ids(way, end=False):
             said = "".join(segment.text for segment in way).strip()
             raise ValueError(
                 f"the tokenizer has no tokens for the answer {said!r} of {self.template.name}. Word it otherwise."
             )
-        return ids
 
     def _score_answers(self, engine: AnswerEngine, prompts: list[list[int]], answers: int) -> NDArray[np.float64]:
         """Log-probabilities (prompts, answers). Groups that don't fit into memory are made smaller."""
@@ -266,6 +264,14 @@ class LanguageModelRanker:
                     raise
                 self._batches.shrink(max(lengths))
         return logp
+
+
+def answer_ids(encoder: Encoder, template: Template, ways: Sequence[list[Segment]]) -> list[list[int]]:
+    """Token ids of written answers, with the end of text where one is the beginning of another ('1' of '10')."""
+    ids = [encoder.completion_ids(way, end=False) for way in ways]
+    if template.end and one_begins_another(ids):
+        return [encoder.completion_ids(way, end=True) for way in ways]
+    return ids
 
 
 def _shard(number: int) -> str:

@@ -54,7 +54,7 @@ class Patience(EarlyStoppingCallback):  # type: ignore[misc]
 
 def early_stopping(config: Any) -> list[TrainerCallback]:
     """The callback that `early_stopping_patience` asks for, if any. Raises ValueError when there is nothing to watch."""
-    patience = config.early_stopping_patience
+    patience = vars(config).get("early_stopping_patience")  # a method of another kind has keys of its own
     if patience is None:
         return []
     if patience < 1:

@@ -101,9 +101,7 @@ def examples_of(line: Line, i: int, config: Any) -> Examples | None:
 
     try:
         specs, encoder = line.stage_specs(i), line.encoder
-        mixture = Mixture(
-            specs, "train", encoder, seed=line.seed, max_length=config.max_length, loss_on_all=loss_on_all(config)
-        )
+        mixture = Mixture(specs, "train", encoder, seed=line.seed, max_length=config.max_length, loss_on_all=False)
     except (NotBuilt, OSError):
         return None
     some = [mixture.example(int(p), 0) for p in evenly(len(mixture), _SAMPLE)]
@@ -111,8 +109,3 @@ def examples_of(line: Line, i: int, config: Any) -> Examples | None:
     return Examples(
         len(mixture), float(np.mean(lengths)) if lengths else 0.0, max((len(e.completion) for e in some), default=0)
     )
-
-
-def loss_on_all(config: Any) -> bool:
-    """Whether the loss covers prompts too."""
-    return vars(config).get("completion_only_loss") is False
