@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from rectune.eval.baselines.ease import EaseScorer, ease
 from rectune.eval.baselines.markov import transition_scores
-from rectune.eval.baselines.scoring import Floats, choose, history_matrix
+from rectune.eval.baselines.scoring import CHUNK, Floats, choose, history_matrix, top_columns
 from scipy import sparse
 
 from rectune.sasrec import SasRecSettings, load_sasrec, train_sasrec
@@ -96,7 +96,8 @@ class _Parts:
 def _largest(fitted: EaseScorer, neighbours: int, n_items: int) -> sparse.csr_matrix:
     """The largest weights, by size, of each item's row of EASE, (items, items), float32."""
     most = min(neighbours, len(fitted.kept))
-    columns = np.argpartition(-np.abs(fitted.weights), most - 1, axis=1)[:, :most]
+    parts = range(0, len(fitted.kept), CHUNK)
+    columns = np.concatenate([top_columns(np.abs(fitted.weights[a : a + CHUNK]), most) for a in parts])
     values = np.take_along_axis(fitted.weights, columns, 1).astype(np.float32)
     rows = np.repeat(fitted.kept, most)
     return sparse.csr_matrix((values.ravel(), (rows, fitted.kept[columns].ravel())), shape=(n_items, n_items))

@@ -17,6 +17,7 @@ import rectune
 from rectune.processes import gather, is_main, wait
 
 MARK = "run.json"
+HASHED = 256 * 2**20  # bytes; larger inputs are told by their time
 
 
 @dataclass(frozen=True)
@@ -163,10 +164,18 @@ def source_of(function: Callable[..., Any]) -> str:
 
 
 def stamp(path: Path, *, without: Path | None = None) -> list[Any]:
-    """Name, size and time of a file, or of all files below a folder (but those below `without`): tells a changed input."""
+    """Name, size and content of a file, or of all files below a folder (but those below `without`): tells a changed input.
+
+    Files above `HASHED` bytes are told by their time instead of their content.
+    """
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     files = [f for f in files if without is None or without not in f.resolve().parents]
-    return [[str(f.relative_to(path.parent)), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    return [[str(f.relative_to(path.parent)), f.stat().st_size, _content(f)] for f in files]
+
+
+def _content(file: Path) -> str | int:
+    about = file.stat()
+    return about.st_mtime_ns if about.st_size > HASHED else hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
 def stamps(arguments: dict[str, Any], *, without: Path) -> dict[str, Any]:

@@ -183,7 +183,13 @@ def test_the_same_recipe_gives_the_same_results_elsewhere(finished: tuple[Path, 
 def test_killed_anywhere_it_continues_to_the_same_results(finished: tuple[Path, Path], tmp_path: Path) -> None:
     recipe, folder = finished
     out = tmp_path / "killed"
-    command = ["--", "train", str(recipe), "--output_dir", str(out)]
+
+    def run(point: str, times: int) -> Any:
+        """The run, killed at a point, in the folder `out`."""
+        command = ["--", "train", str(recipe), "--output_dir", str(out)]
+        whole = [sys.executable, "-m", "tests.kill_at", point, str(times), *command]
+        return subprocess.run(whole, capture_output=True, text=True, check=False, cwd=ROOT)
+
     for point, times in (
         ("step", 3),
         ("save", 2),
@@ -194,12 +200,11 @@ def test_killed_anywhere_it_continues_to_the_same_results(finished: tuple[Path, 
         ("shard", 3),
         ("rank", 6),
     ):
-        run = [sys.executable, "-m", "tests.kill_at", point, str(times), *command]
-        died = subprocess.run(run, capture_output=True, text=True, check=False, cwd=ROOT)
+        died = run(point, times)
         assert died.returncode == -9, (point, died.stderr[-2000:])
         assert not (out / "report.json").exists()
-    run = [sys.executable, "-m", "tests.kill_at", "none", "0", *command]
-    whole = subprocess.run(run, capture_output=True, text=True, check=False, cwd=ROOT)
+        out = out.rename(tmp_path / f"moved-{point}-{times}")  # a folder that was moved goes on where it is
+    whole = run("none", 0)
     assert whole.returncode == 0, whole.stderr[-2000:]
     assert results(out) == results(folder)
     assert not list(out.glob("stages/*.partial"))

@@ -81,10 +81,22 @@ def last_complete(checkpoints: Path) -> str | None:
     }
     for step in sorted(found, reverse=True):
         if (found[step] / COMPLETE).exists():
+            if is_main():
+                _name_best_here(found[step])
+            wait()
             return str(found[step])
         if is_main():
             shutil.rmtree(found[step])
     return None
+
+
+def _name_best_here(checkpoint: Path) -> None:
+    """Let a checkpoint name the best one beside itself: the Trainer writes whole paths, and a run folder may have moved."""
+    file = checkpoint / "trainer_state.json"
+    state = json.loads(file.read_text(encoding="utf-8"))
+    best = state.get("best_model_checkpoint")
+    if best and Path(best).parent != checkpoint.parent:
+        write_atomic(file, json.dumps({**state, "best_model_checkpoint": str(checkpoint.parent / Path(best).name)}))
 
 
 class WholeCheckpoints:

@@ -14,7 +14,7 @@ from rectune.eval.baselines.likes import both, item_like_rate, logistic, share_o
 from rectune.eval.baselines.markov import markov
 from rectune.eval.baselines.popularity import popularity
 from rectune.eval.baselines.repeat_last import repeat_last
-from rectune.eval.baselines.scoring import NOWHERE, Lists, history_matrix, list_rows
+from rectune.eval.baselines.scoring import NOWHERE, Lists, history_matrix, list_rows, top_columns
 from rectune.eval.metrics.auc import auc
 
 from rectune.log import make_log
@@ -37,6 +37,19 @@ def test_popularity_and_ties_by_hand(tiny_log: Any) -> None:
     assert shown.place.tolist() == [3, 4, 4]
     assert hidden.place.tolist() == [0, 2, 0]
     assert hidden.items[0].tolist() == [3, 4, -1, -1, -1]
+
+
+def test_of_items_with_equal_scores_the_first_are_listed_on_every_cpu() -> None:
+    scores = np.array([[0.0, 2.0, 1.0, 1.0, 1.0], [3.0, 3.0, 3.0, 3.0, 3.0], [-np.inf, 5.0, -np.inf, -np.inf, 4.0]])
+
+    assert top_columns(scores, 2).tolist() == [[1, 2], [0, 1], [1, 4]]
+    assert top_columns(scores, 3).tolist() == [[1, 2, 3], [0, 1, 2], [0, 1, 4]]
+    assert top_columns(scores, 5).tolist() == [list(range(5))] * 3
+
+    draw = np.random.default_rng(0)
+    many = draw.integers(0, 4, (50, 300)).astype(float)
+    expected = np.sort(np.argsort(-many, axis=1, kind="stable")[:, :20], axis=1)
+    assert (top_columns(many, 20) == expected).all()
 
 
 def test_a_hidden_target_cannot_be_hit() -> None:

@@ -1,0 +1,45 @@
+"""What tells a run that an input has changed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rectune import run_folder
+from rectune.run_folder import stamp
+
+
+def touch(file: Path) -> None:
+    os.utime(file, ns=(1, 1))
+
+
+def test_an_input_has_changed_when_its_content_has(tmp_path: Path) -> None:
+    file = tmp_path / "log.csv"
+    file.write_text("user,item\n1,2\n")
+    before = stamp(file)
+    touch(file)
+    assert stamp(file) == before  # copied or checked out again
+    file.write_text("user,item\n1,3\n")
+    assert stamp(file) != before
+
+
+def test_a_large_input_is_told_by_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "HASHED", 10)
+    file = tmp_path / "log.csv"
+    file.write_text("user,item\n1,2\n")
+    before = stamp(file)
+    touch(file)
+    assert stamp(file) != before
+
+
+def test_a_folder_is_all_its_files_but_those_of_the_run(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.txt").write_text("a")
+    (tmp_path / "run").mkdir()
+    before = stamp(tmp_path, without=tmp_path / "run")
+    (tmp_path / "run" / "report.json").write_text("{}")
+    assert stamp(tmp_path, without=tmp_path / "run") == before
+    (tmp_path / "deep" / "b.txt").write_text("b")
+    assert stamp(tmp_path, without=tmp_path / "run") != before
