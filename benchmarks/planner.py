@@ -77,13 +77,13 @@ def write_base(case: Case, folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
-    from rectune.model import _train_tokenizer
+    from rectune.new_tokens import train_tokenizer
 
     set_seed(0)
     fields = dict(SHAPES[case.shape])
     config = AutoConfig.for_model(**fields, pad_token_id=0, bos_token_id=1, eos_token_id=2)
     AutoModelForCausalLM.from_config(config, dtype=getattr(torch, case.dtype)).save_pretrained(folder)
-    _train_tokenizer(["Which item comes next?"], 300).save_pretrained(folder)
+    train_tokenizer(["Which item comes next?"], 300).save_pretrained(folder)
 
 
 def write_recipe(case: Case, place: Path, device: str) -> Path:

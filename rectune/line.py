@@ -111,7 +111,7 @@ class Line(TaskMaterials):
     def stage_config(self, i: int) -> tuple[Any, Any]:
         """The method module of stage i and its checked Config."""
         from rectune.library_config import library_config
-        from rectune.model import pick_device
+        from rectune.model_settings import pick_device
 
         key = f"stages.{i}"
         module = resolve_call(self.recipe, key)
@@ -137,7 +137,7 @@ class Line(TaskMaterials):
         if kept := self.folder.kept(f"train{i}"):
             return kept
         from rectune.methods.out_of_memory import for_fingerprint
-        from rectune.model import settings_for_fingerprint
+        from rectune.model_settings import settings_for_fingerprint
 
         section = self.recipe.settings["stages"][i]
         keys: dict[str, Any] = {
@@ -155,10 +155,12 @@ class Line(TaskMaterials):
         )  # fmt: skip
 
     def _train(self, i: int, before: Stage, work: Path) -> None:
+        from rectune.adapters import load_tuned, with_adapter
         from rectune.methods.measured import resident
         from rectune.methods.out_of_memory import advised
         from rectune.methods.trainable import Trainable
-        from rectune.model import load_base, load_tuned, new_token_ids, with_adapter
+        from rectune.model import load_base
+        from rectune.new_tokens import new_token_ids
         from rectune.planning.beside import write_plan
         from rectune.validation import validation_metrics_of
 
@@ -229,8 +231,9 @@ class Line(TaskMaterials):
 
     def ranker(self, who: str) -> LanguageModelRanker:
         """The 'untuned' or the 'tuned' model as a ranker. Raises ValueError when what was tuned does not fit the run."""
+        from rectune.adapters import fold_adapter, load_tuned
         from rectune.methods.token_audit import check_reloaded
-        from rectune.model import fold_adapter, load_base, load_tuned
+        from rectune.model import load_base
 
         settings, base = self.model_settings, self.base_stage.folder
         if who == "untuned":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -22,7 +23,7 @@ from rectune.validation import validation_metrics
 
 
 def _rank_keys(line: Line) -> dict[str, Any]:
-    from rectune.model import settings_for_fingerprint
+    from rectune.model_settings import settings_for_fingerprint
 
     settings = line.rank_settings
     return {
@@ -135,13 +136,11 @@ def _loaded(line: Line, who: str) -> LanguageModelRanker:
 
 def _shuffled_rows(line: Line, most: int) -> tuple[Rows, TaskRows]:
     """A sample of test rows whose histories are in random order, under the same row numbers."""
-    from rectune.model import seeded
-
     rows = shuffled_sample(line, most)
     histories = []
     for i in range(len(rows)):
         history = line.split.history(rows, i).copy()
-        seeded(line.seed, "shuffle", int(rows.row[i])).shuffle(history)
+        _seeded(line.seed, "shuffle", int(rows.row[i])).shuffle(history)
         histories.append(history.tolist())
     task = line.task_rows(history_split(line.split, histories))
     return rows, TaskRows(rows.row, task.variables, task.kind, line.split.targets(rows), task.answers)
@@ -151,3 +150,9 @@ def shuffled_sample(line: Line, most: int) -> Rows:
     """The test rows that `ranked(..., shuffled=most)` ranks."""
     test = line.split.test
     return test.take(evenly(len(test), most))
+
+
+def _seeded(seed: int, *parts: object) -> np.random.Generator:
+    """A random generator that depends on `seed` and `parts` only."""
+    digest = hashlib.blake2b(" ".join(map(str, (seed, *parts))).encode(), digest_size=8).digest()
+    return np.random.default_rng(int.from_bytes(digest, "big"))

@@ -101,14 +101,15 @@ class TaskMaterials(Materials):
     @cached_property
     def model_settings(self) -> Any:
         """The section `model`."""
-        from rectune.model import model_settings
+        from rectune.model_settings import model_settings
 
         return model_settings(self.recipe)
 
     @cached_property
     def base_stage(self) -> Stage:
         """The stage that holds the tokenizer with the new tokens, and the base itself if it is made from scratch."""
-        from rectune.model import base_identity, build_base
+        from rectune.model import build_base
+        from rectune.model_settings import base_identity
 
         if kept := self.folder.kept("base"):
             return kept

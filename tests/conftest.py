@@ -69,9 +69,9 @@ def save_checkpoint(folder: Path, *, tied: bool, chat: bool = False, family: str
     """Write a tiny random checkpoint with its tokenizer, as the Hub would hold it."""
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
-    from rectune.model import _train_tokenizer
+    from rectune.new_tokens import train_tokenizer
 
-    tokenizer = _train_tokenizer(TEXTS, 400)
+    tokenizer = train_tokenizer(TEXTS, 400)
     if chat:
         tokenizer.chat_template = CHAT
     sizes = {

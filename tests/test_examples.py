@@ -12,7 +12,7 @@ import pytest
 from rectune.encoder import Encoder
 from rectune.examples import Mixture, TaskSpec, fit
 from rectune.indexing.titles import titles
-from rectune.model import _train_tokenizer
+from rectune.new_tokens import train_tokenizer
 from rectune.recipe import bundled
 from rectune.split import leave_one_out
 from rectune.tasks import index_to_item, item_to_index, next_item
@@ -23,7 +23,7 @@ TEMPLATES = bundled("templates")[0]
 
 @pytest.fixture
 def encoder() -> Encoder:
-    return Encoder(_train_tokenizer(["Apple Bread Cheese Dates Egg"], 300), ())
+    return Encoder(train_tokenizer(["Apple Bread Cheese Dates Egg"], 300), ())
 
 
 def specs(log: Any, share: float = 1.0) -> list[TaskSpec]:

@@ -13,7 +13,7 @@ import pytest
 from rectune.encoder import Encoder
 from rectune.examples import fit
 from rectune.instructions import instructions
-from rectune.model import _train_tokenizer
+from rectune.new_tokens import train_tokenizer
 from rectune.recipe import bundled
 from rectune.template import load_template
 
@@ -88,7 +88,7 @@ def test_a_line_may_hold_any_character_and_a_damaged_file_is_said(tmp_path: Path
 
 
 def test_conversations_of_any_length_fit(tmp_path: Path) -> None:
-    encoder = Encoder(_train_tokenizer(["Request: Reply: word answer"], 300), ())
+    encoder = Encoder(train_tokenizer(["Request: Reply: word answer"], 300), ())
     template = load_template(bundled("templates")[0] / "instruction.jinja")
     turns = [{"role": role, "text": f"{role} word"} for role in ("system", "user", "assistant", "user")]
     whole = fit(encoder, template, 0, {"turns": turns, "answer": "answer"}, max_length=None, what="x")

@@ -36,11 +36,11 @@ def ranker(checkpoints: dict[str, Path], tmp_path: Path) -> LanguageModelRanker:
     """A tiny model over 20 items with names of two codes."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from rectune.model import _add_tokens
+    from rectune.new_tokens import add_tokens
 
     index = from_levels(LEVELS)
     tokenizer = AutoTokenizer.from_pretrained(checkpoints["untied"])
-    _add_tokens(tokenizer, index.vocabulary)
+    add_tokens(tokenizer, index.vocabulary)
     model = AutoModelForCausalLM.from_pretrained(checkpoints["untied"]).eval()
     torch.manual_seed(0)
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)

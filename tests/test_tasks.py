@@ -17,7 +17,7 @@ from rectune.encoder import Encoder
 from rectune.examples import Mixture, TaskSpec
 from rectune.indexing.item_index import ItemIndex, from_levels
 from rectune.log import make_log
-from rectune.model import _add_tokens, _train_tokenizer
+from rectune.new_tokens import add_tokens, train_tokenizer
 from rectune.recipe import bundled
 from rectune.split import Split, leave_one_out
 from rectune.tasks import (
@@ -213,8 +213,8 @@ def test_all_six_families_make_training_examples() -> None:
         TaskSpec(name, partial(task, split, index()), load_template(TEMPLATES / f"{name}.jinja"))
         for task, name, _ in families
     ]
-    tokenizer = _train_tokenizer(["Green tea"], 300)
-    _add_tokens(tokenizer, index().vocabulary)
+    tokenizer = train_tokenizer(["Green tea"], 300)
+    add_tokens(tokenizer, index().vocabulary)
     encoder = Encoder(tokenizer, index().vocabulary)
     for column, part in enumerate(("train", "validation")):
         made = Mixture(specs, part, encoder, seed=0, max_length=None, loss_on_all=False)

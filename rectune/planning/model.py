@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from rectune.adapters import with_adapter
 from rectune.checking import near
-from rectune.model import ModelSettings, _kind, _load_options, quantization_config, with_adapter
+from rectune.model import kind_of
+from rectune.model_settings import ModelSettings, load_options, quantization_config
 from rectune.planning.quantised import quantise
 
 
@@ -54,13 +56,13 @@ def planned_model(settings: ModelSettings, config: Any, *, rows: int, new_tokens
     """The model on the meta device as `rectune.model` would load it: `rows` of embeddings, quantised, with its adapter."""
     from transformers.initialization import no_init_weights
 
-    options = _load_options(settings)
+    options = load_options(settings)
     dtype = options["dtype"]
     kept = config.dtype if config.dtype is not None else torch.float32
     chosen = kept if dtype == "auto" else dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype))
     attention = {k: options[k] for k in ("attn_implementation",) if k in options}
     with torch.device("meta"), no_init_weights():
-        model = _kind(config).from_config(config, dtype=chosen, **attention)
+        model = kind_of(config).from_config(config, dtype=chosen, **attention)
     model.tie_weights()  # which a model made without initialisation leaves undone
     with torch.device("meta"):
         if rows > model.get_input_embeddings().weight.shape[0]:

@@ -128,12 +128,12 @@ def test_a_wrong_index_file_is_refused(tmp_path: Path, names: Any, message: str)
 
 
 def test_a_token_that_the_tokenizer_already_has_is_refused() -> None:
-    from rectune.model import _add_tokens, _train_tokenizer
+    from rectune.new_tokens import add_tokens, train_tokenizer
 
-    tokenizer = _train_tokenizer(["words"], 300)
+    tokenizer = train_tokenizer(["words"], 300)
     tokenizer.add_tokens(["<a_1>"])
     with pytest.raises(ValueError, match="the tokenizer already has the token '<a_1>' of the item index"):
-        _add_tokens(tokenizer, from_levels(np.array([[0], [1], [2]], dtype=np.int32)).vocabulary)
+        add_tokens(tokenizer, from_levels(np.array([[0], [1], [2]], dtype=np.int32)).vocabulary)
 
 
 def test_an_index_survives_saving(tmp_path: Path) -> None:

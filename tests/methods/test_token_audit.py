@@ -15,7 +15,7 @@ RELOAD = """
 import sys, warnings
 warnings.simplefilter("ignore")
 from rectune.methods.token_audit import check_reloaded
-from rectune.model import load_tuned
+from rectune.adapters import load_tuned
 from rectune.run import open_run
 line = open_run(sys.argv[1])
 tuned = line.tuned.folder / "model"
@@ -157,14 +157,14 @@ def test_new_rows_start_from_the_words_they_stand_for(checkpoints: dict[str, Pat
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from rectune.indexing.item_index import from_levels
-    from rectune.model import _add_tokens, _start_new_tokens, new_token_ids
+    from rectune.new_tokens import add_tokens, new_token_ids, start_new_tokens
 
     model = AutoModelForCausalLM.from_pretrained(checkpoints["untied"])
     tokenizer = AutoTokenizer.from_pretrained(checkpoints["untied"])
     index = from_levels(np.array([[0], [1]], dtype=np.int32), meanings=[["Apple Bread", ""]])
-    _add_tokens(tokenizer, index.vocabulary)
+    add_tokens(tokenizer, index.vocabulary)
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    _start_new_tokens(model, tokenizer, index, seed=0)
+    start_new_tokens(model, tokenizer, index, seed=0)
     first, second = new_token_ids(tokenizer, index)
     words = tokenizer("Apple Bread", add_special_tokens=False)["input_ids"]
     words = [w for w in words if w != tokenizer.bos_token_id]

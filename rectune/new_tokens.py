@@ -1,0 +1,80 @@
+"""Tokenizers made from scratch, and the tokens of an item index in a tokenizer and a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from rectune.encoder import Encoder
+from rectune.indexing.item_index import ItemIndex
+
+PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
+    """A byte-level BPE tokenizer trained on `texts`; any text can be encoded, `<|start|>` goes before it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, START, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    raw.train_from_iterator(texts, trainer)
+    raw.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A", special_tokens=[(START, raw.token_to_id(START))]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=raw, pad_token=PAD, bos_token=START, eos_token=END)
+
+
+def add_tokens(tokenizer: Any, vocabulary: Sequence[str]) -> None:
+    """Add the index vocabulary to a tokenizer. Raises ValueError for a token that it already has."""
+    from transformers import AddedToken
+
+    taken = set(vocabulary) & set(tokenizer.get_vocab())
+    if taken:
+        raise ValueError(
+            f"the tokenizer already has the token {sorted(taken)[0]!r} of the item index; use another base or index."
+        )
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in vocabulary])
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def new_token_ids(tokenizer: Any, index: ItemIndex) -> list[int]:
+    """Ids of the index vocabulary in the tokenizer, in the order of the vocabulary."""
+    return list(tokenizer.convert_tokens_to_ids(list(index.vocabulary))) if index.vocabulary else []
+
+
+def tied(model: Any) -> bool:
+    """Whether input and output embeddings are one matrix."""
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+@torch.no_grad()
+def start_new_tokens(model: Any, tokenizer: Any, index: ItemIndex, *, seed: int) -> None:
+    """Set each new row to the mean of the words it stands for, or to the mean of all old rows plus a little noise."""
+    ids = new_token_ids(tokenizer, index)
+    if not ids:
+        return
+    encoder = Encoder(tokenizer, index.vocabulary, form="plain")
+    words = [encoder.text_ids(meaning)[:64] if meaning else [] for meaning in index.meanings or [""] * len(ids)]
+    old = torch.ones(len(tokenizer), dtype=torch.bool)
+    old[ids] = False
+    matrices = [model.get_input_embeddings().weight]
+    matrices += [] if tied(model) else [model.get_output_embeddings().weight]
+    for matrix in matrices:
+        known = matrix[: len(tokenizer)][old.to(matrix.device)].float()
+        noise = torch.randn((len(ids), matrix.shape[1]), generator=torch.Generator().manual_seed(seed))
+        rows = known.mean(0) + 0.1 * known.std(0) * noise.to(matrix.device)
+        for i, word in enumerate(words):
+            if word:
+                rows[i] = matrix[word].float().mean(0)
+        matrix[ids] = rows.to(matrix.dtype)
