@@ -34,16 +34,15 @@ class Line(TaskMaterials):
             from rectune.methods.choosing import early_stopping
 
             _ = self._data_call, self._split_call, self.vector_calls, self._index_call, self._user_tokens
-            windows = [call.key for call in self.task_calls if call.arguments.get("examples") == "windows"]
+            windows: list[str] = []
             for i in range(len(self.recipe.settings["stages"])):
                 _, config = self.stage_config(i)
                 early_stopping(config)
-                self.stage_calls(i)
-                if i in self.own_tasks:
-                    continue
-                if windows and vars(config).get("completion_only_loss") is not False:
+                whole = [call.key for call in self.stage_calls(i) if call.arguments.get("examples") == "windows"]
+                windows += whole
+                if whole and vars(config).get("completion_only_loss") is not False:
                     raise ValueError(
-                        f"{self.recipe.where(f'{windows[0]}.examples')}: `windows` trains all targets only where the loss covers the whole "
+                        f"{self.recipe.where(f'{whole[0]}.examples')}: `windows` trains all targets only where the loss covers the whole "
                         f"sequence; set `stages.{i}.completion_only_loss: false` with rectune.methods.sft, or use `examples: targets`."
                     )
             if windows and self.recipe.settings["split"].get("shots") is not None:
@@ -201,7 +200,8 @@ class Line(TaskMaterials):
         """Whether the index or a task of this run reads item vectors."""
         if self.folder.pinned:
             return "vectors" in self.folder.pinned
-        histories = [call.history for call in self.task_calls]
+        own = [call for i in self.own_tasks for call in self.stage_calls(i)]
+        histories = [call.history for call in [*self.task_calls, *own]]
         return any(self.wants_vectors(call[0]) for call in [self._index_call, *histories] if call)
 
     @property

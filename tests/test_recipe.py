@@ -152,6 +152,10 @@ def test_windows_with_a_loss_on_completions_only_are_refused(
     (tmp_path / "r.yaml").write_text(f"include: quickstart.yaml\noutput_dir: {tmp_path / 'run'}\n")
     assert main(["train", str(tmp_path / "r.yaml"), "--stages.0.completion_only_loss", "true"]) == 1
     assert "`windows` trains all targets only where the loss covers the whole sequence" in capsys.readouterr().err
+    own = '[{call: "rectune.tasks:next_item", template: next-item-names.jinja, examples: windows}]'
+    stage = ["--stages.0.tasks", own, "--stages.0.completion_only_loss", "true", "--tasks.0.examples", "targets"]
+    assert main(["train", str(tmp_path / "r.yaml"), *stage]) == 1
+    assert "stages.0.tasks.0.examples" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

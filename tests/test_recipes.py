@@ -78,7 +78,8 @@ def test_a_recipe_loads_resolves_and_renders(
     if settings["split"]["call"].endswith("by_user"):
         overrides.append(("split.min_history", "3"))
     for i, stage in enumerate(settings["stages"]):
-        overrides += [(f"stages.{i}.tasks.0.path", str(sources["instructions"]))] if "tasks" in stage else []
+        if any("path" in task for task in stage.get("tasks", [])):
+            overrides.append((f"stages.{i}.tasks.0.path", str(sources["instructions"])))
     for i, source in enumerate(settings.get("vectors") or []):
         overrides += [(f"vectors.{i}.epochs", "2")] if "sasrec" in source["call"] else []
     if settings["model"].get("model_name_or_path"):
