@@ -154,6 +154,17 @@ def quick_recipe(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A recipe and its finished run folder, shared by the tests that only read or add to it."""
+    from tests.runs import train
+
+    place = tmp_path_factory.mktemp("finished")
+    (place / "quick.yaml").write_text(QUICK + f"output_dir: {place / 'run'}\n")
+    train(place / "quick.yaml")
+    return place / "quick.yaml", place / "run"
+
+
 RATED = """
 include: tallrec-ml-100k-cpu.yaml
 data: {call: "rectune.data_builders.table:table", path: log.csv, time: time, rating: rating, items_path: items.csv}

@@ -1,48 +1,21 @@
-"""Runs: from log to report, killed and continued, on one process and on two."""
+"""Runs: from log to report, repeated, with several seeds, stages and tasks."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 import yaml
 
 from rectune.cli import main
-from rectune.ranking import Ranking
+from tests.runs import results, stages, train
 
 ROOT = Path(__file__).parents[1]
-
-
-def results(folder: Path) -> Any:
-    return json.loads((folder / "report.json").read_text())["results"]
-
-
-def train(recipe: Path, *more: str) -> None:
-    assert main(["train", str(recipe), "--traceback", *more]) == 0
-
-
-def stages(folder: Path) -> dict[str, float]:
-    return {stage.name: stage.stat().st_mtime_ns for stage in (folder / "stages").iterdir()}
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A recipe and its finished run folder, shared by the tests that only read or add to it."""
-    from tests.conftest import QUICK
-
-    place = tmp_path_factory.mktemp("finished")
-    (place / "quick.yaml").write_text(QUICK + f"output_dir: {place / 'run'}\n")
-    train(place / "quick.yaml")
-    return place / "quick.yaml", place / "run"
 
 
 @pytest.mark.heavy
@@ -173,149 +146,6 @@ def test_another_learning_rate_rebuilds_no_index(finished: tuple[Path, Path]) ->
 
 
 @pytest.mark.heavy
-def test_the_same_recipe_gives_the_same_results_elsewhere(finished: tuple[Path, Path], tmp_path: Path) -> None:
-    recipe, folder = finished
-    train(recipe, "--output_dir", str(tmp_path / "again"))
-    assert results(tmp_path / "again") == results(folder)
-
-
-@pytest.mark.heavy
-def test_killed_anywhere_it_continues_to_the_same_results(finished: tuple[Path, Path], tmp_path: Path) -> None:
-    recipe, folder = finished
-    out = tmp_path / "killed"
-
-    def run(point: str, times: int) -> Any:
-        """The run, killed at a point, in the folder `out`."""
-        command = ["--", "train", str(recipe), "--output_dir", str(out)]
-        whole = [sys.executable, "-m", "tests.kill_at", point, str(times), *command]
-        return subprocess.run(whole, capture_output=True, text=True, check=False, cwd=ROOT)
-
-    for point, times in (
-        ("step", 3),
-        ("save", 2),
-        ("step", 2),
-        ("save", 1),
-        ("rank", 8),
-        ("shard", 2),
-        ("shard", 3),
-        ("rank", 6),
-    ):
-        died = run(point, times)
-        assert died.returncode == -9, (point, died.stderr[-2000:])
-        assert not (out / "report.json").exists()
-        out = out.rename(tmp_path / f"moved-{point}-{times}")  # a folder that was moved goes on where it is
-    whole = run("none", 0)
-    assert whole.returncode == 0, whole.stderr[-2000:]
-    assert results(out) == results(folder)
-    assert not list(out.glob("stages/*.partial"))
-
-
-@pytest.mark.heavy
-def test_two_processes_give_the_same_lists_as_one(finished: tuple[Path, Path], tmp_path: Path) -> None:
-    _, folder = finished
-    both = tmp_path / "both"
-    shutil.copytree(folder, both)
-    for stage in both.glob("stages/rank-*"):
-        shutil.rmtree(stage)
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--standalone",
-        "-m",
-        "tests.kill_at",
-        "none",
-        "0",
-        "--",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    out = subprocess.run(
-        [*torchrun, "eval", str(both)], capture_output=True, text=True, check=False, cwd=ROOT, env=environment
-    )
-    assert out.returncode == 0, out.stderr[-3000:]
-    found = sorted(both.glob("stages/rank-*"))
-    assert len(found) == 5
-    for stage in found:
-        one, two = (Ranking.load(place / "stages" / stage.name / "ranking.parquet") for place in (folder, both))
-        assert np.array_equal(one.row, two.row)
-        assert np.array_equal(one.items, two.items)
-        np.testing.assert_allclose(one.scores, two.scores, atol=1e-5)
-
-
-@pytest.mark.heavy
-def test_recommend_lists_only_what_may_be_listed(
-    finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, folder = finished
-    files = {}
-    for name, ids in (("stock", ["i1", "i2", "i4", "gone"]), ("adult", ["i2"]), ("strange", ["gone"])):
-        files[name] = tmp_path / f"{name}.txt"
-        files[name].write_text("\n".join(ids) + "\n")
-    (tmp_path / "users.jsonl").write_text('{"user": 1, "items": ["i3"], "candidates": ["i5", "i4", "i3"]}\n')
-
-    def listed(*options: str) -> dict[str, float]:
-        capsys.readouterr()
-        assert main(["recommend", str(folder), *options, "--json", "--traceback"]) == 0
-        return {item["item_id"]: item["score"] for item in json.loads(capsys.readouterr().out)["items"]}
-
-    with pytest.warns(UserWarning, match="1 of 4 ids in `allow` are not in the catalogue, `gone`"):
-        stock = listed("--items", "i3", "--allow", str(files["stock"]))
-    assert set(stock) == {"i1", "i2", "i4"}
-    with pytest.warns(UserWarning, match="`allow`"):
-        both = listed("--items", "i3", "--allow", str(files["stock"]), "--deny", str(files["adult"]))
-    assert both == {name: pytest.approx(score) for name, score in stock.items() if name != "i2"}
-    few = listed("--users", str(tmp_path / "users.jsonl"))
-    assert set(few) == {"i4", "i5"}  # i3 was seen
-    assert few["i4"] == pytest.approx(stock["i4"])
-    capsys.readouterr()
-    with pytest.warns(UserWarning, match="1 of 1 ids in `allow`"):
-        assert main(["recommend", str(folder), "--items", "i3", "--allow", str(files["strange"])]) == 1
-    assert "error: no item may be listed" in capsys.readouterr().err
-
-
-@pytest.mark.heavy
-def test_recommend_by_ids_by_titles_for_nobody_and_for_a_file(
-    finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from rectune.run import open_run
-
-    _, folder = finished
-    items = open_run(folder).log.items
-    capsys.readouterr()
-    lists = []
-    for history in (
-        ["--items", "i3", "i7"],
-        ["--titles", *items.filter(items["item_id"].is_in(["i3", "i7"]))["title"].to_list()],
-    ):
-        assert main(["recommend", str(folder), *history, "--k", "4", "--json", "--traceback"]) == 0
-        lists.append([item["item_id"] for item in json.loads(capsys.readouterr().out)["items"]])
-    assert lists[0] == lists[1]
-    assert len(set(lists[0])) == 4
-    assert not {"i3", "i7"} & set(lists[0])
-    assert main(["recommend", str(folder), "--items", "--traceback"]) == 0
-    assert capsys.readouterr().out.count("[i") == 5
-    (tmp_path / "users.jsonl").write_text('{"user": "anna", "items": ["i3", "i7"]}\n\n{"user": 5, "items": []}\n')
-    assert (
-        main(["recommend", str(folder), "--users", str(tmp_path / "users.jsonl"), "--k", "4", "--json", "--traceback"])
-        == 0
-    )
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [row["user"] for row in rows] == ["anna", 5]
-    assert [item["item_id"] for item in rows[0]["items"]] == lists[0]
-    assert all(item["score"] <= 0 for item in rows[0]["items"])
-    for wrong, message in (
-        (["--items", "i3", "x9"], "error: the catalogue has no item with item_id `x9`"),
-        (["--items", "i3", "--k", "11"], "error: k = 11, but it must be from 1 to `rank.beams` = 10"),
-        (["--items", "i3", "--titles", "x"], "error: give the history in exactly one way"),
-        ([], "error: give the history in exactly one way"),
-    ):
-        assert main(["recommend", str(folder), *wrong]) == 1
-        assert message in capsys.readouterr().err
-
-
-@pytest.mark.heavy
 def test_several_seeds_are_summed_up(quick_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = [
         "--stages.0.max_steps",
@@ -381,100 +211,6 @@ def test_yes_no_runs_end_to_end(tmp_path: Path, data: Any) -> None:
     ]
     assert round(table["share of likes in the history"]["auc"][0], 4) == 0.7260
     assert all(0 <= entry["calibration_error"] <= 1 for entry in table.values())
-
-
-# ------------------------------------------------------------------------------------------------- priors and new items
-
-
-@pytest.fixture(scope="module")
-def with_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of a recipe with item vectors, a prior and a SASRec row."""
-    from tests.conftest import QUICK
-
-    place = tmp_path_factory.mktemp("prior")
-    settings = yaml.safe_load(QUICK)
-    settings["vectors"] = [{"call": "rectune.vectors.texts:sentences", "text": ["categories", "title"]}]
-    settings["index"] = {"call": "rectune.indexing.residual_kmeans:residual_kmeans", "levels": 2, "codes": 12}
-    settings["rank"]["prior"] = {"call": "rectune.eval.prior", "weight": [0, 20, 80], "rows": 60}
-    settings["eval"]["sasrec_epochs"] = 2
-    settings["output_dir"] = str(place / "run")
-    (place / "prior.yaml").write_text(yaml.safe_dump(settings))
-    train(place / "prior.yaml")
-    return place / "run"
-
-
-@pytest.mark.heavy
-def test_a_prior_stands_in_the_table_alone_and_beside_the_model(with_prior: Path) -> None:
-    found = results(with_prior)
-    rows = found["protocols"]["seen items hidden"]
-    assert {"prior alone", "tuned model + prior", "SASRec, cross-entropy"} <= set(rows)
-    tried = {entry["weight"]: entry["ndcg@10"] for entry in found["prior_weight"]["validation"]}
-    assert list(tried) == [0.0, 20.0, 80.0]
-    assert tried[found["prior_weight"]["weight"]] == max(tried.values())
-    assert found["mixed_against"]["seen items hidden"]["best_baseline"] in rows
-    assert "Prior&#39;s weight" in (with_prior / "report.html").read_text()
-
-
-@pytest.mark.heavy
-def test_new_items_are_named_listed_and_judged(
-    with_prior: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = shutil.copytree(with_prior, tmp_path / "run")
-    before = np.load(next((folder / "stages").glob("index-*")) / "codes.npy")
-    log = pl.read_parquet(next((folder / "stages").glob("log-*")) / "items.parquet")
-    like = log.row(5, named=True)
-    new = [{**like, "item_id": f"new{i}", "title": f"{like['title']} mark {i}"} for i in range(3)]
-    (tmp_path / "new.jsonl").write_text("\n".join(map(json.dumps, new)))
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"items": [like["item_id"]], "target": "new1"}))
-    assert main(["index", "add", str(folder), str(tmp_path / "new.jsonl"), "--rows", str(tmp_path / "rows.jsonl")]) == 0
-    said = capsys.readouterr().out
-    assert "added 3 items; no name of an old item changed." in said
-    assert "text nearest-neighbour" in said
-    report = json.loads(next(folder.glob("added-*/report.json")).read_text())
-    assert report["model"]["added items alone"] == 1.0  # three items, ten places
-    assert np.array_equal(before, np.load(next((folder / "stages").glob("index-*")) / "codes.npy"))
-    every = [*log["item_id"].to_list(), "new0", "new1", "new2"]
-    (tmp_path / "allow.txt").write_text("new2\n")
-    for stage in (folder / "stages").glob(
-        "prior-*"
-    ):  # as after a kill while ranking: built again, on the old catalogue
-        shutil.rmtree(stage)
-    asked = ["recommend", str(folder), "--items", every[0], "new0", "--allow", str(tmp_path / "allow.txt"), "--json"]
-    assert main(asked) == 0
-    listed = json.loads(capsys.readouterr().out)["items"]
-    assert [item["item_id"] for item in listed] == ["new2"]
-    # a second time, and what must not be
-    assert main(["index", "add", str(folder), str(tmp_path / "new.jsonl")]) == 1
-    assert "the catalogue already has the item `new0`" in capsys.readouterr().err
-    (tmp_path / "twice.csv").write_text("item_id,title\nx9,Soap\nx9,Soap\n")
-    assert main(["index", "add", str(folder), str(tmp_path / "twice.csv")]) == 1
-    assert "item `x9` is given twice" in capsys.readouterr().err
-    (tmp_path / "more.csv").write_text(
-        "item_id,title,categories\n0012,Lamp &amp; oil,lamp\n0013,Lamp &amp; wick,lamp\n"
-    )
-    (tmp_path / "wrong.jsonl").write_text(json.dumps({"items": [every[0]], "target": "0014"}))
-    assert main(["index", "add", str(folder), str(tmp_path / "more.csv"), "--rows", str(tmp_path / "wrong.jsonl")]) == 1
-    assert "the target `0014` is not an added item" in capsys.readouterr().err
-    assert len(pl.read_parquet(next(folder.glob("added-*/items.parquet")))) == 3  # nothing was kept
-    assert main(["index", "add", str(folder), str(tmp_path / "more.csv")]) == 0
-    kept = pl.read_parquet(next(folder.glob("added-*/items.parquet")))
-    assert kept["item_id"].to_list() == ["new0", "new1", "new2", "0012", "0013"]
-    assert kept["title"][3] == "Lamp & oil"
-    about = json.loads((folder / "added.json").read_text())
-    (folder / "added.json").write_text(json.dumps({**about, "index": "another"}))
-    assert main(["recommend", str(folder), "--items", every[0]]) == 1
-    assert "added to an index that this run no longer has" in capsys.readouterr().err
-
-
-@pytest.mark.heavy
-def test_an_index_without_vectors_adds_nothing(
-    quick_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    train(quick_recipe, "--index", '{call: "rectune.indexing.atomic:atomic"}')
-    (tmp_path / "new.csv").write_text("item_id,title\nx9,Soap\n")
-    assert main(["index", "add", str(tmp_path / "run"), str(tmp_path / "new.csv")]) == 1
-    assert "this index cannot name a new item without tuning again" in capsys.readouterr().err
-    assert not (tmp_path / "run" / "added.json").exists()
 
 
 @pytest.mark.heavy

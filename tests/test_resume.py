@@ -1,0 +1,90 @@
+"""Runs that are killed and continued, repeated elsewhere, or spread over two processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rectune.ranking import Ranking
+from tests.runs import results, train
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.heavy
+def test_the_same_recipe_gives_the_same_results_elsewhere(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, folder = finished
+    train(recipe, "--output_dir", str(tmp_path / "again"))
+    assert results(tmp_path / "again") == results(folder)
+
+
+@pytest.mark.heavy
+def test_killed_anywhere_it_continues_to_the_same_results(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, folder = finished
+    out = tmp_path / "killed"
+
+    def run(point: str, times: int) -> Any:
+        """The run, killed at a point, in the folder `out`."""
+        command = ["--", "train", str(recipe), "--output_dir", str(out)]
+        whole = [sys.executable, "-m", "tests.kill_at", point, str(times), *command]
+        return subprocess.run(whole, capture_output=True, text=True, check=False, cwd=ROOT)
+
+    for point, times in (
+        ("step", 3),
+        ("save", 2),
+        ("step", 2),
+        ("save", 1),
+        ("rank", 8),
+        ("shard", 2),
+        ("shard", 3),
+        ("rank", 6),
+    ):
+        died = run(point, times)
+        assert died.returncode == -9, (point, died.stderr[-2000:])
+        assert not (out / "report.json").exists()
+        out = out.rename(tmp_path / f"moved-{point}-{times}")  # a folder that was moved goes on where it is
+    whole = run("none", 0)
+    assert whole.returncode == 0, whole.stderr[-2000:]
+    assert results(out) == results(folder)
+    assert not list(out.glob("stages/*.partial"))
+
+
+@pytest.mark.heavy
+def test_two_processes_give_the_same_lists_as_one(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    _, folder = finished
+    both = tmp_path / "both"
+    shutil.copytree(folder, both)
+    for stage in both.glob("stages/rank-*"):
+        shutil.rmtree(stage)
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--standalone",
+        "-m",
+        "tests.kill_at",
+        "none",
+        "0",
+        "--",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    out = subprocess.run(
+        [*torchrun, "eval", str(both)], capture_output=True, text=True, check=False, cwd=ROOT, env=environment
+    )
+    assert out.returncode == 0, out.stderr[-3000:]
+    found = sorted(both.glob("stages/rank-*"))
+    assert len(found) == 5
+    for stage in found:
+        one, two = (Ranking.load(place / "stages" / stage.name / "ranking.parquet") for place in (folder, both))
+        assert np.array_equal(one.row, two.row)
+        assert np.array_equal(one.items, two.items)
+        np.testing.assert_allclose(one.scores, two.scores, atol=1e-5)
