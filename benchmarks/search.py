@@ -3,7 +3,8 @@
     python -m benchmarks.search PATH/TO/amazon18_scientific OUT [--seeds 0,1] [--only NAME …] [--section.key VALUE …]
 
 OUT/seed-N is a run folder without a report: each change adds the stages that it needs, up to the choice of the prior's weight.
-What was stopped continues, what is done is only read. No test row is ranked. `--section.key VALUE` goes to every row.
+What was stopped continues, what is done is only read. No test row is ranked. `--section.key VALUE` goes to every row; the prior's
+weights are 0, 40, 80 and 160 in each.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from rectune.cli import parse_overrides
 from rectune.line import Line
+from rectune.methods.measured import FILE as MEASURED
 from rectune.recipe import load_recipe
 from rectune.run_ranking import prior_weight
 
@@ -73,14 +75,14 @@ class Found:
 def cell(source: Path, out: Path, change: dict[str, str], seed: int, more: Sequence[tuple[str, str]]) -> Found:
     """Train one cell, or continue it, and choose its weight."""
     own = {"data.path": str(source), "output_dir": str(out), "seed": str(seed), "rank.prior.weight": WEIGHTS}
-    line = Line(load_recipe(RECIPE, [*own.items(), *change.items(), *more]))
+    line = Line(load_recipe(RECIPE, [*change.items(), *more, *own.items()]))
     assert line.prior is not None
     with line.folder.lock():
         line.check()
         line.check_lists()
         tried = prior_weight(line)["validation"]
         prior = json.loads((line.prior.stage.folder / "prior.json").read_text())["validation_ndcg@10"]
-        seconds = json.loads((line.tuned.folder / "model" / "rectune.json").read_text())["seconds"]
+        seconds = json.loads((line.tuned.folder / MEASURED).read_text())["seconds"]
     best = max(tried, key=lambda entry: entry["ndcg@10"])
     return Found(tried[0]["ndcg@10"], prior, best["ndcg@10"], best["weight"], seconds)
 
@@ -96,7 +98,7 @@ def line_of(name: str, found: Sequence[Found]) -> str:
     minutes = statistics.mean(f.seconds for f in found) / 60
     return (
         f"| {name} | {len(found)} | {mean([f.alone for f in found])} | {mean([f.mix for f in found])} | {weights} | "
-        f"{_short(found[0].prior)} | {minutes:.0f} |"
+        f"{mean([f.prior for f in found])} | {minutes:.0f} |"
     )
 
 

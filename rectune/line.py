@@ -177,10 +177,10 @@ class Line(TaskMaterials):
                 if adapter:
                     model = with_adapter(model, settings, tokens, seed=self.seed)
             ranked = partial(validation_metrics_of, self)
-            named = [] if i in self.own_tasks else tokens  # other tasks need not name items
-            module.train(
-                Trainable(model, self.encoder, self.stage_specs(i), named, self.seed, adapter, ranked), config, work
-            )
+            specs = self.stage_specs(i)
+            names_items = i not in self.own_tasks or any(spec.rows("train").kind == "item" for spec in specs)
+            named = tokens if names_items else []  # a stage's own tasks, such as instructions, need not
+            module.train(Trainable(model, self.encoder, specs, named, self.seed, adapter, ranked), config, work)
         seconds = time.perf_counter() - started
         if is_main():
             card = {

@@ -17,7 +17,7 @@ from rectune.ranker import LanguageModelRanker
 from rectune.recipe import Recipe, bind, resolve_call
 from rectune.row_splits import few_shots
 from rectune.run_added import Added
-from rectune.run_folder import RunFolder, Stage, source_of, stamps
+from rectune.run_folder import RunFolder, Stage, inputs, source_of, stamps
 from rectune.split import Split
 from rectune.vectors.item_vectors import ItemVectors, join, refuse_alike
 
@@ -53,9 +53,8 @@ class Materials:
         if kept := self.folder.kept("log"):
             return kept
         function, arguments = self._data_call
-        files = stamps(arguments, without=self.folder.path)
-        keys = {"call": self.recipe.settings["data"]["call"], "source": source_of(function), "files": files}
-        keys["arguments"] = {n: v for n, v in arguments.items() if n not in files}
+        keys = {"call": self.recipe.settings["data"]["call"], "source": source_of(function)}
+        keys.update(inputs(arguments, without=self.folder.path))
         if "seed" in inspect.signature(function).parameters:
             arguments = {**arguments, "seed": self.seed}
             keys["seed"] = self.seed
@@ -114,7 +113,7 @@ class Materials:
         if kept := self.folder.kept("vectors"):
             return kept
         keys = [
-            [f.__module__, f.__name__, source_of(f), arguments, stamps(arguments, without=self.folder.path)]
+            [f.__module__, f.__name__, source_of(f), inputs(arguments, without=self.folder.path)]
             for f, arguments in self.vector_calls
         ]
 
@@ -170,9 +169,9 @@ class Materials:
         if kept := self.folder.kept("index"):
             return kept
         function, arguments = self._index_call
-        keys = {"call": self.recipe.settings["index"]["call"], "source": source_of(function), "arguments": arguments}
-        keys["user_tokens"] = self._user_tokens
-        keys["files"], keys["inside"] = stamps(arguments, without=self.folder.path), self.inside("index", arguments)
+        keys = {"call": self.recipe.settings["index"]["call"], "source": source_of(function)}
+        keys.update(inputs(arguments, without=self.folder.path), user_tokens=self._user_tokens)
+        keys["inside"] = self.inside("index", arguments)
         needed = [self.vectors_stage] if self.wants_vectors(function) else []
 
         def build(work: Path) -> None:

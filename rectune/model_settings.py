@@ -128,7 +128,7 @@ def unquantised(settings: ModelSettings) -> ModelSettings:
 
 
 def base_identity(settings: ModelSettings) -> dict[str, Any]:
-    """What names the base in fingerprints and in the checks of an adapter: its name, revision and config."""
+    """What names the base in fingerprints: its name, revision and, of a local folder, its files; or the config it is made from."""
     if settings.from_scratch is not None:
         return {"from_scratch": settings.from_scratch, "text_vocab_size": settings.text_vocab_size}
     name = settings.library.model_name_or_path

@@ -166,16 +166,16 @@ def source_of(function: Callable[..., Any]) -> str:
 def stamp(path: Path, *, without: Path | None = None) -> list[Any]:
     """Name, size and content of a file, or of all files below a folder (but those below `without`): tells a changed input.
 
-    Files above `HASHED` bytes are told by their time instead of their content.
+    Above `HASHED` bytes in all, times stand for contents.
     """
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     files = [f for f in files if without is None or without not in f.resolve().parents]
-    return [[str(f.relative_to(path.parent)), f.stat().st_size, _content(f)] for f in files]
+    large = sum(f.stat().st_size for f in files) > HASHED
 
+    def content(file: Path) -> str | int:
+        return file.stat().st_mtime_ns if large else hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
-def _content(file: Path) -> str | int:
-    about = file.stat()
-    return about.st_mtime_ns if about.st_size > HASHED else hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    return [[str(f.relative_to(path.parent)), f.stat().st_size, content(f)] for f in files]
 
 
 def stamps(arguments: dict[str, Any], *, without: Path) -> dict[str, Any]:
@@ -186,3 +186,9 @@ def stamps(arguments: dict[str, Any], *, without: Path) -> dict[str, Any]:
         if isinstance(v, Path) or (isinstance(v, str) and v and Path(v).exists())
     }
     return {name: stamp(path, without=without) for name, path in paths.items()}
+
+
+def inputs(arguments: dict[str, Any], *, without: Path) -> dict[str, Any]:
+    """What a fingerprint says of the arguments of a callable: files and folders by their stamps, wherever they lie."""
+    files = stamps(arguments, without=without)
+    return {"arguments": {name: value for name, value in arguments.items() if name not in files}, "files": files}

@@ -18,7 +18,7 @@ from rectune.processes import is_main
 from rectune.ranker import LanguageModelRanker, Shelf
 from rectune.ranking import recall_and_ndcg, target_ranks
 from rectune.recipe import resolve_call
-from rectune.run_folder import Stage, source_of, stamps
+from rectune.run_folder import Stage, inputs, source_of
 from rectune.split import Rows, Split, evenly
 
 if TYPE_CHECKING:
@@ -61,13 +61,8 @@ class RunPrior:
     @cached_property
     def stage(self) -> Stage:
         """The stage that holds the fitted prior."""
-        files = stamps(self.arguments, without=self.line.folder.path)
-        keys = {
-            "call": self.module.__name__,
-            "source": source_of(self.module.fit),
-            "arguments": self.arguments,
-            "files": files,
-        }
+        keys = {"call": self.module.__name__, "source": source_of(self.module.fit)}
+        keys.update(inputs(self.arguments, without=self.line.folder.path))
         return self.line.folder.stage(
             "prior",
             keys,

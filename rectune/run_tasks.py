@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rectune.examples import TaskSpec
 from rectune.history import Chosen
 from rectune.recipe import bind, resolve_call, section_at
-from rectune.run_folder import source_of, stamps
+from rectune.run_folder import inputs, source_of
 from rectune.run_history import history_call
 from rectune.split import Part, Split
 from rectune.tasks import TaskRows
@@ -50,17 +50,24 @@ class TaskCall:
             self.share,
         )
 
-    def fingerprint(self, materials: Materials) -> list[Any]:
+    def fingerprint(self, materials: Materials) -> dict[str, Any]:
         """What fingerprints say of it: sources, arguments, stamps of files, the template, item vectors where they choose."""
-        files = stamps(self.arguments, without=materials.folder.path)
-        plain = {name: value for name, value in self.arguments.items() if name not in files}
-        said = [self.function.__name__, source_of(self.function), plain, self.template.hash, self.share]
-        said += [*materials.inside(self.key, self.arguments), *([files] if files else [])]
+        return {**self.text_fingerprint(materials), "share": self.share}
+
+    def text_fingerprint(self, materials: Materials) -> dict[str, Any]:
+        """What its texts depend on: all of that but its share of an epoch."""
+        said: dict[str, Any] = {
+            "call": self.function.__name__,
+            "source": source_of(self.function),
+            "template": self.template.hash,
+        }
+        said.update(inputs(self.arguments, without=materials.folder.path))
+        said["inside"] = materials.inside(self.key, self.arguments)
         if self.history is not None:
             choose, arguments = self.history
             vectors = materials.vectors_stage.fingerprint if materials.wants_vectors(choose) else None
-            own = stamps(arguments, without=materials.folder.path)
-            said += [choose.__name__, source_of(choose), arguments, own, vectors]
+            own = inputs(arguments, without=materials.folder.path)
+            said["history"] = [choose.__name__, source_of(choose), own, vectors]
         return said
 
 

@@ -115,9 +115,8 @@ class TaskMaterials(Materials):
             return kept
         keys: dict[str, Any] = {"base": base_identity(self.model_settings), "seed": self.seed}
         if self.model_settings.from_scratch is not None:
-            keys["tasks"] = self.task_keys
-            if self.own_tasks:
-                keys["stage_tasks"] = [self.stage_task_keys(i) for i in self.own_tasks]
+            told = [*self.task_calls, *(call for i in self.own_tasks for call in self.stage_calls(i))]
+            keys["tasks"] = [call.text_fingerprint(self) for call in told]
         own = [spec for i in self.own_tasks for spec in self.stage_specs(i)]
         texts = sample_texts([*self.specs, *own], most=20_000)
         build = partial(build_base, self.model_settings, self.index, texts, seed=self.seed)

@@ -143,6 +143,9 @@ def test_vectors_and_selector_enter_the_fingerprints_of_what_they_change(rated_r
     bases.append(other.base_stage.fingerprint)  # from scratch: its tokenizer is trained on the prompts
     assert other.vectors_stage.fingerprint != before
     assert len(set(keys)) == len(set(bases)) == 4
+    less = line_of(rated_recipe, *with_vectors(tmp_path), ("tasks.0.share", "0.5"))
+    assert json.dumps(less.task_keys, default=str) not in keys
+    assert less.base_stage.fingerprint == bases[0]  # the texts are the same
     assert {line.index_stage.fingerprint for line in (plain, first, fewer, other)} == {plain.index_stage.fingerprint}
     assert plain.vectors_stage not in plain.built()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rectune import run_folder
-from rectune.run_folder import stamp
+from rectune.run_folder import inputs, stamp
 
 
 def touch(file: Path) -> None:
@@ -23,6 +23,19 @@ def test_an_input_has_changed_when_its_content_has(tmp_path: Path) -> None:
     assert stamp(file) == before  # copied or checked out again
     file.write_text("user,item\n1,3\n")
     assert stamp(file) != before
+
+
+def test_a_file_is_the_same_input_wherever_it_lies(tmp_path: Path) -> None:
+    said = []
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "names.index.json").write_text("{}")
+        path = tmp_path / place / "names.index.json"
+        said.append(inputs({"path": path, "levels": 3}, without=tmp_path / "run"))
+    assert said[0] == said[1]
+    assert said[0]["arguments"] == {"levels": 3}
+    (tmp_path / "there" / "names.index.json").write_text("[]")
+    assert inputs({"path": path, "levels": 3}, without=tmp_path / "run") != said[1]
 
 
 def test_a_large_input_is_told_by_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,12 +73,17 @@ def _joined(parts: list[Lists]) -> Lists:
 def top_columns(scores: NDArray[np.floating[Any]], width: int) -> NDArray[np.int64]:
     """Columns of the `width` largest values of each row, (rows, width), in order of the columns.
 
-    Of equal values at the end the first columns are taken, where `argpartition` takes others on other CPUs.
+    Of equal values at the end the first columns are taken, where `argpartition` takes others on other CPUs. Raises ValueError
+    for scores that are no numbers.
     """
+    if width == 0:
+        return np.zeros((len(scores), 0), dtype=np.int64)
     least = np.partition(scores, -width, axis=1)[:, -width, None]
     above, level = scores > least, scores == least
     room = width - above.sum(axis=1, keepdims=True)
     taken = above | (level & (np.cumsum(level, axis=1, dtype=np.int32) <= room))
+    if (taken.sum(axis=1) != width).any():
+        raise ValueError("a baseline or prior gave NaN as the score of an item.")
     return np.nonzero(taken)[1].reshape(len(scores), width)
 
 

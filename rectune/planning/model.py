@@ -53,7 +53,7 @@ def _unknown_type(message: str) -> str | None:
 
 
 def planned_model(settings: ModelSettings, config: Any, *, rows: int, new_tokens: Sequence[int]) -> Any:
-    """The model on the meta device as `rectune.model` would load it: `rows` of embeddings, quantised, with its adapter."""
+    """The model on the meta device as a training would load it: `rows` of embeddings, quantised, with its adapter."""
     from transformers.initialization import no_init_weights
 
     options = load_options(settings)

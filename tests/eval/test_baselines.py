@@ -46,6 +46,10 @@ def test_of_items_with_equal_scores_the_first_are_listed_on_every_cpu() -> None:
     assert top_columns(scores, 3).tolist() == [[1, 2, 3], [0, 1, 2], [0, 1, 4]]
     assert top_columns(scores, 5).tolist() == [list(range(5))] * 3
 
+    assert top_columns(scores, 0).shape == (3, 0)
+    with pytest.raises(ValueError, match="gave NaN"):
+        top_columns(np.array([[1.0, np.nan, 2.0, 0.0]]), 2)
+
     draw = np.random.default_rng(0)
     many = draw.integers(0, 4, (50, 300)).astype(float)
     expected = np.sort(np.argsort(-many, axis=1, kind="stable")[:, :20], axis=1)
