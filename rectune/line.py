@@ -178,7 +178,8 @@ class Line(TaskMaterials):
                     model = with_adapter(model, settings, tokens, seed=self.seed)
             ranked = partial(validation_metrics_of, self)
             specs = self.stage_specs(i)
-            names_items = i not in self.own_tasks or any(spec.rows("train").kind == "item" for spec in specs)
+            rows = [spec.rows("train") for spec in specs]
+            names_items = i not in self.own_tasks or any(some.kind == "item" for some in rows)
             named = tokens if names_items else []  # a stage's own tasks, such as instructions, need not
             module.train(Trainable(model, self.encoder, specs, named, self.seed, adapter, ranked), config, work)
         seconds = time.perf_counter() - started
@@ -187,6 +188,9 @@ class Line(TaskMaterials):
                 "template": self.rank_template.hash,
                 "base": base_name(self),
                 "seconds": seconds,
+                "tasks": [
+                    {"task": s.name, "rows": len(some), **some.notes} for s, some in zip(specs, rows, strict=True)
+                ],
             }
             write_atomic(work / "model" / "rectune.json", json.dumps(card))
             write_plan(self, i, work, new_tokens=len(tokens), before=held)

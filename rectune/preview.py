@@ -55,6 +55,7 @@ def _of_stage(mixture: Mixture, examples: int) -> list[str]:
             f"  tokens of {statistics['measured']}: least {low}, median {half}, 95 % {high}, most {most}; limit {mixture.max_length}: "
             f"{statistics['examples_cut']} examples lose {statistics['history_entries_cut']} of their oldest history entries, "
             "no target is cut, no example dropped"
+            + "".join(f"\n  {name.replace('_', ' ')}: {value}" for name, value in rows.notes.items())
         )
         chosen = positions[evenly(len(positions), examples)].tolist()
         parts += [_marked(mixture, p) for p in chosen]

@@ -23,7 +23,7 @@ from rectune.planning.beside import measured_of
 from rectune.processes import is_main, wait
 from rectune.ranking import Ranking
 from rectune.recipe import bind, resolve_call
-from rectune.run_folder import write_atomic
+from rectune.run_folder import Stage, write_atomic
 from rectune.run_ranking import answered, by_wording, prior_weight, ranked, shuffled_sample
 
 
@@ -112,8 +112,15 @@ def environment(line: Line) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "date": time.strftime("%Y-%m-%d"),
         "fingerprints": {stage.folder.name.rpartition("-")[0]: stage.fingerprint for stage in line.built()},
+        "tasks": [_tuned_on(stage) for stage in line.train_stages],
         "templates": {template.name: template.hash for template in line.templates},
     }
+
+
+def _tuned_on(stage: Stage) -> list[dict[str, Any]]:
+    """The tasks of a training stage: how many rows each has, and what was left out or who wrote the texts."""
+    tasks: list[dict[str, Any]] = json.loads((stage.folder / "model" / "rectune.json").read_text()).get("tasks", [])
+    return tasks
 
 
 def _commit() -> str | None:

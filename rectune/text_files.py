@@ -31,10 +31,19 @@ def read_text(path: Path, *, encoding: str = "utf-8") -> str:
         ) from None
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises ValueError naming file and line."""
+def read_json(path: Path, *, unique: bool = False) -> Any:
+    """Read a JSON file. Raises ValueError naming file and line, or, with `unique`, a key that an object holds twice."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"{path.name}: `{twice}` is there twice.")
+        return found
+
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path), object_pairs_hook=once if unique else None)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path.name}:{error.lineno}: not valid JSON: {error.msg}.") from None
 

@@ -22,7 +22,7 @@ def given(split: Split, *, path: Path, extra_items: bool = False) -> ItemIndex:
     `extra_items`: the file may name items that the catalogue does not hold. Raises ValueError for such an item otherwise,
     for one of the catalogue that the file does not name, for names of different length, and for a token of another form.
     """
-    names = read_json(path)
+    names = read_json(path, unique=True)
     if not isinstance(names, dict):
         raise ValueError(f"{path.name}: an index file maps item ids to lists of tokens, got a {type(names).__name__}.")
     ids = split.log.items["item_id"].to_list()

@@ -24,6 +24,11 @@ def hybrid(split: Split, *, base: dict[str, Any], seed: int = 0) -> ItemIndex:
     function = resolve_call(recipe, "index.base")
     if not inspect.isfunction(function):
         raise ValueError(f"`index.base.call`: `{base['call']}` is not a function; type 'package.module:function'.")
+    if "vectors" in inspect.signature(function).parameters:
+        raise ValueError(
+            f"`index.base.call`: `{base['call']}` names items by their vectors, and a hybrid gives it none. Take an index "
+            "without vectors, e.g. rectune.indexing.collaborative:collaborative."
+        )
     arguments = bind(recipe, "index.base", function, given=("split",))
     if "seed" in inspect.signature(function).parameters:
         arguments.setdefault("seed", seed)

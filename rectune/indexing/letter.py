@@ -28,6 +28,8 @@ def letter(
     epochs: int = 300,
     batch: int = 1024,
     learning_rate: float = 1e-3,
+    weight_decay: float = 1e-4,
+    commitment: float = 0.25,
     sinkhorn: float = 0.003,
     repair: Repair = "reassign",
     seed: int = 0,
@@ -36,7 +38,7 @@ def letter(
 
     `collaborative`: which block of `vectors` holds collaborative vectors. `alignment`: weight of the in-batch
     cross-entropy between an item's quantised and collaborative vector; `diversity`: weight of the loss that draws a code
-    to another one of its group and away from the rest, `groups` balanced groups a level. Other keys: see `rq_vae`.
+    to another one of its group and away from the rest, `groups` balanced groups a level. Codes have as many dimensions as the collaborative vectors. Other keys: see `rq_vae`.
     """
     blocks = len(vectors.blocks)
     if blocks < 2 or not -blocks <= collaborative < blocks:
@@ -48,7 +50,7 @@ def letter(
     others = [i for i in range(blocks) if i != at]
     content, theirs = vectors.only(others).joined(), vectors.only([at]).joined()
     settings = RqVaeSettings(
-        levels, codes, theirs.shape[1], tuple(hidden), epochs, batch, learning_rate, sinkhorn=sinkhorn
+        levels, codes, theirs.shape[1], tuple(hidden), epochs, batch, learning_rate, weight_decay, commitment, sinkhorn
     )
     extra = CollaborativeLosses(torch.from_numpy(theirs), alignment, diversity, groups=groups, seed=seed)
     fitted = train_rq_vae(content, settings, seed=seed, extra=extra)

@@ -84,7 +84,7 @@ def rq_vae(
 ) -> ItemIndex:
     """Quantise an autoencoder's middle level by level (Zeghidour et al., 2021; TIGER sec. 3.1; LC-Rec sec. 3.1).
 
-    Keys: see `RqVaeSettings`; `repair`: how items that end with the same codes are told apart (see `repaired`). LC-Rec's
+    Keys: those of `RqVaeSettings` but `check`; `repair`: how items that end with the same codes are told apart (see `repaired`). LC-Rec's
     encoder has hidden layers of 2048, 1024, 512, 256, 128 and 64 and 10,000 epochs; the defaults here suit a CPU.
     """
     settings = RqVaeSettings(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from rectune.split import Split
+from rectune.text_files import read_json
 from rectune.vectors.item_vectors import ItemVectors, item_vectors
 
 
@@ -25,7 +26,12 @@ def from_file(split: Split, *, path: Path, item_ids: Path | None = None) -> Item
             if column not in table.columns:
                 raise ValueError(f"{path.name}: no column `{column}`. It has: {', '.join(table.columns)}.")
         ids = [str(i) for i in table["item_id"].to_list()]
-        values = np.array(table["vector"].to_list(), dtype=np.float32)
+        try:
+            values = np.array(table["vector"].to_list(), dtype=np.float32)
+        except (ValueError, TypeError):
+            raise ValueError(
+                f"{path.name}: the column `vector` must hold lists of numbers, all equally long."
+            ) from None
     else:
         values = _array(path)
         ids = _ids(item_ids) if item_ids else [str(i) for i in range(len(values))]
@@ -48,7 +54,10 @@ def _array(path: Path) -> Any:
     if path.suffix in (".pt", ".pth"):
         import torch
 
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError):
+            raise ValueError(f"{path.name}: it is no file that torch.save wrote of one tensor.") from None
         if not isinstance(loaded, torch.Tensor):
             raise ValueError(
                 f"{path.name}: it must hold one tensor (items, dimensions), got a {type(loaded).__name__}."
@@ -58,7 +67,7 @@ def _array(path: Path) -> Any:
 
 
 def _ids(path: Path) -> list[str]:
-    ids = json.loads(path.read_text(encoding="utf-8"))
+    ids = read_json(path)
     if not isinstance(ids, list):
         raise ValueError(f"{path.name}: it must be a JSON list of item ids.")
     return [str(i) for i in ids]

@@ -30,7 +30,10 @@ def sentences(split: Split, *, text: list[str], model: str = BUNDLED, batch_size
     def load() -> Embed:
         from sentence_transformers import SentenceTransformer
 
-        loaded = SentenceTransformer(_bundled() if model == BUNDLED else model)
+        try:
+            loaded = SentenceTransformer(_bundled() if model == BUNDLED else model)
+        except (OSError, ValueError) as error:
+            raise _not_loaded(model, error) from None
         return lambda batch: np.asarray(
             loaded.encode(batch, batch_size=batch_size, show_progress_bar=False, normalize_embeddings=True), np.float32
         )
@@ -103,6 +106,11 @@ def _embedded(texts: list[str], load: Callable[[], Embed], *, maker: str, batch_
     )
 
 
+def _not_loaded(name: str, error: Exception) -> FileNotFoundError:
+    first = str(error).strip().splitlines()[0]
+    return FileNotFoundError(f"`vectors.model`: no model could be loaded from `{name}` ({first}).")
+
+
 def _mean_pooled(name: str, max_length: int, dtype: str, batch_size: int) -> Embed:
     import torch
     from transformers import AutoModel, AutoTokenizer
@@ -111,8 +119,7 @@ def _mean_pooled(name: str, max_length: int, dtype: str, batch_size: int) -> Emb
         tokenizer = AutoTokenizer.from_pretrained(name)
         model = AutoModel.from_pretrained(name, dtype=dtype).eval()
     except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(f"`vectors.model`: no model could be loaded from `{name}` ({first}).") from None
+        raise _not_loaded(name, error) from None
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -13,6 +13,7 @@ import pytest
 
 from rectune.indexing.atomic import atomic
 from rectune.indexing.given import given
+from rectune.indexing.hybrid import hybrid
 from rectune.indexing.item_index import ItemIndex, from_levels, health_of, repair_with_digit
 from rectune.indexing.quantiser import fit_residuals
 from rectune.indexing.residual_kmeans import residual_kmeans
@@ -125,6 +126,18 @@ def test_a_given_index_is_read_and_repaired(tmp_path: Path) -> None:
 def test_a_wrong_index_file_is_refused(tmp_path: Path, names: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         given(split_of(["A", "B", "C"]), path=write(tmp_path, names))
+
+
+def test_an_item_that_an_index_file_names_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.index.json").write_text('{"0": ["<a_1>"], "1": ["<a_2>"], "2": ["<a_3>"], "1": ["<a_4>"]}')
+    with pytest.raises(ValueError, match=r"x.index.json: `1` is there twice"):
+        given(split_of(["A", "B", "C"]), path=tmp_path / "x.index.json")
+
+
+def test_a_hybrid_of_an_index_that_reads_vectors_is_refused() -> None:
+    base = {"call": "rectune.indexing.residual_kmeans:residual_kmeans"}
+    with pytest.raises(ValueError, match="names items by their vectors, and a hybrid gives it none"):
+        hybrid(split_of(["A", "B", "C"]), base=base)
 
 
 def test_a_token_that_the_tokenizer_already_has_is_refused() -> None:

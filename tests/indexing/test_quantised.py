@@ -5,21 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
 from rectune.indexing.atomic import atomic
 from rectune.indexing.balanced_kmeans import balanced_kmeans, deal_out
-from rectune.indexing.health import same_pairs
-from rectune.indexing.item_index import ItemIndex, colliding_items
+from rectune.indexing.health import judged, same_pairs
+from rectune.indexing.item_index import ItemIndex, colliding_items, from_levels
 from rectune.indexing.letter import CollaborativeLosses, letter
 from rectune.indexing.quantised import names_of_new
 from rectune.indexing.quantiser import Quantiser, check_collapse
 from rectune.indexing.repair import reassign_last, repaired
 from rectune.indexing.residual_kmeans import residual_kmeans
-from rectune.indexing.rq_vae import RqVaeSettings, rq_vae, train_rq_vae
+from rectune.indexing.rq_vae import RqVae, RqVaeSettings, _revive, rq_vae, train_rq_vae
 from rectune.indexing.sinkhorn import spread_evenly
-from rectune.split import Split
+from rectune.log import make_log
+from rectune.split import Split, leave_one_out
 from rectune.vectors.item_vectors import ItemVectors
 from tests.indexing.test_indexes import split_of
 
@@ -144,6 +146,60 @@ def test_fewer_items_than_codes_are_refused(function: Any) -> None:
     split, vectors = shop(5)
     with pytest.raises(ValueError, match="`codes` is 8, but there are only 5 items"):
         function(split, vectors, codes=8)
+    both = ItemVectors(vectors.item_ids, (cloud(5), cloud(5, 4)))
+    with pytest.raises(ValueError, match="`codes` is 8, but there are only 5 items"):
+        letter(split, both, codes=8)
+
+
+def test_an_index_that_collapses_is_an_error_and_no_index() -> None:
+    lumps = np.repeat(np.eye(3, 6, dtype=np.float32), 40, axis=0)  # 120 items, three different vectors
+    split, vectors = shop(120, lumps)
+    with pytest.raises(ValueError, match="120 items share 3 names"):
+        residual_kmeans(split, vectors, levels=2, codes=16)
+
+
+def test_codes_that_no_item_uses_are_put_where_items_are() -> None:
+    torch.manual_seed(0)
+    model = RqVae(6, RqVaeSettings(2, 4, 3, (8,)))
+    with torch.no_grad():
+        model.books.fill_(50.0)  # far from all items
+        model.books[:, 0] = 0.0
+    data = torch.from_numpy(cloud(30))
+    codes = np.zeros((30, 2), dtype=np.int32)  # the first code of each level has them all
+    _revive(model, data, codes)
+    latent = model.encoder(data).detach()
+    for book in model.books.detach():
+        assert (book[0] == 0).all()
+        for code in book[1:]:
+            assert (latent - code).abs().sum(1).min() < 1e-5
+
+
+def test_the_epoch_with_the_fewest_collisions_is_kept_then_the_lowest_loss() -> None:
+    fitted = train_rq_vae(cloud(60), RqVaeSettings(2, 8, 4, (16,), epochs=40, check=5, sinkhorn=0.0), seed=0)
+    kept = int(colliding_items(fitted.codes).sum())
+    assert kept == min(fitted.curves["colliding_items"])
+    assert fitted.curves["colliding_items"][-1] >= kept
+    assert fitted.curves["epoch"] == [5, 10, 15, 20, 25, 30, 35, 40]
+
+
+def test_health_tells_whom_collisions_hit_and_whether_codes_agree_with_categories_by_hand() -> None:
+    log = make_log(
+        pl.DataFrame(
+            [("u", item, float(time)) for time, item in enumerate("abcd")] + [("v", item, float(t)) for t, item in enumerate("badc")],
+            schema=["user", "item", "time"], orient="row",
+        ),
+        pl.DataFrame({"item_id": list("abcd"), "title": list("ABCD"), "categories": ["x", "x", "y", "y"]}),
+        source="toy",
+        warn_unordered=False,
+    )  # fmt: skip
+    split = leave_one_out(log)  # the targets are d and c
+    index = from_levels(
+        np.array([[0, 0], [0, 1], [0, 2], [1, 0]], dtype=np.int32), colliding=np.array([False, False, True, False])
+    )
+    found = judged(index, split)
+    assert found["colliding_test_targets"] == 0.5
+    assert found["purity"] == [pytest.approx(1 / 3), None]  # a and b of a-b, a-c, b-c
+    assert found["purity_by_chance"] == pytest.approx(2 / 6)
 
 
 def test_collapse_is_an_error() -> None:

@@ -18,7 +18,7 @@ from rectune.split import leave_one_out
 from rectune.vectors.from_file import from_file
 from rectune.vectors.item_vectors import ItemVectors, item_vectors, join, refuse_alike
 from rectune.vectors.sasrec import sasrec
-from rectune.vectors.texts import hidden_states, item_texts
+from rectune.vectors.texts import hidden_states, item_texts, sentences
 
 IDS = ("a", "b", "c")
 
@@ -119,6 +119,9 @@ def test_a_model_that_is_not_there_is_named(tiny_log: Any, tmp_path: Path, monke
     monkeypatch.setenv("RECTUNE_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"`vectors.model`: no model could be loaded from"):
         hidden_states(leave_one_out(tiny_log), text=["title"], model=str(tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"`vectors.model`: no model could be loaded from"):
+        sentences(leave_one_out(tiny_log), text=["title"], model=str(tmp_path / "empty"))
 
 
 def test_a_file_of_vectors_is_matched_by_item_id(tiny_log: Any, tmp_path: Path) -> None:
@@ -152,6 +155,24 @@ def test_a_wrong_file_of_vectors_is_refused(tiny_log: Any, tmp_path: Path, ids: 
     (tmp_path / "ids.json").write_text(json.dumps(ids))
     with pytest.raises(ValueError, match=message):
         from_file(leave_one_out(tiny_log), path=tmp_path / "v.npy", item_ids=tmp_path / "ids.json")
+
+
+def test_a_file_that_holds_no_vectors_is_refused_in_one_line(tiny_log: Any, tmp_path: Path) -> None:
+    split = leave_one_out(tiny_log)
+    uneven = pl.DataFrame({"item_id": list("abcde"), "vector": [[1.0, 2.0], [1.0], [2.0], [3.0], [4.0]]})
+    uneven.write_parquet(tmp_path / "uneven.parquet")
+    (tmp_path / "text.pt").write_text("no tensor")
+    np.save(tmp_path / "v.npy", np.array([[1.0], [np.nan], [2.0], [3.0], [4.0]]))
+    (tmp_path / "ids.json").write_text('["a", "b"')
+    (tmp_path / "good.json").write_text(json.dumps(list("abcde")))
+    for name, ids, message in (
+        ("uneven.parquet", None, "the column `vector` must hold lists of numbers, all equally long"),
+        ("text.pt", None, "text.pt: it is no file that torch.save wrote"),
+        ("v.npy", "ids.json", "ids.json:1: not valid JSON"),
+        ("v.npy", "good.json", "v.npy: .*`b`"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            from_file(split, path=tmp_path / name, item_ids=tmp_path / ids if ids else None)
 
 
 def test_the_sasrec_vectors_of_beauty_are_read(data: Any) -> None:
