@@ -1,10 +1,11 @@
-"""What was tried for `tiger-scientific-cpu`: one change of the recipe a row, judged on validation rows alone.
+"""What was tried for a recipe: one change of it a row, judged on validation rows alone, seen items hidden.
 
-    python -m benchmarks.search PATH/TO/amazon18_scientific OUT [--seeds 0,1] [--only NAME …] [--section.key VALUE …]
+    python -m benchmarks.search PATH/TO/amazon18_scientific OUT [--recipe tiger-scientific-cpu] [--seeds 0,1] [--only NAME …]
+        [--section.key VALUE …]
 
 OUT/seed-N is a run folder without a report: each change adds the stages that it needs, up to the choice of the prior's weight.
 What was stopped continues, what is done is only read. No test row is ranked. `--section.key VALUE` goes to every row; the prior's
-weights are 0, 40, 80 and 160 in each.
+weights are 0, 40, 80 and 160 in each. `rank.prior.rows` says on how many rows; Markov and the prior alone stand on the same.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from rectune.eval.baselines.markov import markov
+from rectune.eval.baselines.scoring import list_rows
 
 from rectune.cli import parse_overrides
 from rectune.line import Line
 from rectune.methods.measured import FILE as MEASURED
+from rectune.ranking import recall_and_ndcg
 from rectune.recipe import load_recipe
 from rectune.run_ranking import prior_weight
+from rectune.split import evenly
 
-RECIPE = "tiger-scientific-cpu"
 WEIGHTS = "[0, 40, 80, 160]"
 TEXT = "{call: 'rectune.vectors.texts:sentences', text: [title, brand, categories]}"
 CHANGES: dict[str, dict[str, str]] = {
@@ -60,46 +66,60 @@ CHANGES: dict[str, dict[str, str]] = {
 }
 
 
+Pair = tuple[float, float]  # Recall@10, NDCG@10
+
+
 @dataclass(frozen=True)
 class Found:
-    """NDCG@10 on validation rows, seen items hidden: the model alone, the prior alone, both at the best weight; and seconds
-    of training."""
+    """Figures on validation rows: the model alone, both at the best weight, and what needs no model; seconds of training."""
 
-    alone: float
-    prior: float
-    mix: float
+    alone: Pair
+    mix: Pair
     weight: float
+    markov: Pair
+    prior: Pair
     seconds: float
 
 
-def cell(source: Path, out: Path, change: dict[str, str], seed: int, more: Sequence[tuple[str, str]]) -> Found:
+def cell(recipe: str, source: Path, out: Path, change: dict[str, str], seed: int, more: list[tuple[str, str]]) -> Found:
     """Train one cell, or continue it, and choose its weight."""
     own = {"data.path": str(source), "output_dir": str(out), "seed": str(seed), "rank.prior.weight": WEIGHTS}
-    line = Line(load_recipe(RECIPE, [*change.items(), *more, *own.items()]))
+    line = Line(load_recipe(recipe, [*change.items(), *more, *own.items()]))
     assert line.prior is not None
     with line.folder.lock():
         line.check()
         line.check_lists()
         tried = prior_weight(line)["validation"]
-        prior = json.loads((line.prior.stage.folder / "prior.json").read_text())["validation_ndcg@10"]
+        split = line.split
+        rows = split.validation.take(evenly(len(split.validation), line.prior.rows))
+        others = [
+            _pair(recall_and_ndcg(list_rows(split, rows, score, width=1)[0].place, 10))
+            for score in (markov(split).score, partial(line.prior.score, split))
+        ]
         seconds = json.loads((line.tuned.folder / MEASURED).read_text())["seconds"]
     best = max(tried, key=lambda entry: entry["ndcg@10"])
-    return Found(tried[0]["ndcg@10"], prior, best["ndcg@10"], best["weight"], seconds)
+    return Found(_pair(tried[0]), _pair(best), best["weight"], others[0], others[1], seconds)
 
 
 def line_of(name: str, found: Sequence[Found]) -> str:
-    """One line of the table: mean over seeds, and the spread where there are several."""
+    """One line of the table: means over seeds and the spread of several; the prior and Markov of the first seed."""
 
-    def mean(values: Sequence[float]) -> str:
-        spread = f" ± {_short(statistics.stdev(values))}" if len(values) > 1 else ""
-        return _short(statistics.mean(values)) + spread
+    def mean(pairs: Sequence[Pair]) -> str:
+        both = []
+        for values in zip(*pairs, strict=True):
+            spread = f" ± {_short(statistics.stdev(values))}" if len(values) > 1 else ""
+            both.append(_short(statistics.mean(values)) + spread)
+        return ", ".join(both)
 
     weights = ", ".join(f"{f.weight:g}" for f in found)
     minutes = statistics.mean(f.seconds for f in found) / 60
-    return (
-        f"| {name} | {len(found)} | {mean([f.alone for f in found])} | {mean([f.mix for f in found])} | {weights} | "
-        f"{mean([f.prior for f in found])} | {minutes:.0f} |"
-    )
+    columns = [mean([f.alone for f in found]), mean([f.mix for f in found]), weights]
+    columns += [mean([f.prior for f in found[:1]]), mean([f.markov for f in found[:1]]), f"{minutes:.0f}"]
+    return f"| {name} | {len(found)} | {' | '.join(columns)} |"
+
+
+def _pair(found: dict[str, float]) -> Pair:
+    return found["recall@10"], found["ndcg@10"]
 
 
 def _short(value: float) -> str:
@@ -111,14 +131,15 @@ def run() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--recipe", default="tiger-scientific-cpu")
     parser.add_argument("--seeds", default="0", help="comma-separated")
     parser.add_argument("--only", nargs="+", choices=list(CHANGES), default=list(CHANGES), metavar="NAME")
     args, rest = parser.parse_known_args()
     seeds, more = [int(seed) for seed in args.seeds.split(",")], parse_overrides(rest)
-    print("| change | seeds | alone, N@10 | with the prior | weight | prior alone | training, min |")
-    print("|---|---|---|---|---|---|---|")
+    print("| change | seeds | alone, R@10, N@10 | with the prior | weight | prior alone | Markov | training, min |")
+    print("|---|---|---|---|---|---|---|---|")
     for name in args.only:
-        found = [cell(args.source, args.out / f"seed-{seed}", CHANGES[name], seed, more) for seed in seeds]
+        found = [cell(args.recipe, args.source, args.out / f"seed-{seed}", CHANGES[name], seed, more) for seed in seeds]
         print(line_of(name, found), flush=True)
     return 0
 
