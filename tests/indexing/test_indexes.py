@@ -18,7 +18,9 @@ from rectune.indexing.item_index import ItemIndex, from_levels, health_of, repai
 from rectune.indexing.quantiser import fit_residuals
 from rectune.indexing.residual_kmeans import residual_kmeans
 from rectune.indexing.titles import titles
+from rectune.line import Line
 from rectune.log import make_log
+from rectune.recipe import load_recipe
 from rectune.split import Split, leave_one_out
 from rectune.vectors.texts import item_texts, sentences
 
@@ -47,6 +49,27 @@ def test_atomic_gives_each_item_one_token_that_means_its_title() -> None:
     index = atomic(split_of(["A", "B", "C"]))
     assert [index.tokens(i) for i in range(3)] == [["<a_0>"], ["<a_1>"], ["<a_2>"]]
     assert index.meanings == ("A", "B", "C")
+
+
+def test_users_share_tokens_that_stand_behind_those_of_items(tmp_path: Path) -> None:
+    plain = atomic(split_of(["A", "B", "C"]))
+    index = plain.with_user_tokens(2)
+    assert index.vocabulary == (*plain.vocabulary, "<user_0>", "<user_1>")
+    codes = {index.user_code(f"u{i}") for i in range(50)}
+    assert codes == {3, 4}
+    assert index.user_code("u7") == index.user_code("u7")
+    assert index.user_code("") is None  # nobody in particular
+    assert plain.user_code("u7") is None
+    index.save(tmp_path)
+    again = ItemIndex.load(tmp_path)
+    assert [again.user_code(f"u{i}") for i in range(50)] == [index.user_code(f"u{i}") for i in range(50)]
+
+
+@pytest.mark.parametrize("count", ["-1", "many", "true"])
+def test_a_wrong_number_of_user_tokens_is_refused(quick_recipe: Path, count: str) -> None:
+    line = Line(load_recipe(quick_recipe, [("index.user_tokens", count)]))
+    with pytest.raises(ValueError, match=r"index.user_tokens.*it must be a whole number from 0 on"):
+        line.check()
 
 
 def test_only_used_codes_become_tokens() -> None:
