@@ -310,8 +310,9 @@ def _index_add(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> No
     print(f"added {done['added']} items; no name of an old item changed.")
     if found := done["report"]:
         print(f"recall@{found['k']} of {found['rows']} targets among {found['added']} added items:")
-        for name in ("model", "text nearest-neighbour", "chance"):
-            print(f"  {name:<24}" + "   ".join(f"{where} {value:.4f}" for where, value in found[name].items()))
+        for name in ("model", "model + prior", "text nearest-neighbour", "chance"):
+            if name in found:
+                print(f"  {name:<24}" + "   ".join(f"{where} {value:.4f}" for where, value in found[name].items()))
 
 
 def _histories(args: argparse.Namespace) -> tuple[list[Any], list[list[str]], list[list[str]] | None]:

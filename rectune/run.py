@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from rectune.run_added import added_to, judge_added, keep, name_items, read_rows
 from rectune.run_folder import write_atomic
 from rectune.run_ranking import prior_weight
 from rectune.run_report import report
+from rectune.split import Split
 from rectune.tasks import history_split
 
 RESOLVED = "recipe.yaml"
@@ -93,7 +94,8 @@ def add_to_index(folder: str | Path, items: str | Path, rows: str | Path | None 
         place = keep(line, added)
         found = None
         if judged is not None:
-            found = judge_added(open_run(folder, added=True), added, judged)
+            now = open_run(folder, added=True)
+            found = judge_added(now, added, judged, prior=_prior(now, folder))
             write_atomic(place / "report.json", json.dumps(found, indent=1))
     return {"added": added.items.height - (line.added.items.height if line.added else 0), "report": found}
 
@@ -135,10 +137,9 @@ def recommend(
         only=None if candidates is None else [ids.codes(some) for some in candidates],
     )
     asked = history_split(line.split, codes)
-    if line.prior is not None:
-        plain = line if line.added is None else open_run(folder)  # a prior belongs to the catalogue of the tuning
-        assert plain.prior is not None
-        shelf = replace(shelf, prior=plain.prior.of(asked, asked.test, prior_weight(plain)["weight"]))
+    prior = _prior(line, folder)
+    if prior is not None:
+        shelf = replace(shelf, prior=prior(asked))
     ranking = line.ranker("tuned").rank(line.task_rows(asked), shelf)
     items = line.log.items
     return [
@@ -149,6 +150,16 @@ def recommend(
         ]
         for row, scores in zip(ranking.items, ranking.scores, strict=True)
     ]
+
+
+def _prior(line: Line, folder: str | Path) -> Callable[[Split], Any] | None:
+    """What `Shelf.prior` takes for the test rows of a split, or None where the run has no prior beside its model."""
+    if line.prior is None:
+        return None
+    plain = line if line.added is None else open_run(folder)  # a prior belongs to the catalogue of the tuning
+    assert plain.prior is not None
+    weight = prior_weight(plain)["weight"]
+    return lambda split: plain.prior.of(split, split.test, weight)  # type: ignore[union-attr]
 
 
 def _keep(line: Line) -> None:

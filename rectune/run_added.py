@@ -156,11 +156,18 @@ def new_vectors(line: Line, items: pl.DataFrame) -> ItemVectors:
     return join(parts)
 
 
-def judge_added(line: Line, added: Added, rows: tuple[list[list[int]], list[int]], *, k: int = 10) -> dict[str, Any]:
+def judge_added(
+    line: Line,
+    added: Added,
+    rows: tuple[list[list[int]], list[int]],
+    *,
+    prior: Callable[[Split], Any] | None = None,
+    k: int = 10,
+) -> dict[str, Any]:
     """Recall at `k` (at most `rank.beams`) of targets that were added; `rows`: histories and targets as item codes.
 
-    In the whole catalogue, and among the added items alone: the model, chance, and the text nearest-neighbour (mean cosine
-    of the history's vectors with the item's).
+    In the whole catalogue, seen items hidden, and among the added items alone: the model, the model with what `prior` gives
+    for a split of the histories, the text nearest-neighbour (mean cosine of the history's vectors with the item's), chance.
     """
     histories, targets = rows
     k = min(k, line.rank_settings.beams)
@@ -170,24 +177,33 @@ def judge_added(line: Line, added: Added, rows: tuple[list[list[int]], list[int]
     ranker = line.ranker("tuned")
     hidden = [sorted(set(history)) for history in histories]
     goal = np.array(targets)
-    hit = {}
-    for name, shelf in (
-        ("whole catalogue", Shelf(hidden=hidden)),
-        ("added items alone", Shelf(hidden=hidden, only=[apart.tolist()] * len(histories))),
-    ):
-        listed = ranker.rank(line.task_rows(asked), shelf).items[:, :k]
-        hit[name] = float((listed == goal[:, None]).any(1).mean())
+    shelves = {
+        "whole catalogue": Shelf(hidden=hidden),
+        "added items alone": Shelf(hidden=hidden, only=[apart.tolist()] * len(histories)),
+    }
+
+    def hit(beside: Any) -> dict[str, float]:
+        found = {}
+        for name, shelf in shelves.items():
+            listed = ranker.rank(line.task_rows(asked), dataclasses.replace(shelf, prior=beside)).items[:, :k]
+            found[name] = float((listed == goal[:, None]).any(1).mean())
+        return found
+
     near = text_neighbours(line, added, histories)
-    place = (near >= near[np.arange(len(goal)), goal - first][:, None]).sum(1) - 1
+    for row, seen in enumerate(hidden):
+        near[row, seen] = -np.inf
+    own = near[np.arange(len(goal)), goal][:, None]
+    place = {"whole catalogue": (near >= own).sum(1) - 1, "added items alone": (near[:, first:] >= own).sum(1) - 1}
     return {
-        "added": len(apart), "rows": len(goal), "k": k, "model": hit,
+        "added": len(apart), "rows": len(goal), "k": k, "model": hit(None),
+        **({} if prior is None else {"model + prior": hit(prior(asked))}),
+        "text nearest-neighbour": {name: float((places < k).mean()) for name, places in place.items()},
         "chance": {"whole catalogue": k / line.log.n_items, "added items alone": min(1.0, k / len(apart))},
-        "text nearest-neighbour": {"added items alone": float((place < k).mean())},
     }  # fmt: skip
 
 
 def text_neighbours(line: Line, added: Added, histories: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-    """Mean cosine of each history's vectors with each added item's, (rows, added items), over the blocks the index reads."""
+    """Mean cosine of each history's vectors with each item's, (rows, items), over the blocks that the index reads."""
     read = [int(i) for i in line.index.fitted["blocks"]]
     scales = line.index.fitted["scales"]
     old = ItemVectors.load(line.vectors_stage.folder).only(read).joined(scales)
@@ -195,7 +211,7 @@ def text_neighbours(line: Line, added: Added, histories: Sequence[Sequence[int]]
     every = np.vstack([old, new])
     every = every / np.maximum(np.linalg.norm(every, axis=1, keepdims=True), 1e-12)
     mean = np.stack([every[list(h)].mean(0) if len(h) else np.zeros(every.shape[1]) for h in histories])
-    return np.asarray(mean @ every[len(old) :].T, dtype=np.float32)
+    return np.asarray(mean @ every.T, dtype=np.float32)
 
 
 def read_rows(file: Path, log: Log, added: Added) -> tuple[list[list[int]], list[int]]:

@@ -61,6 +61,10 @@ def test_new_items_are_named_listed_and_judged(
     assert "text nearest-neighbour" in said
     report = json.loads(next(folder.glob("added-*/report.json")).read_text())
     assert report["model"]["added items alone"] == 1.0  # three items, ten places
+    assert set(report["model + prior"]) == set(report["model"]) == set(report["text nearest-neighbour"])
+    assert (
+        report["text nearest-neighbour"]["whole catalogue"] == 1.0
+    )  # the new item is the copy of the history's only one
     assert np.array_equal(before, np.load(next((folder / "stages").glob("index-*")) / "codes.npy"))
     every = [*log["item_id"].to_list(), "new0", "new1", "new2"]
     (tmp_path / "allow.txt").write_text("new2\n")
