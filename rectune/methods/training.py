@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from rectune.examples import Mixture
 from rectune.methods.choosing import RankedMetrics, early_stopping
@@ -41,6 +42,7 @@ def check_room(task: Trainable, max_length: int | None, examples: int) -> None:
 
 def run(trainer: Any, task: Trainable, examples: Mixture, folder: Path) -> None:
     """Train with a trainer from the last complete checkpoint on, and leave what a method leaves in `folder`."""
+    trainer.examples = examples
     audit = TokenAudit(task.new_tokens, folder / "first_step.json")
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
@@ -103,6 +105,7 @@ class WholeCheckpoints:
     """For a transformers Trainer: whole checkpoints, no embedding matrix in an adapter."""
 
     meter: Meter
+    examples: Mixture
     args: Any  # what a Trainer has
     state: Any
     model: Any
@@ -111,6 +114,11 @@ class WholeCheckpoints:
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         self.meter.saw(inputs)
         return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+
+    def _get_train_sampler(self, *args: Any) -> Any:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(*args)  # type: ignore[misc]
+        return ByLength(self.examples, self.args.train_batch_size * self.args.gradient_accumulation_steps)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         keep, self.args.save_total_limit = self.args.save_total_limit, None  # older ones go once this one is whole
@@ -139,6 +147,23 @@ class WholeCheckpoints:
         self.accelerator.unwrap_model(self.model).save_pretrained(
             folder, state_dict=state_dict, save_embedding_layers=False
         )
+
+
+class ByLength(LengthGroupedSampler):  # type: ignore[misc]
+    """Batches of like length by the lengths of the epoch that begins: drawn rows and wordings are others in each epoch, and
+    batches by the lengths of the first would be mostly padding from the second on."""
+
+    def __init__(self, examples: Mixture, batch_size: int) -> None:
+        super().__init__(batch_size, lengths=[0] * len(examples))
+        self._examples, self._of = examples, -1
+
+    def __iter__(self) -> Iterator[int]:
+        changes = any(spec.share != 1 or spec.template.wordings > 1 for spec, _ in self._examples.tasks)
+        if self._of < 0 or (changes and self._of != self._examples.epoch):
+            self._of = self._examples.epoch
+            every = (self._examples.example(position, self._of) for position in range(len(self._examples)))
+            self.lengths = [len(example.prompt) + len(example.completion) for example in every]
+        return iter(super().__iter__())
 
 
 class EpochClock(TrainerCallback):  # type: ignore[misc]

@@ -1,0 +1,80 @@
+"""Batches of like length, in every epoch."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rectune.encoder import Encoder
+from rectune.examples import Example, Mixture, TaskSpec
+from rectune.methods.training import ByLength, WholeCheckpoints
+from rectune.new_tokens import train_tokenizer
+from rectune.tasks import TaskRows
+from rectune.template import load_template
+
+WORDS = """{% set wordings = 2 %}
+{% macro prompt(wording, item) %}{% if wording == 0 %}{{ item }}{% else %}{% for i in range(40) %}{{ item }} {% endfor %}{% endif %}{% endmacro %}
+{% macro completion(wording, item) %}{{ item }}{% endmacro %}
+"""
+
+
+@pytest.fixture
+def examples(tmp_path: Any) -> Mixture:
+    """Rows with a short and a long wording, half of them drawn in each epoch."""
+    (tmp_path / "words.jinja").write_text(WORDS)
+    rows = TaskRows(np.arange(120), lambda i: {"item": "abcdefgh"[i % 8]}, "text", np.arange(120))
+    spec = TaskSpec("words", lambda part: rows, load_template(tmp_path / "words.jinja"), 0.5)
+    return Mixture(
+        [spec], "train", Encoder(train_tokenizer(["a b"], 300), ()), seed=0, max_length=None, loss_on_all=True
+    )
+
+
+def lengths(examples: Mixture) -> list[int]:
+    every: list[Example] = [examples.example(p, examples.epoch) for p in range(len(examples))]
+    return [len(example.prompt) + len(example.completion) for example in every]
+
+
+def padded(order: list[int], examples: Mixture, size: int) -> float:
+    """Tokens that batches of `size` in this order hold with padding, over those without."""
+    own = [lengths(examples)[p] for p in order]
+    return sum(max(own[a : a + size]) * len(own[a : a + size]) for a in range(0, len(own), size)) / sum(own)
+
+
+def test_batches_are_of_like_length_in_later_epochs_too(examples: Mixture) -> None:
+    sampler = ByLength(examples, 4)
+    first = list(sampler)
+    assert sorted(first) == list(range(len(examples)))
+    assert padded(first, examples, 4) < 1.3
+    examples.epoch = 1
+    assert padded(first, examples, 4) > 1.5  # by the lengths of the epoch before
+    assert padded(list(sampler), examples, 4) < 1.3
+
+
+def test_the_order_of_an_epoch_is_the_same_after_a_restart(examples: Mixture) -> None:
+    examples.epoch = 3
+    torch.manual_seed(5)
+    one = list(ByLength(examples, 4))
+    torch.manual_seed(5)
+    assert list(ByLength(examples, 4)) == one
+
+
+def test_trainers_take_it_where_the_recipe_groups_by_length(examples: Mixture) -> None:
+    class Plain:
+        def _get_train_sampler(self) -> str:
+            return "the library's"
+
+    class Trainer(WholeCheckpoints, Plain):
+        def __init__(self, strategy: str) -> None:
+            self.examples = examples
+            self.args = SimpleNamespace(
+                train_sampling_strategy=strategy, train_batch_size=4, gradient_accumulation_steps=2
+            )
+
+    assert Trainer("random")._get_train_sampler() == "the library's"
+    sampler = Trainer("group_by_length")._get_train_sampler()
+    assert isinstance(sampler, ByLength)
+    assert (sampler.batch_size, len(sampler)) == (8, len(examples))
