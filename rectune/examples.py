@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rectune.encoder import Encoder
+from rectune.seeded import seeded
 from rectune.split import Ints, Part, evenly
 from rectune.tasks import TaskRows, Variables
 from rectune.template import Template, draw_wording
@@ -146,10 +146,8 @@ class Mixture:
         if (which, epoch) not in self._order:
             _, rows = self.tasks[which]
             size = int(self._ends[which]) - (int(self._ends[which - 1]) if which else 0)
-            digest = hashlib.blake2b(f"{self.seed} {epoch} {which}".encode(), digest_size=8).digest()
-            rng = np.random.default_rng(int.from_bytes(digest, "big"))
             whole, rest = divmod(size, len(rows))
-            drawn = np.sort(rng.choice(len(rows), rest, replace=False))
+            drawn = np.sort(seeded(self.seed, epoch, which).choice(len(rows), rest, replace=False))
             self._order = {k: v for k, v in self._order.items() if k[1] == epoch}
             self._order[(which, epoch)] = np.concatenate([*[np.arange(len(rows))] * whole, drawn]).astype(np.int64)
         return self._order[(which, epoch)]

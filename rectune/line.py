@@ -204,8 +204,7 @@ class Line(TaskMaterials):
         """Whether the index or a task of this run reads item vectors."""
         if self.folder.pinned:
             return "vectors" in self.folder.pinned
-        own = [call for i in self.own_tasks for call in self.stage_calls(i)]
-        histories = [call.history for call in [*self.task_calls, *own]]
+        histories = [call.history for call in self.every_call]
         return any(self.wants_vectors(call[0]) for call in [self._index_call, *histories] if call)
 
     @property

@@ -170,12 +170,16 @@ def stamp(path: Path, *, without: Path | None = None) -> list[Any]:
     """
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     files = [f for f in files if without is None or without not in f.resolve().parents]
-    large = sum(f.stat().st_size for f in files) > HASHED
+    known = [(f, f.stat()) for f in files]
+    large = sum(about.st_size for _, about in known) > HASHED
 
-    def content(file: Path) -> str | int:
-        return file.stat().st_mtime_ns if large else hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    def content(file: Path) -> str:
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
-    return [[str(f.relative_to(path.parent)), f.stat().st_size, content(f)] for f in files]
+    return [
+        [str(f.relative_to(path.parent)), about.st_size, about.st_mtime_ns if large else content(f)]
+        for f, about in known
+    ]
 
 
 def stamps(arguments: dict[str, Any], *, without: Path) -> dict[str, Any]:

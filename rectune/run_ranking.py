@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -17,6 +16,7 @@ from rectune.line import Line
 from rectune.processes import is_main, wait
 from rectune.ranker import LanguageModelRanker, Shelf
 from rectune.ranking import Ranking, recall_and_ndcg, target_ranks
+from rectune.seeded import seeded
 from rectune.split import Rows, evenly
 from rectune.tasks import TaskRows, history_split
 from rectune.validation import validation_metrics
@@ -140,7 +140,7 @@ def _shuffled_rows(line: Line, most: int) -> tuple[Rows, TaskRows]:
     histories = []
     for i in range(len(rows)):
         history = line.split.history(rows, i).copy()
-        _seeded(line.seed, "shuffle", int(rows.row[i])).shuffle(history)
+        seeded(line.seed, "shuffle", int(rows.row[i])).shuffle(history)
         histories.append(history.tolist())
     task = line.task_rows(history_split(line.split, histories))
     return rows, TaskRows(rows.row, task.variables, task.kind, line.split.targets(rows), task.answers)
@@ -150,9 +150,3 @@ def shuffled_sample(line: Line, most: int) -> Rows:
     """The test rows that `ranked(..., shuffled=most)` ranks."""
     test = line.split.test
     return test.take(evenly(len(test), most))
-
-
-def _seeded(seed: int, *parts: object) -> np.random.Generator:
-    """A random generator that depends on `seed` and `parts` only."""
-    digest = hashlib.blake2b(" ".join(map(str, (seed, *parts))).encode(), digest_size=8).digest()
-    return np.random.default_rng(int.from_bytes(digest, "big"))

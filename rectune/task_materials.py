@@ -36,6 +36,11 @@ class TaskMaterials(Materials):
             )
         return [read_task(self, f"stages.{i}.tasks.{j}") for j in range(len(own))]
 
+    @property
+    def every_call(self) -> list[TaskCall]:
+        """The tasks of the recipe and those that stages have of their own."""
+        return [*self.task_calls, *(call for i in self.own_tasks for call in self.stage_calls(i))]
+
     @cached_property
     def specs(self) -> list[TaskSpec]:
         """The tasks of the recipe."""
@@ -115,10 +120,8 @@ class TaskMaterials(Materials):
             return kept
         keys: dict[str, Any] = {"base": base_identity(self.model_settings), "seed": self.seed}
         if self.model_settings.from_scratch is not None:
-            told = [*self.task_calls, *(call for i in self.own_tasks for call in self.stage_calls(i))]
-            keys["tasks"] = [call.text_fingerprint(self) for call in told]
-        own = [spec for i in self.own_tasks for spec in self.stage_specs(i)]
-        texts = sample_texts([*self.specs, *own], most=20_000)
+            keys["tasks"] = [call.text_fingerprint(self) for call in self.every_call]
+        texts = sample_texts([call.spec(self) for call in self.every_call], most=20_000)
         build = partial(build_base, self.model_settings, self.index, texts, seed=self.seed)
         return self.folder.stage("base", keys, [self.index_stage], build)
 

@@ -14,6 +14,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from rectune.checking import near
+from rectune.seeded import hashed
 
 # Private-use characters that fence what comes out of an expression; they are replaced in every value that goes in.
 _DATA, _CODES, _END = "\ue000", "\ue001", "\ue002"
@@ -157,8 +158,7 @@ def load_template(path: Path) -> Template:
 
 def draw_wording(template: Template, *, seed: int, epoch: int, row: int) -> int:
     """The wording of a row in an epoch: a hash, so that any row can be rendered again alone."""
-    digest = hashlib.blake2b(f"{seed} {epoch} {row} {template.name}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % template.wordings
+    return hashed(seed, epoch, row, template.name) % template.wordings
 
 
 def _macro(name: str, source: str, macro: str) -> Any:
