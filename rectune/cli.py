@@ -54,7 +54,8 @@ def entry() -> None:
 def of_the_user(error: Exception) -> bool:
     """Whether an error is for the user to mend. A full disk reaches us as each library's own kind of error."""
     library = type(error).__module__.startswith(("polars", "safetensors", "sqlite3"))
-    return isinstance(error, USER_ERRORS) or library or "PytorchStreamWriter" in str(error)
+    torch = any(said in str(error) for said in ("PytorchStreamWriter", "iostream error"))
+    return isinstance(error, USER_ERRORS) or library or torch
 
 
 def message_of(error: BaseException) -> str:
@@ -62,7 +63,8 @@ def message_of(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.errno:
         place = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror}{place}"
-    return " ".join(str(error).split()) or type(error).__name__
+    said = " ".join(str(error).split()) or type(error).__name__
+    return f"a file could not be written ({said}). Is the disk full?" if "iostream error" in said else said
 
 
 def parse_overrides(rest: Sequence[str]) -> list[tuple[str, str]]:
