@@ -54,8 +54,7 @@ def entry() -> None:
 def of_the_user(error: Exception) -> bool:
     """Whether an error is for the user to mend. A full disk reaches us as each library's own kind of error."""
     library = type(error).__module__.startswith(("polars", "safetensors", "sqlite3"))
-    torch = any(said in str(error) for said in ("PytorchStreamWriter", "iostream error"))
-    return isinstance(error, USER_ERRORS) or library or torch
+    return isinstance(error, USER_ERRORS) or library or "PytorchStreamWriter" in str(error)
 
 
 def message_of(error: BaseException) -> str:
@@ -63,8 +62,7 @@ def message_of(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.errno:
         place = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror}{place}"
-    said = " ".join(str(error).split()) or type(error).__name__
-    return f"a file could not be written ({said}). Is the disk full?" if "iostream error" in said else said
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def parse_overrides(rest: Sequence[str]) -> list[tuple[str, str]]:

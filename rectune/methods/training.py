@@ -122,7 +122,12 @@ class WholeCheckpoints:
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         keep, self.args.save_total_limit = self.args.save_total_limit, None  # older ones go once this one is whole
-        super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        try:
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        except RuntimeError as error:  # torch's writer says in many ways that a disk is full
+            if "iostream" in str(error) or "inline_container" in str(error):
+                raise OSError(f"a checkpoint could not be written ({error}). Is the disk full?") from error
+            raise
         self.args.save_total_limit = keep
         wait()
         if not self.args.should_save:

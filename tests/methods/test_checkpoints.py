@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from rectune.methods.training import COMPLETE, last_complete
+import pytest
+
+from rectune.methods.training import COMPLETE, WholeCheckpoints, last_complete
 
 
 def checkpoint(folder: Path, step: int, *, best: str | None, complete: bool = True) -> Path:
@@ -45,3 +49,20 @@ def test_a_moved_run_still_finds_its_best_checkpoint(tmp_path: Path) -> None:
     assert newest == now / "checkpoint-10"
     assert best_of(newest) == str(now / "checkpoint-5")
     assert json.loads((newest / "trainer_state.json").read_text())["global_step"] == 10
+
+
+@pytest.mark.parametrize(
+    "said", ["basic_ios::clear: iostream error", "[enforce fail at inline_container.cc:672] . unexpected pos 9 vs 8"]
+)
+def test_a_checkpoint_without_room_names_the_disk(said: str) -> None:
+    class Full:
+        args = SimpleNamespace(save_total_limit=2)
+
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            raise RuntimeError(said)  # what torch says of a full disk
+
+    class Trainer(WholeCheckpoints, Full):
+        pass
+
+    with pytest.raises(OSError, match=r"a checkpoint could not be written .*Is the disk full\?"):
+        Trainer()._save_checkpoint(None, None)
