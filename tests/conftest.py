@@ -13,6 +13,10 @@ import pytest
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+if (
+    "PYTEST_XDIST_WORKER_COUNT" in os.environ
+):  # processes that share cores and have a thread a core each wait for each other
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Not the cache of whoever runs the tests; kept between runs, as text vectors take a minute to make.

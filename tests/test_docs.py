@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -67,12 +68,12 @@ def test_the_recipe_of_the_readme_runs(tmp_path: Path) -> None:
 
 def help_page() -> str:
     """docs/command-line.md, made from the parser. Write it anew with: python -m tests.test_docs"""
-    os.environ["COLUMNS"] = "100"
     parser = build_parser()
     commands = next(action for action in parser._actions if action.dest == "command").choices
-    parts = ["# Command line", "", "```text", parser.format_help().rstrip(), "```"]
-    for name, command in commands.items():
-        parts += ["", f"## rectune {name}", "", "```text", command.format_help().rstrip(), "```"]
+    with patch.dict(os.environ, COLUMNS="100"):
+        parts = ["# Command line", "", "```text", parser.format_help().rstrip(), "```"]
+        for name, command in commands.items():
+            parts += ["", f"## rectune {name}", "", "```text", command.format_help().rstrip(), "```"]
     return "\n".join(parts) + "\n"
 
 

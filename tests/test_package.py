@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -103,9 +104,7 @@ def test_the_wheel_runs_the_quickstart_in_an_unrelated_folder(tmp_path: Path) ->
         "--stages.0.eval_strategy", "no", "--stages.0.save_strategy", "no", "--stages.0.load_best_model_at_end", "false",
         "--eval.shuffled_rows", "0", "--output_dir", "run",
     ]  # fmt: skip
-    import os
-
-    environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "PYTHONPATH": str(site)}
     where = [sys.executable, "-c", "import rectune; print(rectune.__file__)"]
     found = subprocess.run(where, check=True, cwd=elsewhere, env=environment, capture_output=True, text=True)
     assert found.stdout.startswith(str(site))
