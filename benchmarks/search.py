@@ -4,8 +4,8 @@
         [--section.key VALUE …]
 
 OUT/seed-N is a run folder without a report: each change adds the stages that it needs, up to the choice of the prior's weight.
-What was stopped continues, what is done is only read. No test row is ranked. `--section.key VALUE` goes to every row; the prior's
-weights are 0, 40, 80 and 160 in each. `rank.prior.rows` says on how many rows; Markov and the prior alone stand on the same.
+What was stopped continues, what is done is only read. No test row is ranked. `--section.key VALUE` goes to every row.
+`rank.prior.rows` says on how many rows; Markov and the prior alone stand on the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from rectune.recipe import load_recipe
 from rectune.run_ranking import prior_weight
 from rectune.split import evenly
 
-WEIGHTS = "[0, 40, 80, 160]"
 TEXT = "{call: 'rectune.vectors.texts:sentences', text: [title, brand, categories]}"
 CHANGES: dict[str, dict[str, str]] = {
     "as the recipe": {},
@@ -83,7 +82,7 @@ class Found:
 
 def cell(recipe: str, source: Path, out: Path, change: dict[str, str], seed: int, more: list[tuple[str, str]]) -> Found:
     """Train one cell, or continue it, and choose its weight."""
-    own = {"data.path": str(source), "output_dir": str(out), "seed": str(seed), "rank.prior.weight": WEIGHTS}
+    own = {"data.path": str(source), "output_dir": str(out), "seed": str(seed)}
     line = Line(load_recipe(recipe, [*change.items(), *more, *own.items()]))
     assert line.prior is not None
     with line.folder.lock():
@@ -97,8 +96,13 @@ def cell(recipe: str, source: Path, out: Path, change: dict[str, str], seed: int
             for score in (markov(split).score, partial(line.prior.score, split))
         ]
         seconds = json.loads((line.tuned.folder / MEASURED).read_text())["seconds"]
+    alone = next((entry for entry in tried if entry["weight"] == 0), None)
+    if alone is None:
+        raise SystemExit(
+            "`rank.prior.weight` must hold 0, the model alone, and another weight, e.g. --rank.prior.weight '[0, 80]'"
+        )
     best = max(tried, key=lambda entry: entry["ndcg@10"])
-    return Found(_pair(tried[0]), _pair(best), best["weight"], others[0], others[1], seconds)
+    return Found(_pair(alone), _pair(best), best["weight"], others[0], others[1], seconds)
 
 
 def line_of(name: str, found: Sequence[Found]) -> str:
