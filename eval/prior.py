@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from rectune.eval.baselines.ease import EaseScorer, ease
 from rectune.eval.baselines.markov import transition_scores
-from rectune.eval.baselines.scoring import CHUNK, Floats, choose, history_matrix, top_columns
+from rectune.eval.baselines.scoring import CHUNK, MOST_ITEMS, Floats, choose, history_matrix, top_columns
 from scipy import sparse
 
 from rectune.sasrec import SasRecSettings, load_sasrec, train_sasrec
@@ -22,14 +22,15 @@ from rectune.split import Rows, Split
 
 Score = Callable[[Split, Rows], Floats]
 MARKOV = (0.0, 0.03, 0.1, 0.3, 1.0)
-SASREC = (0.003, 0.01, 0.03)
+SASREC = (0.0, 0.003, 0.01, 0.03, 0.1)
+MADE_OF = (ease, transition_scores, choose, train_sasrec)
 
 
 def fit(
     split: Split,
     folder: Path,
     *,
-    ease_items: int = 12_101,
+    ease_items: int = MOST_ITEMS,
     neighbours: int = 300,
     sasrec_epochs: int = 0,
     seed: int = 0,

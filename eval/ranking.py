@@ -16,7 +16,7 @@ from rectune.eval.baselines.markov import markov
 from rectune.eval.baselines.popularity import popularity
 from rectune.eval.baselines.repeat_last import repeat_last
 from rectune.eval.baselines.sasrec import sasrec
-from rectune.eval.baselines.scoring import NOWHERE, Baseline, Lists, list_rows, train_counts
+from rectune.eval.baselines.scoring import MOST_ITEMS, NOWHERE, Baseline, Lists, list_rows, train_counts
 from rectune.eval.intervals import Bootstrap
 from rectune.eval.metrics.coverage import coverage
 from rectune.eval.metrics.hits import hits_at
@@ -47,7 +47,7 @@ def ranking(
     evidence: Evidence,
     *,
     k: list[int] = [1, 5, 10],  # noqa: B006  read only
-    ease_items: int = 12_000,
+    ease_items: int = MOST_ITEMS,
     sasrec_epochs: int = 0,
     oracle: str | None = None,
     shuffled_rows: int = 1000,

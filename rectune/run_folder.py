@@ -155,12 +155,21 @@ def write_atomic(file: Path, text: str) -> None:
 
 
 def source_of(function: Callable[..., Any]) -> str:
-    """Hash of the file that defines `function`, so that editing it rebuilds what it made."""
+    """Hash of the file that defines `function`, so that editing it rebuilds what it made.
+
+    A module whose work is done elsewhere names functions from there in `MADE_OF`; their files, and so on, count as well.
+    """
     import inspect
 
-    module = inspect.getmodule(function)
-    file = getattr(module, "__file__", None)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if file else ""
+    files: dict[str, None] = {}
+    waiting = [inspect.getmodule(function)]
+    while waiting:
+        module = waiting.pop()
+        file = getattr(module, "__file__", None)
+        if file and file not in files:
+            files[file] = None
+            waiting += [inspect.getmodule(other) for other in getattr(module, "MADE_OF", ())]
+    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()[:12] if files else ""
 
 
 def stamp(path: Path, *, without: Path | None = None) -> list[Any]:

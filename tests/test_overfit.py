@@ -68,11 +68,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def recall_at_1(source: Path, out: Path, index: str, *, encoder: bool = False) -> float:
+def recall_at_1(source: Path, out: Path, index: str, *, encoder: bool = False, user_tokens: int = 0) -> float:
     """Train on the walks and rank the test rows."""
     vectors, call = INDEXES[index]
     windows: dict[str, Any] = {} if encoder or index == "titles" else {"examples": "windows"}
     template = "titles.jinja" if index == "titles" else "next-item-names.jinja"
+    template = "next-item-names-user.jinja" if user_tokens else template
     stage: dict[str, Any] = {
         "num_train_epochs": 80, "per_device_train_batch_size": 16, "learning_rate": 5.0e-3, "max_length": 160,
         "lr_scheduler_type": "cosine", "warmup_steps": 0.05, "logging_steps": 1000,
@@ -88,7 +89,11 @@ def recall_at_1(source: Path, out: Path, index: str, *, encoder: bool = False) -
         "data": {"call": "rectune.data_builders.lc_rec:lc_rec", "path": str(source)},
         "split": {"call": "rectune.split:leave_one_out", "max_history": 6},
         "vectors": vectors,
-        "index": {**call, **({"path": str(source / call["path"])} if "path" in call else {})},
+        "index": {
+            **call,
+            "user_tokens": user_tokens,
+            **({"path": str(source / call["path"])} if "path" in call else {}),
+        },
         "tasks": [{"call": "rectune.tasks:next_item", "template": template, **windows}],
         "model": {"from_scratch": T5 if encoder else DECODER, "text_vocab_size": 400},
         "stages": [stage],
@@ -109,5 +114,8 @@ def test_a_decoder_learns_a_fixed_order_by_heart(index: str, source: Path, tmp_p
 
 
 @pytest.mark.heavy
-def test_an_encoder_decoder_learns_a_fixed_order_by_heart(source: Path, tmp_path: Path) -> None:
-    assert recall_at_1(source, tmp_path / "run", "residual_kmeans", encoder=True) >= 0.95
+@pytest.mark.parametrize(("index", "user_tokens"), [("residual_kmeans", 0), ("category_path", 30)])
+def test_an_encoder_decoder_learns_a_fixed_order_by_heart(
+    index: str, user_tokens: int, source: Path, tmp_path: Path
+) -> None:
+    assert recall_at_1(source, tmp_path / "run", index, encoder=True, user_tokens=user_tokens) >= 0.95

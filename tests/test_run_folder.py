@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
 import pytest
+from rectune.eval import prior
 
 from rectune import run_folder
-from rectune.run_folder import inputs, stamp
+from rectune.run_folder import inputs, source_of, stamp
 
 
 def touch(file: Path) -> None:
@@ -36,6 +38,27 @@ def test_a_file_is_the_same_input_wherever_it_lies(tmp_path: Path) -> None:
     assert said[0]["arguments"] == {"levels": 3}
     (tmp_path / "there" / "names.index.json").write_text("[]")
     assert inputs({"path": path, "levels": 3}, without=tmp_path / "run") != said[1]
+
+
+def test_a_source_is_its_file_and_those_of_what_it_is_made_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, before in (("deep_", ""), ("middle_", "deep_"), ("top_", "middle_")):
+        lines = [f"from {before} import made as other\nMADE_OF = (other,)"] if before else []
+        (tmp_path / f"{name}.py").write_text("\n".join([*lines, "def made():", "    pass"]))
+    made = importlib.import_module("top_").made
+    before = source_of(made)
+    assert source_of(made) == before
+    (tmp_path / "deep_.py").write_text("def made():\n    return 1")
+    assert source_of(made) != before
+
+
+def test_a_prior_is_made_of_its_baselines() -> None:
+    assert {function.__module__.rpartition(".")[2] for function in prior.MADE_OF} == {
+        "ease",
+        "markov",
+        "scoring",
+        "sasrec",
+    }
 
 
 def test_a_large_input_is_told_by_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rectune.eval.baselines.markov import transition_scores
-from rectune.eval.baselines.scoring import Baseline, Floats, Scorer, choose, history_matrix, train_counts, train_matrix
+from rectune.eval.baselines.scoring import (
+    MOST_ITEMS,
+    Baseline,
+    Floats,
+    Scorer,
+    choose,
+    history_matrix,
+    train_counts,
+    train_matrix,
+)
 from scipy import linalg
 
 from rectune.split import Rows, Split
@@ -22,7 +31,7 @@ def ease(
     *,
     penalties: Sequence[float] = (30.0, 100.0, 300.0),
     decays: Sequence[float] = (0.5, 0.7, 0.85, 1.0),
-    most_items: int = 12_000,
+    most_items: int = MOST_ITEMS,
 ) -> Baseline:
     """score = w B, where w weighs the history by decay ** age and B minimises |X - X B|² + penalty |B|², diag(B) = 0.
 

@@ -6,13 +6,22 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from rectune.eval.baselines.scoring import Baseline, Floats, Scorer, choose, history_matrix, train_counts, train_matrix
+from rectune.eval.baselines.scoring import (
+    MOST_ITEMS,
+    Baseline,
+    Floats,
+    Scorer,
+    choose,
+    history_matrix,
+    train_counts,
+    train_matrix,
+)
 from scipy import sparse
 
 from rectune.split import Rows, Split
 
 
-def item_knn(split: Split, *, most_items: int = 12_000) -> Baseline:
+def item_knn(split: Split, *, most_items: int = MOST_ITEMS) -> Baseline:
     """score(j) = sum over the history of decay ** age x similarity(i, j), cosine with shrinkage, the nearest only.
 
     Neighbours, shrinkage and decay are chosen on validation. Source: Sarwar et al., WWW 2001; shrinkage as in Bell

@@ -15,6 +15,7 @@ from rectune.split import Rows, Split, evenly
 Floats = NDArray[np.float64]
 Scorer = Callable[[Rows], Floats]  # rows -> (rows, items), higher is better
 CHUNK = 512
+MOST_ITEMS = 12_101  # of EASE and item-KNN: all of Amazon Beauty, 1.2 GB a matrix
 NOWHERE = int(np.iinfo(np.int32).max)  # the place of a target that cannot be listed
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
 
 from rectune.indexing.item_index import ItemIndex
 from rectune.indexing.quantised import quantised_index
-from rectune.indexing.quantiser import Quantiser, Vectors, check_sizes, squared_distances
+from rectune.indexing.quantiser import Quantiser, Vectors, check_collapse, check_sizes, squared_distances
 from rectune.indexing.repair import Repair
 from rectune.split import Split
 from rectune.vectors.item_vectors import ItemVectors
+
+MADE_OF = (Quantiser, quantised_index)
 
 
 def balanced_kmeans(
@@ -36,6 +40,7 @@ def balanced_kmeans(
         found[:, level] = labels
         books.append(centres)
         last, residual = residual, residual - centres[labels]
+    check_collapse(found, codes=codes)
     distances = squared_distances(last, books[-1])
     return quantised_index(split, vectors, Quantiser(tuple(books)), found, distances, repair=repair)
 
@@ -43,8 +48,14 @@ def balanced_kmeans(
 def balanced_clusters(vectors: Vectors, codes: int, *, rounds: int, seed: int) -> tuple[NDArray[np.int32], Vectors]:
     """Labels (items,) and centres (codes, dimensions) of clusters with at most ceil(items / codes) items each."""
     from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
 
-    centres = KMeans(n_clusters=codes, n_init=1, random_state=seed).fit(vectors).cluster_centers_.astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # fewer different vectors than codes: `check_collapse` tells
+        found = KMeans(n_clusters=codes, n_init=1, random_state=seed).fit(vectors)
+    centres = found.cluster_centers_.astype(np.float32)
     labels = deal_out(squared_distances(vectors, centres))
     for _ in range(rounds):
         for code in range(codes):

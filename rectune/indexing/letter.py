@@ -13,6 +13,8 @@ from rectune.indexing.rq_vae import RqVae, RqVaeSettings, index_of, train_rq_vae
 from rectune.split import Split
 from rectune.vectors.item_vectors import ItemVectors
 
+MADE_OF = (balanced_clusters, train_rq_vae)
+
 
 def letter(
     split: Split,

@@ -13,6 +13,8 @@ from rectune.indexing.repair import Repair, repaired
 from rectune.split import Split
 from rectune.vectors.item_vectors import ItemVectors
 
+MADE_OF = (repaired,)
+
 
 def quantised_index(
     split: Split,

@@ -9,6 +9,8 @@ from rectune.indexing.repair import Repair
 from rectune.split import Split
 from rectune.vectors.item_vectors import ItemVectors
 
+MADE_OF = (fit_residuals, quantised_index)
+
 
 def residual_kmeans(
     split: Split,

@@ -34,6 +34,10 @@ def from_file(split: Split, *, path: Path, item_ids: Path | None = None) -> Item
             ) from None
     else:
         values = _array(path)
+        if values.ndim != 2:
+            raise ValueError(
+                f"{path.name}: it must hold a table of vectors (items, dimensions), got shape {values.shape}."
+            )
         ids = _ids(item_ids) if item_ids else [str(i) for i in range(len(values))]
     if len(ids) != len(values):
         raise ValueError(f"{path.name}: {len(values)} vectors, but {len(ids)} item ids.")
@@ -50,7 +54,10 @@ def from_file(split: Split, *, path: Path, item_ids: Path | None = None) -> Item
 
 def _array(path: Path) -> Any:
     if path.suffix == ".npy":
-        return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
+        try:
+            return np.asarray(np.load(path, allow_pickle=False), dtype=np.float32)
+        except (ValueError, EOFError):
+            raise ValueError(f"{path.name}: it is no file that numpy.save wrote of one array of numbers.") from None
     if path.suffix in (".pt", ".pth"):
         import torch
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rectune.cache import made_once
+from rectune.log import UNTITLED
 from rectune.run_folder import stamp
 from rectune.split import Split
 from rectune.vectors.item_vectors import ItemVectors, Vectors, item_vectors
@@ -57,14 +58,16 @@ def hidden_states(
 def item_texts(items: pl.DataFrame, fields: Sequence[str]) -> list[str]:
     """Join the columns `fields` of each item into one text, in that order, empty ones left out.
 
-    Raises ValueError for a column that the items don't have, and for an item that has nothing in any of them.
+    Raises ValueError for a column that the items don't have, and for an item that has nothing in any of them but the
+    title that a log gives to items without one.
     """
     for name in fields:
         if name not in items.columns:
             raise ValueError(f"`text`: the items have no column `{name}`. They have: {', '.join(items.columns)}.")
     rows = zip(*(items[name].to_list() for name in fields), strict=True)
     texts = [". ".join(filter(None, row)) for row in rows]
-    empty = [item_id for item_id, text in zip(items["item_id"].to_list(), texts, strict=True) if not text.strip()]
+    told = zip(items["item_id"].to_list(), texts, strict=True)
+    empty = [item_id for item_id, text in told if text.strip() in ("", UNTITLED)]
     if empty:
         raise ValueError(
             f"`text`: item `{empty[0]}` has no text in {', '.join(f'`{name}`' for name in fields)} ({len(empty)} of {len(texts)} "

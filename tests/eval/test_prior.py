@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from rectune.eval import prior
 from rectune.eval.baselines.ease import ease
 from rectune.eval.baselines.markov import transition_scores
 
+from rectune.sasrec import SasRecSettings, train_sasrec
 from rectune.split import leave_one_out
 from rectune.tasks import history_split
 
@@ -24,6 +26,32 @@ def test_a_prior_is_ease_plus_a_share_of_markov(small_shop: Any, tmp_path: Path)
     expected += chosen["markov"] * np.asarray(transition_scores(split).tocsr()[last].todense())
     assert chosen["markov"] in prior.MARKOV
     assert np.allclose(prior.load(tmp_path)(split, split.test), expected, atol=1e-5)
+
+
+def test_with_sasrec_a_prior_is_the_sum_of_three(
+    small_shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prior, "MARKOV", (0.3,))
+    monkeypatch.setattr(prior, "SASREC", (0.02,))
+    split = leave_one_out(small_shop)
+    prior.fit(split, tmp_path, neighbours=split.log.n_items, sasrec_epochs=1, seed=4)
+    last = split.log.item_codes[split.test.stop - 1]
+    expected = ease(split).score(split.test)
+    expected += 0.3 * np.asarray(transition_scores(split).tocsr()[last].todense())
+    model = train_sasrec(split, SasRecSettings(epochs=1), seed=4)
+    expected += 0.02 * model.log_probabilities(split, split.test)
+    assert np.allclose(prior.load(tmp_path)(split, split.test), expected, atol=1e-5)
+
+
+def test_a_sasrec_that_does_not_help_is_left_out(small_shop: Any, tmp_path: Path) -> None:
+    assert 0.0 in prior.SASREC
+    split = leave_one_out(small_shop)
+    alone, beside = tmp_path / "alone", tmp_path / "beside"
+    for folder, epochs in ((alone, 0), (beside, 1)):
+        folder.mkdir()
+        prior.fit(split, folder, sasrec_epochs=epochs)
+    with_it, without = (json.loads((folder / "prior.json").read_text()) for folder in (beside, alone))
+    assert with_it["validation_ndcg@10"] >= without["validation_ndcg@10"]
 
 
 def test_a_prior_scores_histories_from_outside_the_log(small_shop: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from rectune.indexing.atomic import atomic
 from rectune.indexing.balanced_kmeans import balanced_kmeans, deal_out
 from rectune.indexing.health import judged, same_pairs
 from rectune.indexing.item_index import ItemIndex, colliding_items, from_levels
-from rectune.indexing.letter import CollaborativeLosses, letter
+from rectune.indexing.letter import CollaborativeLosses, _diverse, letter
 from rectune.indexing.quantised import names_of_new
 from rectune.indexing.quantiser import Quantiser, check_collapse
 from rectune.indexing.repair import reassign_last, repaired
@@ -133,6 +134,18 @@ def test_letters_losses_pull_codes_towards_collaborative_vectors() -> None:
     assert purity(3.0) > purity(0.0) + 0.1
 
 
+def test_letters_diversity_is_the_cross_entropy_of_another_code_of_the_group() -> None:
+    book = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [0.0, 1.0]])
+    group = torch.tensor([0, 1, 0, 1])
+    # code 0 beside 1, 2, 3: dot products 0, 3, 0, and 2 is the one of its group; code 1 beside 0, 2, 3: 0, 0, 2, and 3 is
+    first = math.log(math.exp(3) + 2) - 3
+    second = math.log(math.exp(2) + 2) - 2
+    assert _diverse(book, torch.tensor([0]), group).item() == pytest.approx(first)
+    assert _diverse(book, torch.tensor([0, 1]), group).item() == pytest.approx((first + second) / 2)
+    alone = torch.tensor([0, 1, 2, 3])  # no code has another of its group
+    assert _diverse(book, torch.tensor([0, 1]), alone).item() == 0.0
+
+
 def test_letter_needs_two_sources() -> None:
     split, vectors = shop(60)
     with pytest.raises(
@@ -151,11 +164,12 @@ def test_fewer_items_than_codes_are_refused(function: Any) -> None:
         letter(split, both, codes=8)
 
 
-def test_an_index_that_collapses_is_an_error_and_no_index() -> None:
+@pytest.mark.parametrize(("function", "names"), [(residual_kmeans, 3), (balanced_kmeans, 15)])
+def test_an_index_that_collapses_is_an_error_and_no_index(function: Any, names: int) -> None:
     lumps = np.repeat(np.eye(3, 6, dtype=np.float32), 40, axis=0)  # 120 items, three different vectors
     split, vectors = shop(120, lumps)
-    with pytest.raises(ValueError, match="120 items share 3 names"):
-        residual_kmeans(split, vectors, levels=2, codes=16)
+    with pytest.raises(ValueError, match=f"120 items share {names} names"):
+        function(split, vectors, levels=2, codes=16)
 
 
 def test_codes_that_no_item_uses_are_put_where_items_are() -> None:

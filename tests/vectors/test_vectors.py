@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from rectune.data_builders.lc_rec import lc_rec
 
 from rectune.cache import made_once
 from rectune.split import leave_one_out
@@ -68,6 +69,16 @@ def test_an_item_without_text_is_named() -> None:
     assert item_texts(items.head(1), ["title", "brand"]) == ["Soap"]
     with pytest.raises(ValueError, match=r"item `8` has no text in `title`, `brand` \(1 of 2 items have none\)"):
         item_texts(items, ["title", "brand"])
+
+
+def test_the_title_that_a_log_gives_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "x.inter.json").write_text(json.dumps({"0": [0, 1, 2], "1": [2, 1, 0]}))
+    items = {"0": {"title": "Soap"}, "1": {"title": "", "brand": ""}, "2": {"title": "", "brand": "Leaf"}}
+    (tmp_path / "x.item.json").write_text(json.dumps(items))
+    with pytest.warns(UserWarning, match="2 items have an empty title"):
+        log = lc_rec(path=tmp_path)
+    with pytest.raises(ValueError, match=r"item `1` has no text in `title`, `brand` \(1 of 3 items have none\)"):
+        item_texts(log.items, ["title", "brand"])
 
 
 def test_each_text_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,13 +172,19 @@ def test_a_file_that_holds_no_vectors_is_refused_in_one_line(tiny_log: Any, tmp_
     split = leave_one_out(tiny_log)
     uneven = pl.DataFrame({"item_id": list("abcde"), "vector": [[1.0, 2.0], [1.0], [2.0], [3.0], [4.0]]})
     uneven.write_parquet(tmp_path / "uneven.parquet")
-    (tmp_path / "text.pt").write_text("no tensor")
+    for name in ("text.pt", "text.npy"):
+        (tmp_path / name).write_text("no tensor")
+    (tmp_path / "empty.npy").touch()
+    np.save(tmp_path / "one.npy", np.float32(1.0))
     np.save(tmp_path / "v.npy", np.array([[1.0], [np.nan], [2.0], [3.0], [4.0]]))
     (tmp_path / "ids.json").write_text('["a", "b"')
     (tmp_path / "good.json").write_text(json.dumps(list("abcde")))
     for name, ids, message in (
         ("uneven.parquet", None, "the column `vector` must hold lists of numbers, all equally long"),
         ("text.pt", None, "text.pt: it is no file that torch.save wrote"),
+        ("text.npy", None, "text.npy: it is no file that numpy.save wrote"),
+        ("empty.npy", None, "empty.npy: it is no file that numpy.save wrote"),
+        ("one.npy", None, "a table of vectors"),
         ("v.npy", "ids.json", "ids.json:1: not valid JSON"),
         ("v.npy", "good.json", "v.npy: .*`b`"),
     ):
