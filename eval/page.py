@@ -166,11 +166,14 @@ def mixed_verdict(results: dict[str, Any]) -> list[str]:
     best = against["best_baseline"]
     recall = against["recall_differences"][best]
     tried = ", ".join(f"{e['weight']:g}: {number(e['ndcg@10'])}" for e in chosen["validation"])
-    return [
+    told = [
         verdict(against, row="tuned model with the prior"),
         f"By recall the difference is {interval(recall, sign=True)}.",
         f"Prior's weight {chosen['weight']:g}" + (f", by NDCG@10 on validation ({tried})." if tried else ", as given."),
     ]
+    if tried and chosen["weight"] == max(entry["weight"] for entry in chosen["validation"]):
+        told.append("It is the largest weight tried; a larger one may be better (`rank.prior.weight`).")
+    return told
 
 
 def wording_line(wordings: dict[str, Any]) -> str:

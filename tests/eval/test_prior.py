@@ -11,7 +11,9 @@ import pytest
 from rectune.eval import prior
 from rectune.eval.baselines.ease import ease
 from rectune.eval.baselines.markov import transition_scores
+from rectune.eval.page import mixed_verdict
 
+from rectune.evidence import HIDDEN
 from rectune.sasrec import SasRecSettings, train_sasrec
 from rectune.split import leave_one_out
 from rectune.tasks import history_split
@@ -61,3 +63,16 @@ def test_a_prior_scores_histories_from_outside_the_log(small_shop: Any, tmp_path
     row = split.test.take(np.array([3]))
     outside = history_split(split, [split.log.item_codes[row.first[0] : row.stop[0]].tolist()])
     assert np.allclose(score(outside, outside.test), score(split, row))
+
+
+@pytest.mark.parametrize(("chosen", "warned"), [(40.0, False), (80.0, True)])
+def test_a_weight_at_the_end_of_its_grid_is_told(chosen: float, warned: bool) -> None:
+    difference = {"best_baseline": "EASE", "metric": "ndcg@10", "differences": {"EASE": [0.01, 0.005, 0.015]}}
+    tried = [{"weight": weight, "recall@10": 0.1, "ndcg@10": 0.05} for weight in (0.0, 40.0, 80.0)]
+    results = {
+        "mixed_against": {HIDDEN: {**difference, "recall_differences": difference["differences"]}},
+        "prior_weight": {"weight": chosen, "validation": tried},
+    }
+    said = mixed_verdict(results)
+    assert said[0].startswith("The tuned model with the prior is better than the best baseline (EASE): +.0100")
+    assert any("largest weight tried" in line for line in said) == warned
