@@ -70,11 +70,11 @@ def answers(evidence: Evidence, *, bootstrap_samples: int = 500, wording_rows: i
 
 
 def _likes(evidence: Evidence) -> NDArray[np.bool_]:
-    """Whether each event is a like, by the threshold of the task."""
-    ratings = evidence.split.log.ratings
+    """Whether each event is a like, by the threshold of the ranked task."""
+    ratings, settings = evidence.split.log.ratings, evidence.recipe.settings
     assert ratings is not None
-    threshold = evidence.recipe.settings["tasks"][0].get("like_above", 3.0)
-    return np.asarray(ratings > threshold)
+    asked = next(task for task in settings["tasks"] if task["template"] == settings["rank"]["template"])
+    return np.asarray(ratings > asked.get("like_above", 3.0))
 
 
 def _measure(

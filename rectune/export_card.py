@@ -45,7 +45,7 @@ def plain_code(line: Line) -> bool:
         return False
     settings, task = line.rank_settings, line.task
     ratio = settings.normaliser == "ratio" and not settings.spellings
-    return task.kind == "item" or (ratio and not task.values and line.task_calls[0].history is None)
+    return task.kind == "item" or (ratio and not task.values and line.ranked_call.history is None)
 
 
 def code(kind: str) -> str:

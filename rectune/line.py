@@ -60,7 +60,7 @@ class Line(TaskMaterials):
         if judges != told:
             raise ValueError(
                 f"{self.recipe.where('eval.call')}: `{self.recipe.settings['eval']['call']}` judges tasks of the kind `{judges}`, but "
-                f"`{self.recipe.settings['tasks'][0]['call']}` is of the kind `{told}`."
+                f"`{self.rank_template.name}` is of the kind `{told}`."
             )
         if self.prior is not None and kind != "item":
             raise ValueError(
@@ -147,7 +147,11 @@ class Line(TaskMaterials):
         keys.update(seed=self.seed, source=source_of(resolve_call(self.recipe, f"stages.{i}")))
         if section.get("eval_strategy", "no") != "no":
             read = ("wording", "beams", "scores", "max_length", "normaliser", "spellings")
-            keys["rank"] = {"tasks": self.task_keys, **{name: getattr(self.rank_settings, name) for name in read}}
+            keys["rank"] = {
+                "tasks": self.task_keys,
+                "template": self.rank_template.hash,
+                **{name: getattr(self.rank_settings, name) for name in read},
+            }
         return self.folder.stage(
             f"train{i}", keys, [before, self.base_stage, self.index_stage, self.split_stage],
             partial(self._train, i, before), resumes=True,
@@ -185,7 +189,7 @@ class Line(TaskMaterials):
         seconds = time.perf_counter() - started
         if is_main():
             card = {
-                "template": self.rank_template.hash,
+                "templates": {template.name: template.hash for template in self.templates},
                 "base": base_name(self),
                 "seconds": seconds,
                 "tasks": [
@@ -283,9 +287,12 @@ def base_name(line: Line) -> str:
 def check_origin(line: Line, tuned: Path) -> None:
     """Raise ValueError when a tuned model was made with another prompt or on another base than this run's."""
     card = json.loads((tuned / "rectune.json").read_text())
-    if card["template"] != line.rank_template.hash:
+    template, tuned_with = line.rank_template, card.get("templates", {})
+    if template.name not in tuned_with:
+        raise ValueError(f"{tuned} was not tuned with `{template.name}` (`rank.template`). Train again.")
+    if tuned_with[template.name] != template.hash:
         raise ValueError(
-            f"{tuned} was tuned with another text of `{line.rank_template.name}` than it is now. Restore the template or train again."
+            f"{tuned} was tuned with another text of `{template.name}` than it is now. Restore the template or train again."
         )
     if card["base"] != base_name(line):
         raise ValueError(

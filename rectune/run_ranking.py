@@ -29,7 +29,7 @@ def _rank_keys(line: Line) -> dict[str, Any]:
     return {
         "seed": line.seed, "template": line.rank_template.hash, "wording": settings.wording, "beams": settings.beams, "scores": settings.scores,
         "exact": settings.exact and settings.exact_nodes, "model": settings_for_fingerprint(line.model_settings), "max_length": settings.max_length,
-        "batch_tokens": settings.batch_tokens, "task": line.task_keys[0],
+        "batch_tokens": settings.batch_tokens, "task": line.ranked_call.fingerprint(line),
     }  # fmt: skip
 
 

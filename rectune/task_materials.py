@@ -22,8 +22,21 @@ class TaskMaterials(Materials):
 
     @cached_property
     def task_calls(self) -> list[TaskCall]:
-        """The tasks of the recipe; the first is the one that is ranked."""
+        """The tasks of the recipe."""
         return [read_task(self, f"tasks.{i}") for i in range(len(self.recipe.settings["tasks"]))]
+
+    @cached_property
+    def ranked_call(self) -> TaskCall:
+        """The task that is ranked: the first with the template of `rank`. Raises ValueError where none has it."""
+        template = read_template(self, "rank")
+        for call in self.task_calls:
+            if call.template.hash == template.hash:
+                return call
+        trained = ", ".join(dict.fromkeys(f"`{call.template.name}`" for call in self.task_calls))
+        raise ValueError(
+            f"{self.recipe.where('rank.template')}: no task trains `{template.name}`, and a model is asked as it was tuned. "
+            f"Name a template of the tasks: {trained}."
+        )
 
     def stage_calls(self, i: int) -> list[TaskCall]:
         """The tasks that stage i trains: its own (`stages.I.tasks`), or those of the recipe."""
@@ -69,11 +82,11 @@ class TaskMaterials(Materials):
 
     def part_rows(self, part: Part) -> TaskRows:
         """The rows of a part of the split for the ranked task."""
-        return self.task_calls[0].rows(self, self.split, part)
+        return self.ranked_call.rows(self, self.split, part)
 
     def task_rows(self, split: Split) -> TaskRows:
-        """The test rows of `split` for the ranked task, which is the first task of the recipe."""
-        return self.task_calls[0].rows(self, split, "test")
+        """The test rows of `split` for the ranked task."""
+        return self.ranked_call.rows(self, split, "test")
 
     @cached_property
     def task(self) -> TaskRows:
@@ -90,16 +103,11 @@ class TaskMaterials(Materials):
 
     @cached_property
     def rank_template(self) -> Template:
-        """The template that ranking uses. Raises ValueError when its wording does not exist or it was not trained."""
-        template = read_template(self, "rank")
+        """The template that ranking uses. Raises ValueError when its wording does not exist or no task trains it."""
+        template = self.ranked_call.template
         if self.rank_settings.wording >= template.wordings:
             raise ValueError(
                 f"{self.recipe.where('rank.wording')}: {template.name} has wordings 0 to {template.wordings - 1}."
-            )
-        if template.hash != self.task_calls[0].template.hash:
-            raise ValueError(
-                f"{self.recipe.where('rank.template')}: the first task trains `{self.task_calls[0].template.name}`, but ranking would "
-                f"prompt with `{template.name}`. One prompt for all stages: name the same template in both."
             )
         return template
 

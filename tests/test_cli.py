@@ -60,7 +60,7 @@ def test_ls_and_show(capsys: pytest.CaptureFixture[str]) -> None:
         (["--rank.beam", "4"], "unknown key. Did you mean `beams`"),
         (["--rank.k", "11"], "only `rank.beams` = 10 items are searched"),
         (["--rank.wording", "7"], "has wordings 0 to 0"),
-        (["--rank.template", "next-item.jinja"], "One prompt for all stages"),
+        (["--rank.template", "next-item.jinja"], "no task trains `next-item.jinja`"),
         (["--tasks.0.template", "next-itm.jinja"], "`next-itm.jinja` was not found"),
         (["--tasks.0.share", "0"], "must be a number above 0"),
         (["--eval.kk", "[1]"], "unknown key. Did you mean `k`"),

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from rectune.cli import main
+from rectune.run import evaluate
 from tests.runs import results, stages, train
 
 ROOT = Path(__file__).parents[1]
@@ -254,3 +255,8 @@ def test_six_families_train_in_one_run_and_the_report_shows_the_spread_over_word
     assert low <= mean <= high
     assert [audit["gradient_in"] > 0 for audit in found["audits"]] == [True, True]
     assert "wordings of the prompt" in (tmp_path / "run" / "report.html").read_text()
+    # the same model, asked as another of its tasks
+    evaluate(tmp_path / "run", [("rank.template", "next-item-names.jinja")])
+    bare = results(tmp_path / "run")
+    assert bare["wordings"] is None
+    assert bare["protocols"] != found["protocols"]

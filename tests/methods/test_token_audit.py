@@ -136,11 +136,12 @@ def test_an_adapter_on_another_base_or_prompt_is_refused(checkpoints: dict[str, 
     (stage,) = folder.glob("stages/train0-*")
     card = stage / "model" / "rectune.json"
     good = json.loads(card.read_text())
-    for key, message in (
-        ("template", "was tuned with another text of `next-item.jinja`"),
-        ("base", "was tuned on the base `other`"),
+    for other, message in (
+        ({"templates": {"next-item.jinja": "other"}}, "was tuned with another text of `next-item.jinja`"),
+        ({"templates": {"other.jinja": "other"}}, "was not tuned with `next-item.jinja`"),
+        ({"base": "other"}, "was tuned on the base `other`"),
     ):
-        card.write_text(json.dumps({**good, key: "other"}))
+        card.write_text(json.dumps({**good, **other}))
         with pytest.raises(ValueError, match=message):
             open_run(folder).ranker("tuned")
     card.write_text(json.dumps(good))
