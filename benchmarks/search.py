@@ -61,7 +61,7 @@ CHANGES: dict[str, dict[str, str]] = {
     "2 layers": {"model.from_scratch.n_layer": "2"},
     "tied embeddings": {"model.from_scratch.tie_word_embeddings": "true"},
     "40 epochs": {"stages.0.num_train_epochs": "40"},
-    "a prior with SASRec": {"rank.prior.sasrec_epochs": "30"},
+    "a prior without SASRec": {"rank.prior.sasrec_epochs": "0"},
 }
 
 
