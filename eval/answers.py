@@ -73,7 +73,8 @@ def _likes(evidence: Evidence) -> NDArray[np.bool_]:
     """Whether each event is a like, by the threshold of the ranked task."""
     ratings, settings = evidence.split.log.ratings, evidence.recipe.settings
     assert ratings is not None
-    asked = next(task for task in settings["tasks"] if task["template"] == settings["rank"]["template"])
+    asks = settings["rank"]["template"]
+    asked = next((task for task in settings["tasks"] if task["template"] == asks), settings["tasks"][0])
     return np.asarray(ratings > asked.get("like_above", 3.0))
 
 

@@ -50,10 +50,8 @@ def balanced_clusters(vectors: Vectors, codes: int, *, rounds: int, seed: int) -
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # fewer different vectors than codes: `check_collapse` tells
+    with warnings.catch_warnings():  # of fewer different vectors than codes, which `check_collapse` tells
+        warnings.simplefilter("ignore", ConvergenceWarning)
         found = KMeans(n_clusters=codes, n_init=1, random_state=seed).fit(vectors)
     centres = found.cluster_centers_.astype(np.float32)
     labels = deal_out(squared_distances(vectors, centres))
