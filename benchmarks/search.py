@@ -85,6 +85,10 @@ def cell(recipe: str, source: Path, out: Path, change: dict[str, str], seed: int
     own = {"data.path": str(source), "output_dir": str(out), "seed": str(seed)}
     line = Line(load_recipe(recipe, [*change.items(), *more, *own.items()]))
     assert line.prior is not None
+    if 0 not in line.prior.weights or len(line.prior.weights) < 2:
+        raise SystemExit(
+            "`rank.prior.weight` must hold 0, the model alone, and another weight, e.g. --rank.prior.weight '[0, 80]'"
+        )
     with line.folder.lock():
         line.check()
         line.check_lists()
@@ -96,11 +100,7 @@ def cell(recipe: str, source: Path, out: Path, change: dict[str, str], seed: int
             for score in (markov(split).score, partial(line.prior.score, split))
         ]
         seconds = json.loads((line.tuned.folder / MEASURED).read_text())["seconds"]
-    alone = next((entry for entry in tried if entry["weight"] == 0), None)
-    if alone is None:
-        raise SystemExit(
-            "`rank.prior.weight` must hold 0, the model alone, and another weight, e.g. --rank.prior.weight '[0, 80]'"
-        )
+    alone = next(entry for entry in tried if entry["weight"] == 0)
     best = max(tried, key=lambda entry: entry["ndcg@10"])
     return Found(_pair(alone), _pair(best), best["weight"], others[0], others[1], seconds)
 

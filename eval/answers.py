@@ -71,11 +71,9 @@ def answers(evidence: Evidence, *, bootstrap_samples: int = 500, wording_rows: i
 
 def _likes(evidence: Evidence) -> NDArray[np.bool_]:
     """Whether each event is a like, by the threshold of the ranked task."""
-    ratings, settings = evidence.split.log.ratings, evidence.recipe.settings
+    ratings = evidence.split.log.ratings
     assert ratings is not None
-    asks = settings["rank"]["template"]
-    asked = next((task for task in settings["tasks"] if task["template"] == asks), settings["tasks"][0])
-    return np.asarray(ratings > asked.get("like_above", 3.0))
+    return np.asarray(ratings > evidence.task_section.get("like_above", 3.0))
 
 
 def _measure(

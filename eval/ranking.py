@@ -30,7 +30,6 @@ from rectune.eval.several import over_wordings, summarise
 from rectune.evidence import HIDDEN, SHOWN, Evidence, Report
 from rectune.ranking import Ranking, target_ranks
 from rectune.run_folder import source_of
-from rectune.sasrec import train_sasrec
 from rectune.split import Split, evenly
 
 __all__ = ["ranking", "summarise"]
@@ -127,11 +126,7 @@ def _baseline_lists(
     modules = (ease, item_knn, markov, popularity, repeat_last, list_rows)
     keys: dict[str, Any] = {"ease_items": ease_items, "width": width, "sources": [source_of(f) for f in modules]}
     if sasrec_epochs:
-        keys |= {
-            "sasrec_epochs": sasrec_epochs,
-            "seed": evidence.seed,
-            "sasrec": [source_of(sasrec), source_of(train_sasrec)],
-        }
+        keys |= {"sasrec_epochs": sasrec_epochs, "seed": evidence.seed, "sasrec": source_of(sasrec)}
 
     def build(work: Path) -> None:
         fitted = _fit(evidence.split, ease_items)

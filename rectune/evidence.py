@@ -23,7 +23,7 @@ HIDDEN, SHOWN = "seen items hidden", "seen items not hidden"  # the two protocol
 class Evidence:
     """Everything a report is made of.
 
-    `task`: the test rows of the ranked task. `rankings[model, protocol]` and `answers[model]` (probability of
+    `task`: the test rows of the ranked task, `task_section` what the recipe says of it. `rankings[model, protocol]` and `answers[model]` (probability of
     each answer of the task, shape (rows, answers)): 'untuned' and 'tuned', and 'mixed' where the recipe names a prior: the tuned model with it. `prior`: the
     prior alone, rows -> (rows, items), or None; `prior_weight`: its weight and how it was chosen. `wordings`: recall and ndcg under each wording. `shuffled`: the tuned model's lists for `shuffled_rows` with histories in
     random order, seen items hidden. `training`: the log of each stage. `cached(name, keys, build)` returns a folder
@@ -34,6 +34,7 @@ class Evidence:
     split: Split
     index: ItemIndex
     task: TaskRows
+    task_section: dict[str, Any]
     rankings: dict[tuple[str, str], Ranking]
     answers: dict[str, NDArray[np.float64]]
     shuffled: Ranking | None

@@ -58,10 +58,9 @@ class Line(TaskMaterials):
         kind, told = rows.kind, "rating" if rows.values else rows.kind
         judges = vars(inspect.getmodule(resolve_call(self.recipe, "eval"))).get("JUDGES", told)
         if judges != told:
-            asked = self.recipe.settings["tasks"][self.task_calls.index(self.ranked_call)]
             raise ValueError(
                 f"{self.recipe.where('eval.call')}: `{self.recipe.settings['eval']['call']}` judges tasks of the kind `{judges}`, but "
-                f"`{asked['call']}` is of the kind `{told}`."
+                f"`{self.ranked_section['call']}` is of the kind `{told}`."
             )
         if self.prior is not None and kind != "item":
             raise ValueError(

@@ -72,7 +72,7 @@ def gather_evidence(line: Line, *, shuffled: int, wordings: int) -> Evidence:
     for i, stage in enumerate(line.train_stages):
         measured[f"training, stage {i}"] = measured_of(stage.folder)
     return Evidence(
-        recipe=line.recipe, split=line.split, index=line.index, task=line.task, rankings=rankings, answers=answers,
+        recipe=line.recipe, split=line.split, index=line.index, task=line.task, task_section=line.ranked_section, rankings=rankings, answers=answers,
         shuffled=shuffled_ranking, shuffled_rows=sample, training=training, audits=audits, measured=measured,
         environment=environment(line), cached=partial(_cached, line), seed=line.seed, wordings=worded, prior=prior, prior_weight=weight,
     )  # fmt: skip

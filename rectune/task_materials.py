@@ -10,6 +10,7 @@ from rectune.encoder import Encoder
 from rectune.examples import TaskSpec, sample_texts
 from rectune.materials import Materials
 from rectune.ranker import RankSettings
+from rectune.recipe import section_at
 from rectune.run_folder import Stage
 from rectune.run_tasks import TaskCall, read_task, read_template
 from rectune.split import Part, Split
@@ -37,6 +38,11 @@ class TaskMaterials(Materials):
             f"{self.recipe.where('rank.template')}: no task trains `{template.name}`, and a model is asked as it was tuned. "
             f"Name a template of the tasks: {trained}."
         )
+
+    @property
+    def ranked_section(self) -> dict[str, Any]:
+        """What the recipe says of the ranked task."""
+        return section_at(self.recipe, self.ranked_call.key)
 
     def stage_calls(self, i: int) -> list[TaskCall]:
         """The tasks that stage i trains: its own (`stages.I.tasks`), or those of the recipe."""

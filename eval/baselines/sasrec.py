@@ -7,6 +7,8 @@ from rectune.eval.baselines.scoring import Baseline, Floats
 from rectune.sasrec import SasRecSettings, train_sasrec
 from rectune.split import Rows, Split
 
+MADE_OF = (train_sasrec,)
+
 
 def sasrec(split: Split, *, epochs: int, seed: int) -> Baseline:
     """score(i) = log p(i | history) of a SASRec of ours; its best epoch is chosen on validation."""
