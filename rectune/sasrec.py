@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -130,11 +131,12 @@ def load_sasrec(folder: Path) -> SasRec:
     return model.eval()
 
 
+@lru_cache(maxsize=1)
 def train_sasrec(split: Split, settings: SasRecSettings, *, seed: int, checks: int = 10) -> SasRec:
     """Train on the training events, one window of `history` + 1 items a sequence, every item a target.
 
     Of `checks` evenly spread epochs the one with the best NDCG@10 on a sample of validation rows is kept, the last one where
-    the split has none.
+    the split has none. Asked the same again in one process, as a prior and a row of the table do, it gives the same model.
     """
     torch.manual_seed(seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

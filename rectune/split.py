@@ -42,9 +42,12 @@ class Rows:
         return Rows(**{name: getattr(self, name)[positions] for name in self.__dataclass_fields__})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
-    """A log and its three parts. `train_events`: the positions of the events that index and baselines may see."""
+    """A log and its three parts. `train_events`: the positions of the events that index and baselines may see.
+
+    A split equals itself alone, so that what was learned from it can be kept under it.
+    """
 
     log: Log
     train: Rows

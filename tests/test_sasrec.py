@@ -64,3 +64,11 @@ def test_it_survives_saving_and_gives_probabilities(tmp_path: Path) -> None:
     found: Any = again.log_probabilities(split, split.test)
     assert np.allclose(np.exp(found).sum(1), 1.0)
     assert np.array_equal(found, model.log_probabilities(split, split.test))
+
+
+def test_what_was_trained_on_a_split_is_not_trained_again() -> None:
+    split, short = walks(), dataclasses.replace(SMALL, epochs=1)
+    first = train_sasrec(split, short, seed=0)
+    assert train_sasrec(split, short, seed=0) is first
+    assert train_sasrec(split, short, seed=1) is not first
+    assert train_sasrec(walks(), short, seed=1) is not train_sasrec(split, short, seed=1)
