@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rectune.cli import DOES_NOT_FIT, main
+from rectune.cli import main
+from rectune.commands import DOES_NOT_FIT
 from rectune.planning.advice import change_for
 from rectune.planning.cards import GB, Card
 from rectune.planning.plan import forecast

@@ -1,0 +1,188 @@
+"""What each command does with its parsed arguments and the overrides of the recipe."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+DOES_NOT_FIT = 3  # the exit code of `rectune plan`; 1 is an error and 2 argparse's
+
+
+def ls(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    """List the bundled recipes and templates."""
+    from rectune.recipe import bundled, read_yaml
+
+    print("recipes (rectune show NAME, rectune train NAME)")
+    for folder in bundled("recipes"):
+        files = sorted(folder.glob("*.yaml"))
+        width = max((len(file.stem) for file in files), default=0)
+        for file in files:
+            about = (read_yaml(file.read_text(encoding="utf-8"), file.name)[0] or {}).get("about", "")
+            print(f"  {file.stem:<{width}}  {about}")
+    print("templates")
+    for folder in bundled("templates"):
+        for file in sorted(folder.glob("*.jinja")):
+            print(f"  {file.name}")
+
+
+def show(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    """Print a recipe as it is resolved."""
+    from rectune.recipe import load_recipe
+
+    print(load_recipe(args.recipe, overrides).dump(), end="")
+
+
+def preview(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    """Print examples as they are trained."""
+    from rectune import preview as previews
+    from rectune.recipe import load_recipe
+
+    print(previews.preview(load_recipe(args.recipe, overrides), examples=args.examples))
+
+
+def plan(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
+    """Say what a recipe takes; 3 when that does not fit the card."""
+    from rectune.planning.cards import card_named
+    from rectune.recipe import load_recipe
+
+    card = None if args.gpu is None else card_named(args.gpu)
+    recipe = load_recipe(args.recipe, overrides)
+    _quiet_libraries()
+    from rectune.planning.advice import change_for
+    from rectune.planning.plan import forecast
+    from rectune.planning.text import text_of
+
+    made = forecast(recipe, card)
+    short = [stage for stage in made.stages if card is not None and stage.need.total > card.memory]
+    changes = {stage.stage: change_for(recipe, card, stage) for stage in short if card is not None}
+    print(text_of(made, changes))
+    return DOES_NOT_FIT if short else 0
+
+
+def train(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    """Run a recipe, or its grid."""
+    _quiet_libraries()
+    from rectune import run
+    from rectune.grid import train_grid
+    from rectune.recipe import load_recipe
+
+    recipe = load_recipe(args.recipe, overrides)
+    if args.seeds is None and not recipe.settings.get("grid"):
+        run.train(recipe)
+        return
+    train_grid(args.recipe, overrides, args.seeds)
+
+
+def evaluate(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    """Rank and report again in a run folder."""
+    _quiet_libraries()
+    from rectune import run
+
+    run.evaluate(args.folder, overrides)
+
+
+def recommend(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    """Recommend items after histories."""
+    given = [name for name in ("items", "titles", "users") if getattr(args, name) is not None]
+    if len(given) != 1:
+        raise ValueError("give the history in exactly one way: --items ID …, --titles TITLE …, or --users FILE.")
+    _quiet_libraries()
+    from rectune import run
+
+    users, histories, candidates = _histories(args)
+    lists = run.recommend(
+        args.folder,
+        histories,
+        k=args.k,
+        by="title" if given == ["titles"] else "item_id",
+        hide_seen=not args.show_seen,
+        allow=None if args.allow is None else _ids(args.allow),
+        deny=() if args.deny is None else _ids(args.deny),
+        candidates=candidates,
+    )
+    for user, items in zip(users, lists, strict=True):
+        if args.json:
+            print(json.dumps({"user": user, "items": items}, ensure_ascii=False))
+            continue
+        print("" if user is None else f"user {user}")
+        for place, item in enumerate(items, start=1):
+            print(f"{place:3}. {item['title']}  [{item['item_id']}]  {item['score']:.3f}")
+
+
+def export(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    """Write a run as a folder that transformers alone loads."""
+    _quiet_libraries()
+    from rectune import run_export
+
+    place, about = run_export.export(args.folder, args.to)
+    items = f"{about['items']['total']:,} items, {about['items']['added']:,} of them added"
+    print(f"exported to {place}: weights in {about['weights']['dtype']}, {items}.")
+    for step, found in about["weights"].items():
+        if step != "dtype":
+            away, largest = found["largest_difference"], found["largest_logit"]
+            print(
+                f"  {step.replace('_', ' ')} moved the probe's logits by {away:.2g} at most (the largest is {largest:.3g})"
+            )
+    for form, metrics in about.get("forms", {}).items():
+        print(f"  {form:<31}" + "   ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+
+
+def index_add(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    """Name new items, and judge them where rows are given."""
+    _quiet_libraries()
+    from rectune import run
+
+    done = run.add_to_index(args.folder, args.items, args.rows)
+    print(f"added {done['added']} items; no name of an old item changed.")
+    if found := done["report"]:
+        print(f"recall@{found['k']} of {found['rows']} targets among {found['added']} added items:")
+        for name in ("model", "model + prior", "text nearest-neighbour", "chance"):
+            if name in found:
+                print(f"  {name:<24}" + "   ".join(f"{where} {value:.4f}" for where, value in found[name].items()))
+
+
+def _histories(args: argparse.Namespace) -> tuple[list[Any], list[list[str]], list[list[str]] | None]:
+    """Users, their histories, and the candidates of each where the file gives them."""
+    if args.users is None:
+        return [None], [args.titles if args.titles is not None else args.items], None
+    file = Path(args.users)
+    users, histories, candidates = [], [], []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            users.append(row["user"])
+            histories.append([str(item) for item in row["items"]])
+            if "candidates" in row:
+                candidates.append([str(item) for item in row["candidates"]])
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise ValueError(f'{file.name}:{number}: a line must be {{"user": …, "items": [ID, …]}}.') from None
+    if not users:
+        raise ValueError(f"{file.name}: the file names no user.")
+    if candidates and len(candidates) < len(users):
+        raise ValueError(f"{file.name}: {len(users) - len(candidates)} lines have no `candidates`; give all or none.")
+    return users, histories, candidates or None
+
+
+def _ids(file: str) -> list[str]:
+    """Item ids, one a line."""
+    return [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _quiet_libraries() -> None:
+    """Keep libraries from talking over the report; their errors still come through."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import logging
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    logging.getLogger("sentence_transformers").setLevel(logging.WARNING)
+    import datasets
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    datasets.utils.logging.disable_progress_bar()
