@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rectune.eval.baselines.ease import EaseScorer, ease
@@ -40,21 +41,18 @@ def fit(
     score = EASE + m P(j | last item) + s log p_SASRec(j | history). `ease_items`: as in `ease`. `sasrec_epochs`: 0 leaves
     SASRec out.
     """
-    row = ease(split, most_items=ease_items)
-    assert isinstance(row.score, EaseScorer)
-    sparse.save_npz(folder / "ease.npz", _largest(row.score, neighbours, split.log.n_items))
+    settings = _fit_ease(split, folder, ease_items, neighbours)
     sparse.save_npz(folder / "markov.npz", transition_scores(split).tocsr())
     if sasrec_epochs:
         train_sasrec(split, SasRecSettings(epochs=sasrec_epochs), seed=seed).save(folder)
-    parts = _Parts(folder, row.score.decay)
+    parts = _Parts(folder, settings["decay"])
     weights = [(m, s) for m, s in product(MARKOV, SASREC if sasrec_epochs else (0.0,))]
 
     def mixed(markov: float, sasrec: float) -> Callable[[Rows], Floats]:
         return lambda rows: parts.score(split, rows, markov, sasrec)
 
     chosen = choose(split, "prior", (({"markov": m, "sasrec": s}, mixed(m, s)) for m, s in weights))
-    settings = {**row.settings, "neighbours": neighbours, **chosen.settings}
-    (folder / "prior.json").write_text(json.dumps(settings))
+    (folder / "prior.json").write_text(json.dumps({**settings, "neighbours": neighbours, **chosen.settings}))
 
 
 def load(folder: Path) -> Score:
@@ -92,6 +90,14 @@ class _Parts:
             scores[:, :fitted] += sasrec * chances
             scores[:, fitted:] += sasrec * chances.min(1, keepdims=True)
         return scores
+
+
+def _fit_ease(split: Split, folder: Path, most_items: int, neighbours: int) -> dict[str, Any]:
+    """Write EASE's largest weights and return its settings; the dense weights, a gigabyte for 12,000 items, are let go."""
+    row = ease(split, most_items=most_items)
+    assert isinstance(row.score, EaseScorer)
+    sparse.save_npz(folder / "ease.npz", _largest(row.score, neighbours, split.log.n_items))
+    return row.settings
 
 
 def _largest(fitted: EaseScorer, neighbours: int, n_items: int) -> sparse.csr_matrix:
