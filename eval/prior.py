@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rectune.eval.baselines.ease import EaseScorer, ease
-from rectune.eval.baselines.markov import transition_scores
-from rectune.eval.baselines.scoring import CHUNK, MOST_ITEMS, Floats, choose, history_matrix, top_columns
+from rectune.eval.baselines.markov import last_item_scores, transition_scores
+from rectune.eval.baselines.scoring import (
+    CHUNK,
+    MOST_ITEMS,
+    Floats,
+    choose_mix,
+    history_matrix,
+    top_columns,
+    weighted_sum,
+)
 from scipy import sparse
 
 from rectune.sasrec import SasRecSettings, load_sasrec, train_sasrec
@@ -24,7 +33,7 @@ from rectune.split import Rows, Split
 Score = Callable[[Split, Rows], Floats]
 MARKOV = (0.0, 0.03, 0.1, 0.3, 1.0)
 SASREC = (0.0, 0.003, 0.01, 0.03, 0.1)
-MADE_OF = (ease, transition_scores, choose, train_sasrec)
+MADE_OF = (ease, transition_scores, choose_mix, train_sasrec)
 
 
 def fit(
@@ -45,51 +54,45 @@ def fit(
     sparse.save_npz(folder / "markov.npz", transition_scores(split).tocsr())
     if sasrec_epochs:
         train_sasrec(split, SasRecSettings(epochs=sasrec_epochs), seed=seed).save(folder)
-    parts = _Parts(folder, settings["decay"])
-    weights = [(m, s) for m, s in product(MARKOV, SASREC if sasrec_epochs else (0.0,))]
-
-    def mixed(markov: float, sasrec: float) -> Callable[[Rows], Floats]:
-        return lambda rows: parts.score(split, rows, markov, sasrec)
-
-    chosen = choose(split, "prior", (({"markov": m, "sasrec": s}, mixed(m, s)) for m, s in weights))
-    (folder / "prior.json").write_text(json.dumps({**settings, "neighbours": neighbours, **chosen.settings}))
+    parts = _Parts(folder, settings["decay"], sasrec=bool(sasrec_epochs))
+    grid = list(product((1.0,), MARKOV, SASREC if sasrec_epochs else (0.0,)))
+    (_, markov, sasrec), found = choose_mix(split, partial(parts.scores, split), grid)
+    settings.update(neighbours=neighbours, markov=markov, sasrec=sasrec, **found)
+    (folder / "prior.json").write_text(json.dumps(settings))
 
 
 def load(folder: Path) -> Score:
     """The scores of what `fit` wrote."""
     settings = json.loads((folder / "prior.json").read_text())
-    parts = _Parts(folder, settings["decay"])
-    return lambda split, rows: parts.score(split, rows, settings["markov"], settings["sasrec"])
+    weights = (1.0, settings["markov"], settings["sasrec"])
+    parts = _Parts(folder, settings["decay"], sasrec=bool(settings["sasrec"]))
+    return lambda split, rows: weighted_sum(parts.scores(split, rows), weights)
 
 
 class _Parts:
     """The fitted parts of a prior."""
 
-    def __init__(self, folder: Path, decay: float) -> None:
+    def __init__(self, folder: Path, decay: float, *, sasrec: bool) -> None:
         self._decay = decay
         self._ease = sparse.load_npz(folder / "ease.npz").tocsr()
         self._markov = sparse.load_npz(folder / "markov.npz").tocsr()
-        self._sasrec = load_sasrec(folder) if (folder / "sasrec.safetensors").exists() else None
+        self._sasrec = load_sasrec(folder) if sasrec else None
 
-    def score(self, split: Split, rows: Rows, markov: float, sasrec: float) -> Floats:
-        """EASE + markov x P(j | last item) + sasrec x log p(j | history), (rows, items).
+    def scores(self, split: Split, rows: Rows) -> tuple[Floats, Floats, Floats]:
+        """EASE, P(j | last item) and SASRec's log p(j | history), 0 where it was not asked for; each (rows, items).
 
         Items that came after the fit score 0, and the least that SASRec gives anything.
         """
         fitted = self._ease.shape[0]
-        scores = np.zeros((len(rows), split.log.n_items))
+        ease_scores = np.zeros((len(rows), split.log.n_items))
         seen = history_matrix(split, rows, self._decay)[:, :fitted]
-        scores[:, :fitted] = np.asarray((seen @ self._ease).todense())
-        if markov:
-            some = np.flatnonzero(rows.stop > rows.first)
-            last = split.log.item_codes[rows.stop[some] - 1]
-            some, last = some[last < fitted], last[last < fitted]
-            scores[some, :fitted] += markov * np.asarray(self._markov[last].todense())
-        if sasrec and self._sasrec is not None:
+        ease_scores[:, :fitted] = np.asarray((seen @ self._ease).todense())
+        sasrec_scores = np.zeros_like(ease_scores)
+        if self._sasrec is not None:
             chances = self._sasrec.log_probabilities(split, rows)
-            scores[:, :fitted] += sasrec * chances
-            scores[:, fitted:] += sasrec * chances.min(1, keepdims=True)
-        return scores
+            sasrec_scores[:, :fitted] = chances
+            sasrec_scores[:, fitted:] = chances.min(1, keepdims=True)
+        return ease_scores, last_item_scores(split, rows, self._markov), sasrec_scores
 
 
 def _fit_ease(split: Split, folder: Path, most_items: int, neighbours: int) -> dict[str, Any]:

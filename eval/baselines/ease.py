@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rectune.eval.baselines.markov import transition_scores
+from rectune.eval.baselines.markov import last_item_scores, transition_scores
 from rectune.eval.baselines.scoring import (
     MOST_ITEMS,
     Baseline,
     Floats,
     Scorer,
     choose,
+    choose_mix,
     history_matrix,
     train_counts,
     train_matrix,
+    weighted_sum,
 )
 from scipy import linalg
 
@@ -56,17 +58,12 @@ def ease_with_markov(split: Split, ease_row: Baseline) -> Baseline:
     """score = EASE + weight x P(j | last item), the weight chosen on validation."""
     chances = transition_scores(split).tocsr()
 
-    def mixed(weight: float) -> Scorer:
-        def score(rows: Rows) -> Floats:
-            scores = ease_row.score(rows)
-            some = rows.stop > rows.first
-            last = split.log.item_codes[rows.stop[some] - 1]
-            scores[some] += weight * np.asarray(chances[last].todense())
-            return scores
+    def parts(rows: Rows) -> tuple[Floats, Floats]:
+        return ease_row.score(rows), last_item_scores(split, rows, chances)
 
-        return score
-
-    return choose(split, "EASE + Markov", (({**ease_row.settings, "markov": w}, mixed(w)) for w in MIX))
+    weights, found = choose_mix(split, parts, [(1.0, weight) for weight in MIX])
+    settings = {**ease_row.settings, "markov": weights[1], **found}
+    return Baseline("EASE + Markov", settings, lambda rows: weighted_sum(parts(rows), weights))
 
 
 def ease_weights(gram: Floats, penalty: float) -> Floats:

@@ -31,10 +31,17 @@ def markov(split: Split) -> Baseline:
     backoff = 1e-9 * counts / max(counts.max(), 1.0)
 
     def score(rows: Rows) -> Floats:
-        scores = np.tile(backoff, (len(rows), 1))
-        some = rows.stop > rows.first
-        last = split.log.item_codes[rows.stop[some] - 1]
-        scores[some] += np.asarray(chances[last].todense())
-        return scores
+        return backoff + last_item_scores(split, rows, chances)
 
     return Baseline("first-order Markov", {}, score)
+
+
+def last_item_scores(split: Split, rows: Rows, chances: sparse.csr_matrix) -> Floats:
+    """P(j | last item) for each row, (rows, items); 0 without a history, and for items that `chances` does not know."""
+    known = chances.shape[0]
+    scores = np.zeros((len(rows), split.log.n_items))
+    some = np.flatnonzero(rows.stop > rows.first)
+    last = split.log.item_codes[rows.stop[some] - 1]
+    some, last = some[last < known], last[last < known]
+    scores[some, :known] = np.asarray(chances[last].todense())
+    return scores

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ Floats = NDArray[np.float64]
 Scorer = Callable[[Rows], Floats]  # rows -> (rows, items), higher is better
 CHUNK = 512
 MOST_ITEMS = 12_101  # of EASE and item-KNN: all of Amazon Beauty, 1.2 GB a matrix
+CHOSEN_BY = "validation_ndcg@10"
+NOT_NUMBERS = "a baseline or prior gave NaN as the score of an item."
 NOWHERE = int(np.iinfo(np.int32).max)  # the place of a target that cannot be listed
 
 
@@ -43,21 +45,36 @@ def list_rows(split: Split, rows: Rows, score: Scorer, *, width: int) -> tuple[L
     Ties count against the target: its place is the number of other items that score at least as high.
     """
     hidden, shown = [], []
-    for begin in range(0, len(rows), CHUNK):
-        part = rows.take(np.arange(begin, min(begin + CHUNK, len(rows))))
+    for part in _chunks(rows):
         scores = score(part).astype(np.float64, copy=True)
         targets = split.targets(part)
         shown.append(_listed(scores, targets, width))
-        who, what = seen_pairs(split, part)
-        scores[who, what] = -np.inf
-        hidden.append(_listed(scores, targets, width))
+        hidden.append(_listed(_hidden(split, part, scores), targets, width))
     return _joined(hidden), _joined(shown)
 
 
-def _listed(scores: Floats, targets: NDArray[np.int32], width: int) -> Lists:
+def _chunks(rows: Rows) -> Iterator[Rows]:
+    return (rows.take(np.arange(a, min(a + CHUNK, len(rows)))) for a in range(0, len(rows), CHUNK))
+
+
+def _hidden(split: Split, rows: Rows, scores: Floats) -> Floats:
+    """The same scores, -inf for seen items."""
+    who, what = seen_pairs(split, rows)
+    scores[who, what] = -np.inf
+    return scores
+
+
+def _places(scores: Floats, targets: NDArray[np.int32]) -> NDArray[np.int64]:
+    if np.isnan(scores).any():
+        raise ValueError(NOT_NUMBERS)
     own = scores[np.arange(len(targets)), targets]
     place = (scores >= own[:, None]).sum(axis=1) - 1
     place[np.isneginf(own)] = NOWHERE
+    return np.asarray(place)
+
+
+def _listed(scores: Floats, targets: NDArray[np.int32], width: int) -> Lists:
+    place = _places(scores, targets)
     width = min(width, scores.shape[1])
     top = top_columns(scores, width)
     values = np.take_along_axis(scores, top, 1)
@@ -84,7 +101,7 @@ def top_columns(scores: NDArray[np.floating[Any]], width: int) -> NDArray[np.int
     room = width - above.sum(axis=1, keepdims=True)
     taken = above | (level & (np.cumsum(level, axis=1, dtype=np.int32) <= room))
     if (taken.sum(axis=1) != width).any():
-        raise ValueError("a baseline or prior gave NaN as the score of an item.")
+        raise ValueError(NOT_NUMBERS)
     return np.nonzero(taken)[1].reshape(len(scores), width)
 
 
@@ -133,9 +150,42 @@ def choose(
     for settings, score in candidates:
         if not len(rows):
             return Baseline(name, settings, score)
-        place = list_rows(split, rows, score, width=1)[0].place
-        value = float(np.where(place < 10, 1 / np.log2(place + 2.0), 0.0).mean()) if len(place) else 0.0
+        value = float(_gains(split, rows, score).mean())
         if best is None or value > best[0]:
-            best = (value, Baseline(name, {**settings, "validation_ndcg@10": round(value, 6)}, score))
+            best = (value, Baseline(name, {**settings, CHOSEN_BY: round(value, 6)}, score))
     assert best is not None
     return best[1]
+
+
+def choose_mix(
+    split: Split, parts: Callable[[Rows], Sequence[Floats]], weights: Sequence[tuple[float, ...]], *, most: int = 4000
+) -> tuple[tuple[float, ...], dict[str, float]]:
+    """Of several weights of the sum of `parts` the ones that `choose` would take, and their value for `settings`.
+
+    The parts of each row are computed once, whatever the number of weights.
+    """
+    rows = split.validation.take(evenly(len(split.validation), most))
+    if not len(rows):
+        return weights[0], {}
+    gains = np.zeros(len(weights))
+    for chunk in _chunks(rows):
+        scores = parts(chunk)
+        for i, each in enumerate(weights):
+            mixed = weighted_sum(scores, each)
+            gains[i] += _gains(split, chunk, lambda _, mixed=mixed: mixed).sum()
+    return weights[int(gains.argmax())], {CHOSEN_BY: round(float(gains.max() / len(rows)), 6)}
+
+
+def weighted_sum(parts: Sequence[Floats], weights: Sequence[float]) -> Floats:
+    """The sum of all parts, each times its weight."""
+    return np.asarray(sum(weight * part for weight, part in zip(weights, parts, strict=True) if weight))
+
+
+def _gains(split: Split, rows: Rows, score: Scorer) -> Floats:
+    """NDCG@10 of each row, seen items hidden; places as in `list_rows`, without its lists."""
+    places = []
+    for part in _chunks(rows):
+        scores = _hidden(split, part, score(part).astype(np.float64, copy=True))
+        places.append(_places(scores, split.targets(part)))
+    place = np.concatenate(places)
+    return np.where(place < 10, 1 / np.log2(place + 2.0), 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import Any
 
@@ -14,7 +15,16 @@ from rectune.eval.baselines.likes import both, item_like_rate, logistic, share_o
 from rectune.eval.baselines.markov import markov
 from rectune.eval.baselines.popularity import popularity
 from rectune.eval.baselines.repeat_last import repeat_last
-from rectune.eval.baselines.scoring import NOWHERE, Lists, history_matrix, list_rows, top_columns
+from rectune.eval.baselines.scoring import (
+    NOWHERE,
+    Lists,
+    Scorer,
+    choose,
+    choose_mix,
+    history_matrix,
+    list_rows,
+    top_columns,
+)
 from rectune.eval.metrics.auc import auc
 
 from rectune.log import make_log
@@ -110,6 +120,30 @@ def test_weights_are_chosen_on_validation_and_stated(small_shop: Any) -> None:
     mixed = ease_with_markov(split, row)
     assert mixed.settings["validation_ndcg@10"] >= row.settings["validation_ndcg@10"]
     assert set(item_knn(split).settings) == {"shrink", "neighbours", "decay", "items", "of", "validation_ndcg@10"}
+
+
+def test_a_mix_is_chosen_as_if_each_sum_were_a_candidate(small_shop: Any) -> None:
+    split = leave_one_out(small_shop)
+    scores = (markov(split).score, popularity(split).score)
+    weights = [(1.0, 0.0), (0.0, 1.0), (1.0, 0.002), (1.0, 0.0)]
+
+    def candidate(some: tuple[float, ...]) -> Scorer:
+        return lambda rows: some[0] * scores[0](rows) + some[1] * scores[1](rows)
+
+    one_by_one = choose(split, "mix", (({"weights": some}, candidate(some)) for some in weights))
+    chosen, found = choose_mix(split, lambda rows: [score(rows) for score in scores], weights)
+    assert {"weights": chosen, **found} == one_by_one.settings
+    place = list_rows(split, split.validation, candidate(chosen), width=1)[0].place
+    gain = np.where(place < 10, 1 / np.log2(place + 2.0), 0.0).mean()
+    assert found == {"validation_ndcg@10": pytest.approx(gain, abs=1e-6)}
+    nobody = dataclasses.replace(split, validation=split.validation.take(np.zeros(0, dtype=np.int64)))
+    assert choose_mix(nobody, lambda rows: [], weights) == (weights[0], {})
+
+
+def test_scores_that_are_no_numbers_are_refused_where_weights_are_chosen(small_shop: Any) -> None:
+    split = leave_one_out(small_shop)
+    with pytest.raises(ValueError, match="gave NaN"):
+        choose_mix(split, lambda rows: [np.full((len(rows), split.log.n_items), np.nan)], [(1.0,)])
 
 
 def test_baselines_never_look_at_held_out_events(small_shop: Any) -> None:
