@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ class Log:
     `users`: the source's user ids, row = user code.
     `cut`: for data that comes already split, one row an example: `part`, `user`, and offsets into the events
     `start`, `stop`, `target` (history = events[start:stop]); else None.
+    Arrays of all events are made once: Polars copies a column that lies in several pieces whenever it is asked for it.
     """
 
     interactions: pl.DataFrame
@@ -51,22 +53,22 @@ class Log:
         """How many items the catalogue holds."""
         return self.items.height
 
-    @property
+    @cached_property
     def user_codes(self) -> NDArray[np.int32]:
         """User of each event, shape (events,)."""
         return self.interactions["user"].to_numpy()
 
-    @property
+    @cached_property
     def item_codes(self) -> NDArray[np.int32]:
         """Item of each event, shape (events,)."""
         return self.interactions["item"].to_numpy()
 
-    @property
+    @cached_property
     def times(self) -> NDArray[np.float64] | None:
         """Time of each event, shape (events,), or None."""
         return self.interactions["time"].to_numpy() if "time" in self.interactions.columns else None
 
-    @property
+    @cached_property
     def ratings(self) -> NDArray[np.float32] | None:
         """Rating of each event, shape (events,), or None."""
         return self.interactions["rating"].to_numpy() if "rating" in self.interactions.columns else None

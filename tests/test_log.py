@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from rectune.log import Log, LogWarning, k_core, make_log
+from rectune.split import leave_one_out
 
 
 def events(*rows: tuple[Any, ...], columns: tuple[str, ...] = ("user", "item", "time")) -> pl.DataFrame:
@@ -129,3 +132,15 @@ def test_a_log_survives_saving(tmp_path: Path, tiny_log: Log) -> None:
     assert again.interactions.equals(tiny_log.interactions)
     assert again.items.equals(tiny_log.items)
     assert again.users.equals(tiny_log.users)
+
+
+def test_events_that_lie_in_two_pieces_are_copied_once(tiny_log: Log) -> None:
+    pieces = [tiny_log.interactions.head(2), tiny_log.interactions.tail(-2)]
+    split = leave_one_out(dataclasses.replace(tiny_log, interactions=pl.concat(pieces, rechunk=False)))
+    assert split.log.interactions.n_chunks() == 2
+    one, other = split.history(split.test, 0), split.history(split.test, 1)
+    assert one.base is not None
+    assert one.base is other.base
+    for name in ("user_codes", "item_codes", "times", "ratings"):
+        assert getattr(split.log, name) is getattr(split.log, name)
+        assert np.array_equal(getattr(split.log, name), getattr(tiny_log, name))
