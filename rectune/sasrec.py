@@ -88,7 +88,7 @@ class SasRec(nn.Module):
 
     def vectors(self) -> NDArray[np.float32]:
         """Item vectors, (items, dimensions)."""
-        return np.asarray(self.item.weight[:-1].detach().float().cpu().numpy())
+        return np.array(self.item.weight[:-1].detach().float().cpu().numpy())
 
     def save(self, folder: Path) -> None:
         """Write the weights and settings into one file."""
