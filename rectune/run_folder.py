@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -116,9 +117,12 @@ class RunFolder:
         work.mkdir(parents=True, exist_ok=True)
         try:
             build(work)
-        except BaseException:
+        except BaseException as error:
             if not resumes:
                 shutil.rmtree(work, ignore_errors=True)
+            full = "No space left on device"
+            if full in str(error) and getattr(error, "filename", None) is None:
+                raise OSError(errno.ENOSPC, full, str(work)) from error
             raise
         if resumes:
             wait()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 from pathlib import Path
 
 import pytest
 from rectune.eval import prior
+from safetensors import SafetensorError
 
 from rectune import run_folder
-from rectune.run_folder import inputs, source_of, stamp
+from rectune.run_folder import RunFolder, inputs, source_of, stamp
 
 
 def touch(file: Path) -> None:
@@ -79,3 +81,21 @@ def test_a_folder_is_all_its_files_but_those_of_the_run(tmp_path: Path) -> None:
     assert stamp(tmp_path, without=tmp_path / "run") == before
     (tmp_path / "deep" / "b.txt").write_text("b")
     assert stamp(tmp_path, without=tmp_path / "run") != before
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        OSError(errno.ENOSPC, "No space left on device"),  # as `write` raises it
+    ],
+)
+def test_a_full_disk_is_told_with_its_place(error: Exception, tmp_path: Path) -> None:
+    def full(work: Path) -> None:
+        (work / "half").write_text("half")
+        raise error
+
+    with pytest.raises(OSError, match="No space left on device") as told:
+        RunFolder(tmp_path / "run", "shop").stage("log", {}, [], full)
+    assert str(told.value.filename).startswith(str(tmp_path / "run" / "stages" / "log-"))
+    assert not list((tmp_path / "run" / "stages").iterdir())
