@@ -1,0 +1,185 @@
+"""Section 3: what the planner says beside what the allocator of a capped card gives: peak, and the largest batch that runs."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gpu_sections.bench import Bench
+from benchmarks.gpu_sections.made import MADE_BY, random_model, write_base, write_recipe
+from benchmarks.gpu_sections.qlora import quietly
+
+GB = 2**30
+LENGTH = 512  # tokens of every example
+# Shape, 4 bits, caps in GB, seconds that one cap takes on the fastest card known. What tells most comes first.
+CASES = (
+    ("Qwen3-0.6B", True, (8,), 6),
+    ("Qwen3-1.7B", True, (8, 12), 10),
+    ("Qwen3-8B", True, (16, 24), 16),
+    ("Qwen3-1.7B", False, (12, 16), 10),
+    ("Qwen3-8B", False, (24,), 16),
+    ("Qwen3-0.6B", False, (8, 12), 10),
+    ("Qwen3-0.6B", True, (12, 16, 24), 16),
+    ("Qwen3-1.7B", True, (16, 24), 16),
+    ("Qwen3-1.7B", False, (24,), 16),
+    ("Qwen3-8B", True, (12,), 16),
+    ("Qwen3-0.6B", False, (16, 24), 16),
+)
+
+
+def run(bench: Bench) -> None:
+    """Every shape, LoRA and QLoRA, checkpointed, under every cap."""
+    if bench.quick:
+        bench.measure("tiny, QLoRA", lambda: _uncapped("tiny", True, bench))
+        bench.measure("tiny, LoRA", lambda: _uncapped("tiny", False, bench))
+        return
+    if not bench.cuda:
+        bench.missing("a CUDA device, whose allocator can be capped (on a CPU: python benchmarks/planner.py)")
+        return
+    for shape, quantised, caps, seconds in CASES:
+        names = {cap: f"{shape}, {'QLoRA' if quantised else 'LoRA'}, {cap} GB" for cap in caps}
+        if not any(bench.wants(name, needs=seconds) for name in names.values()):
+            continue
+        with tempfile.TemporaryDirectory() as place:
+            case = Case(shape, quantised, bench, Path(place))
+            for cap, name in names.items():
+                bench.measure(name, partial(case.under, cap), needs=seconds)
+
+
+class Case:
+    """A shape with its plan; the model is made anew for every attempt."""
+
+    def __init__(self, shape: str, quantised: bool, bench: Bench, place: Path) -> None:
+        from rectune.line import Line
+        from rectune.recipe import load_recipe
+
+        device = str(bench.card["device"])
+        base = write_base(shape, place / "base", device, weights=False)
+        self.shape, self.bench, self.place = shape, bench, place
+        self.recipe = load_recipe(_recipe(place, base, device, quantised))
+        self.line = Line(self.recipe)
+        self.line.check()
+        self.settings = self.line.model_settings
+        self.tokens = _new_tokens(self.line)
+        self.plan = _plan(self.line, self.recipe, len(self.tokens), bench.card)
+
+    def under(self, cap: float) -> dict[str, Any]:
+        """Planned and measured on a card of `cap` GB: the allocator gets what the context leaves of it."""
+        limit = round(cap * GB) - round(self.bench.card["context_gb"] * GB)
+        total = torch.cuda.get_device_properties(0).total_memory
+        rows = self.plan.largest_batch(round(cap * GB), LENGTH, near=8)
+        row: dict[str, Any] = {"cap_gb": cap, "planned_rows": rows}
+        if rows == 0:
+            return row
+        torch.cuda.set_per_process_memory_fraction(limit / total)
+        try:
+            first = self.attempt(rows)
+            row |= {
+                "planned_gb": (self.plan.need(rows, LENGTH).total - (self.plan.fixed or 0)) / GB,
+                "runs": first is not None,
+            }
+            row |= first or {}
+            row["largest_rows"] = self._largest(rows, first, limit)
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+        return row
+
+    def _largest(self, rows: int, first: dict[str, Any] | None, limit: int) -> int:
+        """The most rows that ran, within about 4 %: from the planned batch on along the line of its peak."""
+        if first is None:
+            for share in (0.95, 0.85, 0.7, 0.5):
+                if self.attempt(max(1, int(rows * share))) is not None:
+                    return max(1, int(rows * share))
+            return 0
+        held = first["before_gb"] * GB
+        each = max(1.0, (first["allocated_gb"] * GB - held) / rows)
+        best, guess = rows, int((limit - held) / each)
+        for more in (guess, int(0.96 * guess), int(0.92 * guess)):
+            if more > best and self.attempt(more) is not None:
+                return more
+        return best
+
+    def attempt(self, rows: int) -> dict[str, Any] | None:
+        """Two steps of `rows` examples by the code of `rectune train`; bytes, or None where memory ran out."""
+        try:
+            return quietly(lambda: self._train(rows))
+        except (torch.cuda.OutOfMemoryError, MemoryError):
+            return None
+        finally:
+            self.bench.tidy()
+
+    def _train(self, rows: int) -> dict[str, Any]:
+        from rectune.adapters import with_adapter
+        from rectune.methods.measured import FILE
+        from rectune.methods.trainable import Trainable
+        from rectune.model_settings import quantization_config
+
+        module, config = self.line.stage_config(0)
+        config.per_device_train_batch_size = rows
+        model = random_model(
+            self.shape, str(self.bench.card["device"]), quantisation=quantization_config(self.settings)
+        )
+        model = with_adapter(model, self.settings, self.tokens, seed=0)
+        self.bench.tidy()
+        with tempfile.TemporaryDirectory(dir=self.place) as folder:
+            task = Trainable(model, self.line.encoder, self.line.stage_specs(0), self.tokens, 0, True, _nothing)
+            module.train(task, config, Path(folder))
+            found = json.loads((Path(folder) / FILE).read_text())
+        return {
+            "batch": found["largest_batch"], "before_gb": found["before"] / GB, "allocated_gb": found["peak"] / GB,
+            "reserved_gb": (found["reserved"] or found["peak"]) / GB, "s_per_step": found["seconds"] / max(1, found["steps"]),
+        }  # fmt: skip
+
+
+def _uncapped(shape: str, quantised: bool, bench: Bench) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as place:
+        case = Case(shape, quantised, bench, Path(place))
+        return {"planned_gb": case.plan.need(2, LENGTH).total / GB, **(case.attempt(2) or {})}
+
+
+def _nothing(model: Any, rows: int) -> dict[str, float]:
+    return {}
+
+
+def _new_tokens(line: Any) -> list[int]:
+    from rectune.new_tokens import new_token_ids
+
+    return new_token_ids(line.encoder.tokenizer, line.index)
+
+
+def _plan(line: Any, recipe: Any, new: int, card: dict[str, Any]) -> Any:
+    """The planner's own plan of the stage."""
+    from rectune.planning.plan import stage_plan
+
+    module, config = line.stage_config(0)
+    return stage_plan(
+        line.model_settings, module, recipe.settings["stages"][0], config, vocabulary=len(line.encoder.tokenizer),
+        new_tokens=new, target=LENGTH, device="cuda" if card["device"] == "cuda" else "cpu",
+    )  # fmt: skip
+
+
+def _recipe(place: Path, base: Path, device: str, quantised: bool) -> Path:
+    """Whole sequences of names of two codes, each a little over LENGTH tokens before it is cut, repeated as often as a batch needs."""
+    events = LENGTH // 2 + 8
+    four = {"load_in_4bit": True, "use_bnb_nested_quant": True} if quantised else {}
+    return write_recipe(
+        place / "planned.yaml",
+        data={"call": f"{MADE_BY}:shop", "users": 24, "items": 40 * events, "shortest": events, "longest": events + 2},
+        split={"call": "rectune.split:leave_one_out", "max_history": events},
+        index={"call": f"{MADE_BY}:random_ids", "levels": 2, "codes": 256},
+        tasks=[{"call": "rectune.tasks:next_item", "template": "next-item-names.jinja", "examples": "windows", "share": 200}],
+        model={"model_name_or_path": str(base), "dtype": "bfloat16", "use_peft": True, "lora_r": 16, "device": device, **four},
+        stages=[{
+            "call": "rectune.methods.sft", "completion_only_loss": False, "max_steps": 2, "max_length": LENGTH, "logging_steps": 1,
+            "per_device_train_batch_size": 2, "activation_checkpointing": True,
+        }],
+        rank={"template": "next-item-names.jinja"},
+        eval={"call": "rectune.eval.ranking:ranking", "k": [1, 5]},
+        seed=0,
+        output_dir=str(place / "run"),
+    )  # fmt: skip
