@@ -179,6 +179,7 @@ def _part(args: argparse.Namespace) -> int:
     bench = Bench(
         args.part, args.out / f"{args.part}.json", card=card, seconds=left, quick=args.quick, inputs=args.inputs
     )
+    bench.tidy()
     module.run(bench)
     bench.close()
     return 0

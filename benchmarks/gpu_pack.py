@@ -263,7 +263,7 @@ with tarfile.open(folder / "rectune.tar.gz") as archive:
 '''
 RUN = """#!/usr/bin/env bash
 # Installs what lies in the parts and measures: bash PACK/part-1/run.sh [options of benchmarks/gpu.py]
-# PYTHON: a Python with PyTorch (python3). WORK: where things are put (PACK/work). OUT: where figures are put (WORK/figures).
+# PYTHON: a Python with PyTorch (python3). WORK: where things are put (PACK/work). FIGURES: where figures are put (WORK/figures).
 set -euo pipefail
 pack=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python3}
@@ -278,7 +278,7 @@ fi
 export PYTHONPATH="$work/site:$work/rectune${PYTHONPATH:+:$PYTHONPATH}"
 [ ! -e "$work/inputs/gguf" ] || "$python" "$work/rectune/benchmarks/smollm2.py" --gguf "$work/inputs/gguf/smollm2.gguf" --to "$work/inputs/smollm2"
 mkdir -p "$work/inputs"
-exec "$python" "$work/rectune/benchmarks/gpu.py" --inputs "$work/inputs" --out "${OUT:-$work/figures}" "$@"
+exec "$python" "$work/rectune/benchmarks/gpu.py" --inputs "$work/inputs" --out "${FIGURES:-$work/figures}" "$@"
 """
 
 
