@@ -182,6 +182,11 @@ def _model_lists(ranked: Ranking, split: Split, protocol: str) -> Lists:
     return Lists(place, ranked.items)
 
 
+def _mean_known(values: NDArray[np.float64]) -> float:
+    """Mean of one value a row, NaN left out; NaN where nothing else is there."""
+    return float("nan") if np.isnan(values).all() else float(np.nanmean(values))
+
+
 @dataclass
 class _Judge:
     """Turns places and lists into numbers; `lists[row][protocol]`."""
@@ -208,7 +213,7 @@ class _Judge:
                 for k in self.k if metric != "mrr" else [last]:
                     entry[f"{metric}@{k}"] = self.bootstrap.mean(function(hits_at(lists.place, k), self.one, k))
             entry[f"coverage@{last}"] = coverage(lists.items, self.split.log.n_items, last)
-            entry[f"novelty@{last}"] = float(np.nanmean(novelty(lists.items, self.counts, last)))
+            entry[f"novelty@{last}"] = _mean_known(novelty(lists.items, self.counts, last))
             table[name] = entry
         return table
 
@@ -230,7 +235,10 @@ class _Judge:
         )
 
     def oracle_share(self) -> float | None:
-        """How much of the way from popularity to the oracle the tuned model goes (NDCG, seen items hidden)."""
+        """How much of the way from popularity to the oracle the tuned model goes (NDCG, seen items hidden).
+
+        None without an oracle, and beside one that is not better than popularity.
+        """
         if ORACLE not in self.lists:
             return None
         last = self.k[-1]
