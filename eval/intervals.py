@@ -63,7 +63,7 @@ def _draw(count: int, samples: int, seed: int) -> NDArray[np.uint8]:
     """
     rng = np.random.default_rng(seed)
     weights = np.empty((samples, count), dtype=np.uint8)
-    for row in weights:
+    for row in weights if count else ():
         row[:] = np.bincount(rng.integers(0, count, count), minlength=count)
     return weights
 

@@ -15,6 +15,7 @@ from rectune.eval.undefined import SAMPLES, defined, need, undefined
 
 from rectune.evidence import HIDDEN
 
+ROUNDING = 1e-12  # what sums of gains that cancel out may leave of 0; far below one user's part of any mean
 COLOURS = ("#8aa4c8", "#b9bec7", "#d1603d")  # best baseline, untuned, tuned
 
 
@@ -164,9 +165,9 @@ def compared(against: dict[str, Any]) -> str | None:
     if best is None or not defined(against["differences"][best]):
         return None
     _, low, high = against["differences"][best]
-    if low <= 0 <= high:
+    if low <= ROUNDING and high >= -ROUNDING:
         return "not shown to differ"
-    return "better" if (low > 0) != against.get("lower_is_better", False) else "worse"
+    return "better" if (low > ROUNDING) != against.get("lower_is_better", False) else "worse"
 
 
 def verdict(against: dict[str, Any], *, row: str = "tuned model") -> str:

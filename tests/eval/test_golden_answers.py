@@ -186,6 +186,15 @@ def test_a_model_that_is_always_wrong_is_worse() -> None:
     assert Page(wrong.page).paragraphs[1].endswith("(worse).")
 
 
+def test_an_untuned_model_that_is_always_right_is_no_baseline() -> None:
+    results = answers(
+        golden_likes.likes(untuned=[0.9 if liked else 0.1 for liked in LIKED]), bootstrap_samples=20
+    ).data["results"]
+    assert results["table"]["untuned model"]["auc"][0] == 1
+    assert results["tuned_against"]["best_baseline"] == FITTED
+    assert results["tuned_against"]["differences"]["untuned model"][0] == about(-0.2)
+
+
 def test_the_curve_of_calibration_says_how_many_rows_each_point_has(made: Report) -> None:
     texts = re.findall(
         r">([^<>]*)</text>", Page(made.page).figures["Calibration of the tuned model (rows at each point)"]

@@ -225,6 +225,13 @@ def test_without_a_prior_its_rows_are_absent_and_the_best_baseline_is_the_first_
     assert against["differences"]["first-order Markov"][0] == about(0.266366)
 
 
+def test_an_untuned_model_that_beats_every_baseline_is_none(tmp_path: Path) -> None:
+    found = ranking(golden.evidence(tmp_path, untuned=golden.LISTS["tuned", HIDDEN]), k=[3]).data["results"]
+    assert found["protocols"][HIDDEN]["untuned model"]["ndcg@3"][0] == about(0.782732)
+    assert found["tuned_against"][HIDDEN]["best_baseline"] == "prior alone"
+    assert found["tuned_against"][HIDDEN]["differences"]["untuned model"] == (0, 0, 0)
+
+
 def test_lists_narrower_than_k_hit_nothing_that_they_do_not_hold(tmp_path: Path) -> None:
     """The lists hold four items: the target of u6 is in none, however long the list that is asked about."""
     found = ranking(golden.evidence(tmp_path), k=[5]).data["results"]

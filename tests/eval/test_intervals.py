@@ -106,3 +106,9 @@ def test_a_sample_in_which_a_figure_is_not_defined_is_left_out() -> None:
     )
     assert value == 1.0
     assert np.isnan([low, high]).all()
+
+
+def test_without_rows_nothing_is_defined() -> None:
+    nobody = Bootstrap(np.zeros(0, dtype=np.int64), samples=3)
+    assert np.isnan(nobody.mean(np.zeros(0))).all()
+    assert np.isnan(nobody.statistic(lambda rows: float("nan") if not len(rows) else 0.0)).all()
