@@ -93,11 +93,15 @@ def _differences(
     chances: dict[str, NDArray[np.float64]],
     bootstrap: Bootstrap,
 ) -> dict[str, Any]:
-    """`measure` of (chances, row positions): the tuned model minus each other row, with paired intervals."""
+    """`measure` of (chances, row positions): the tuned model minus each other row, with paired intervals.
+
+    The best baseline is None where the measure is defined for none of them.
+    """
     everyone = np.arange(len(bootstrap.position))
     value = {name: measure(p, everyone) for name, p in chances.items()}
     rivals = [name for name in chances if name not in (UNTUNED, TUNED)]
-    best = max(rivals, key=lambda name: -np.inf if np.isnan(value[name]) else value[name])
+    known = [name for name in rivals if not np.isnan(value[name])]
+    best = max(known, key=lambda name: value[name]) if known else None
     tuned = chances[TUNED]
 
     def difference(p: NDArray[np.float64]) -> tuple[float, float, float]:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
+CHUNK = 4_000_000  # draws that are floats at a time: 32 MB, whatever the number of users
 
 
 class Bootstrap:
     """Resamples users with replacement, the same samples for everything it is asked about (so differences pair up).
 
-    Rows of one user stay together. Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13
+    Rows of one user stay together. `weights`: how often each user is drawn, (samples, users). Samples in which a figure is
+    not defined are left out of its interval. Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13
     (percentile interval).
     """
 
     def __init__(self, users: NDArray[np.int64], *, samples: int = 1000, seed: int = 0) -> None:
         self.users, self.position = np.unique(users, return_inverse=True)
-        self.samples = samples
-        self._rng_seed = seed
+        self.weights = _draw(len(self.users), samples, seed)
 
     def mean(self, values: Floats) -> tuple[float, float, float]:
         """Mean of one value a row (NaN left out) and its 95 % interval: (mean, low, high)."""
@@ -30,27 +31,41 @@ class Bootstrap:
         counts = np.bincount(self.position, weights=known.astype(np.float64), minlength=len(self.users))
         if counts.sum() == 0:
             return float("nan"), float("nan"), float("nan")
-        drawn = [sums @ w / (counts @ w) if counts @ w else np.nan for w in self._weights()]
-        return (float(sums.sum() / counts.sum()), *_interval(np.array(drawn)))
+        total, count = self._weighted(np.stack([sums, counts], axis=1)).T  # (samples,) each
+        drawn = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+        return (float(sums.sum() / counts.sum()), *_interval(drawn))
 
     def statistic(self, function: Callable[[NDArray[np.int64]], float]) -> tuple[float, float, float]:
         """Any statistic of row positions, such as an AUC or a difference of two: (value, low, high)."""
         order = np.argsort(self.position, kind="stable")
-        ends = np.cumsum(np.bincount(self.position, minlength=len(self.users)))
-        starts = np.concatenate([[0], ends[:-1]])
+        sizes = np.bincount(self.position, minlength=len(self.users))
+        starts = np.cumsum(sizes) - sizes
         drawn = []
-        for weights in self._weights():
-            picked = np.repeat(np.arange(len(self.users)), weights.astype(np.int64))
-            rows = [order[starts[u] : ends[u]] for u in picked]
-            drawn.append(function(np.concatenate(rows)))
+        for weights in self.weights:
+            picked = np.repeat(np.arange(len(self.users)), weights)
+            lengths = sizes[picked]
+            within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+            drawn.append(function(order[np.repeat(starts[picked], lengths) + within]))
         return (function(np.arange(len(self.position))), *_interval(np.array(drawn)))
 
-    def _weights(self) -> Iterator[Floats]:
-        """How often each user is drawn, one array a sample."""
-        rng = np.random.default_rng(self._rng_seed)
-        count = len(self.users)
-        for _ in range(self.samples):
-            yield np.bincount(rng.integers(0, count, count), minlength=count).astype(np.float64)
+    def _weighted(self, columns: Floats) -> Floats:
+        """Sums over users of (users, columns), each user as often as drawn: (samples, columns)."""
+        step = max(1, CHUNK // max(len(self.users), 1))
+        parts = [self.weights[a : a + step].astype(np.float64) @ columns for a in range(0, len(self.weights), step)]
+        return np.concatenate(parts) if parts else np.zeros((0, columns.shape[1]))
+
+
+def _draw(count: int, samples: int, seed: int) -> NDArray[np.uint8]:
+    """How often each of `count` users is drawn, (samples, users).
+
+    A byte each: 30 MB for 1,000 samples of 30,000 users, an eighth of what floats take. A user is drawn once on average,
+    so of more users than 255 none is drawn 256 times (the chance is below 1 / 256!).
+    """
+    rng = np.random.default_rng(seed)
+    weights = np.empty((samples, count), dtype=np.uint8)
+    for row in weights if count else ():
+        row[:] = np.bincount(rng.integers(0, count, count), minlength=count)
+    return weights
 
 
 def _interval(drawn: Floats) -> tuple[float, float]:

@@ -11,9 +11,11 @@ from typing import Any
 import jinja2
 import numpy as np
 from numpy.typing import NDArray
+from rectune.eval.undefined import SAMPLES, defined, need, undefined
 
 from rectune.evidence import HIDDEN
 
+ROUNDING = 1e-12  # what sums of gains that cancel out may leave of 0; far below one user's part of any mean
 COLOURS = ("#8aa4c8", "#b9bec7", "#d1603d")  # best baseline, untuned, tuned
 
 
@@ -22,7 +24,10 @@ def page(data: dict[str, Any], figures: dict[str, str], *, kind: str) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(number=number, interval=interval, signed=signed, took=training_took)
+    environment.filters.update(
+        number=number, interval=interval, signed=signed, took=training_took, compared=compared, verdict=verdict
+    )
+    environment.globals.update(undefined=undefined)
     source = Path(__file__).with_name("page.html.jinja").read_text(encoding="utf-8")
     return environment.from_string(source).render(
         data=data,
@@ -30,6 +35,7 @@ def page(data: dict[str, Any], figures: dict[str, str], *, kind: str) -> str:
         kind=kind,
         recipe_text=_yaml(data["settings"]),
         mixed=mixed_verdict(data["results"]) if data["results"].get("mixed_against") else [],
+        share=oracle_line(data["results"]) if kind == "ranking" else "",
         worded=wording_line(data["results"]["wordings"]) if data["results"].get("wordings") else "",
     )
 
@@ -42,12 +48,13 @@ def number(value: float | None) -> str:
     return text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
 
 
-def signed(value: float) -> str:
+def signed(value: float | None) -> str:
     """Like `number`, always with a sign."""
-    return ("+" if value >= 0 else "") + number(value)
+    text = number(value)
+    return text if text.startswith(("-", "–")) else f"+{text}"
 
 
-def interval(triple: Sequence[float], *, sign: bool = False) -> str:
+def interval(triple: Sequence[float | None], *, sign: bool = False) -> str:
     """'.1234 [.1200, .1260]' of (value, low, high)."""
     show = signed if sign else number
     return f"{show(triple[0])} [{show(triple[1])}, {show(triple[2])}]"
@@ -71,12 +78,12 @@ def ranking_text(data: dict[str, Any]) -> str:
     ]
     for protocol, table in results["protocols"].items():
         against = results["tuned_against"][protocol]
-        parts.append(_ranking_table(protocol, table, against))
+        parts += [_ranking_table(protocol, table, against), *undefined(table, results)]
     parts.append(verdict(results["tuned_against"][HIDDEN]))
     if results["mixed_against"] is not None:
         parts += mixed_verdict(results)
-    if results["oracle_share"] is not None:
-        parts.append(f"The tuned model goes {results['oracle_share']:.0%} of the way from popularity to the oracle.")
+    if share := oracle_line(results):
+        parts.append(share)
     if results["shuffled_history"] is not None:
         shuffled = results["shuffled_history"]
         parts.append(
@@ -113,6 +120,7 @@ def answer_text(data: dict[str, Any]) -> str:
     table = text_table(title, ["", "auc", "user auc", "log loss", "calibration", "tuned minus it, auc"], rows)
     parts = [
         table,
+        *undefined(results["table"], results),
         verdict(results["tuned_against"]),
         f"Within users: {verdict(results['tuned_against_within_users'])}",
     ]
@@ -132,7 +140,8 @@ def rating_text(data: dict[str, Any]) -> str:
     title = f"{data['recipe']}: {results['rows']:,} test rows of {results['users']:,} users, mean rating {results['mean_given']:.2f}"
     liked = f"auc, above {results['like_above']:g}"
     table = text_table(title, ["", "rmse", "mae", "accuracy", liked, "tuned minus it, rmse"], rows)
-    return "\n".join([table, verdict(results["tuned_against"]), _took(data["measured"])])
+    lacking = undefined(results["table"], results)
+    return "\n".join([table, *lacking, verdict(results["tuned_against"]), _took(data["measured"])])
 
 
 def text_table(title: str, head: list[str], rows: list[list[str]]) -> str:
@@ -150,14 +159,37 @@ def text_table(title: str, head: list[str], rows: list[list[str]]) -> str:
     return "\n" + "\n".join(line.rstrip() for line in lines)
 
 
-def verdict(against: dict[str, Any], *, row: str = "tuned model") -> str:
-    """One sentence: is the row better than the best baseline?"""
+def compared(against: dict[str, Any]) -> str | None:
+    """'better', 'worse' or 'not shown to differ', beside the best baseline; None where difference or interval is not defined."""
     best = against["best_baseline"]
+    if best is None or not defined(against["differences"][best]):
+        return None
+    _, low, high = against["differences"][best]
+    if low <= ROUNDING and high >= -ROUNDING:
+        return "not shown to differ"
+    return "better" if (low > ROUNDING) != against.get("lower_is_better", False) else "worse"
+
+
+def verdict(against: dict[str, Any], *, row: str = "tuned model") -> str:
+    """One sentence: is the row better than the best baseline? Or why that cannot be said."""
+    best, metric, word = against["best_baseline"], against["metric"], compared(against)
+    none = f"No verdict on the {row} by {metric}:"
+    if best is None or not defined(against["differences"][best][0]):
+        return f"{none} the figure is not defined, as it needs {need(metric)}."
     value, low, high = against["differences"][best]
-    word = "not shown to differ from"
-    if low > 0 or high < 0:
-        word = "better than" if (low > 0) != against.get("lower_is_better", False) else "worse than"
-    return f"The {row} is {word} the best baseline ({best}): {signed(value)} {against['metric']}, 95 % interval {signed(low)} to {signed(high)}."
+    if word is None:
+        return f"{none} {signed(value)} beside the best baseline ({best}), but the interval is not defined, as it needs {SAMPLES}."
+    than = f"{word} {'from' if word == 'not shown to differ' else 'than'}"
+    return f"The {row} is {than} the best baseline ({best}): {signed(value)} {metric}, 95 % interval {signed(low)} to {signed(high)}."
+
+
+def oracle_line(results: dict[str, Any]) -> str:
+    """How far the tuned model goes from popularity to the oracle, or why that is not defined; '' without an oracle."""
+    if "oracle" not in results["protocols"][HIDDEN]:
+        return ""
+    if results["oracle_share"] is None:
+        return "How far the tuned model goes from popularity to the oracle is not defined, as it needs an oracle that is better than popularity."
+    return f"The tuned model goes {results['oracle_share']:.0%} of the way from popularity to the oracle."
 
 
 def mixed_verdict(results: dict[str, Any]) -> list[str]:
@@ -183,7 +215,12 @@ def wording_line(wordings: dict[str, Any]) -> str:
         for metric, v in wordings.items()
         if metric != "each"
     )
-    return f"Over {len(wordings['each'])} wordings of the prompt, on the same sample: {spread}."
+    lacking = "".join(
+        f" Not defined (–): {metric}, which needs {need(metric).replace('test row', 'row')} in the sample."
+        for metric, v in wordings.items()
+        if metric != "each" and not defined(v["mean"])
+    )
+    return f"Over {len(wordings['each'])} wordings of the prompt, on the same sample: {spread}.{lacking}"
 
 
 def _took(measured: dict[str, Any]) -> str:

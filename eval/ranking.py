@@ -72,8 +72,9 @@ def ranking(
             zip((HIDDEN, SHOWN), list_rows(split, split.test, evidence.prior, width=width), strict=True)
         )
     models = {who: name for who, name in MODELS.items() if (who, HIDDEN) in evidence.rankings}
+    targets = split.targets(split.test)
     for who, name in models.items():
-        lists[name] = {p: _model_lists(evidence.rankings[who, p], split, p) for p in (HIDDEN, SHOWN)}
+        lists[name] = {p: _model_lists(evidence.rankings[who, p], targets) for p in (HIDDEN, SHOWN)}
     judge = _Judge(evidence, sorted(k), lists)
     results = {
         "protocols": {protocol: judge.table(protocol) for protocol in (HIDDEN, SHOWN)},
@@ -176,10 +177,15 @@ def _short(ranked: Ranking, split: Split) -> int:
     return int((ranked.lengths < min(ranked.items.shape[1], split.log.n_items)).sum())
 
 
-def _model_lists(ranked: Ranking, split: Split, protocol: str) -> Lists:
-    place = target_ranks(ranked, split.targets(split.test))
+def _model_lists(ranked: Ranking, targets: NDArray[np.int32]) -> Lists:
+    place = target_ranks(ranked, targets)
     place[place >= ranked.items.shape[1]] = NOWHERE
     return Lists(place, ranked.items)
+
+
+def _mean_known(values: NDArray[np.float64]) -> float:
+    """Mean of one value a row, NaN left out; NaN where nothing else is there."""
+    return float("nan") if np.isnan(values).all() else float(np.nanmean(values))
 
 
 @dataclass
@@ -208,7 +214,7 @@ class _Judge:
                 for k in self.k if metric != "mrr" else [last]:
                     entry[f"{metric}@{k}"] = self.bootstrap.mean(function(hits_at(lists.place, k), self.one, k))
             entry[f"coverage@{last}"] = coverage(lists.items, self.split.log.n_items, last)
-            entry[f"novelty@{last}"] = float(np.nanmean(novelty(lists.items, self.counts, last)))
+            entry[f"novelty@{last}"] = _mean_known(novelty(lists.items, self.counts, last))
             table[name] = entry
         return table
 
@@ -230,7 +236,10 @@ class _Judge:
         )
 
     def oracle_share(self) -> float | None:
-        """How much of the way from popularity to the oracle the tuned model goes (NDCG, seen items hidden)."""
+        """How much of the way from popularity to the oracle the tuned model goes (NDCG, seen items hidden).
+
+        None without an oracle, and beside one that is not better than popularity.
+        """
         if ORACLE not in self.lists:
             return None
         last = self.k[-1]
@@ -268,7 +277,7 @@ class _Judge:
             return None
         last = self.k[-1]
         chosen = np.isin(self.rows.row, sample.row)
-        place = target_ranks(ranked, self.split.targets(sample))
+        place = _model_lists(ranked, self.split.targets(sample)).place
         one = np.ones(len(place), dtype=np.int64)
         usual = ndcg(hits_at(self.lists[TUNED][HIDDEN].place[chosen], last), one, last)
         mixed = ndcg(hits_at(place, last), one, last)
@@ -284,18 +293,24 @@ class _Judge:
         return sum(int(targets[i] in self.split.seen(self.rows, i)) for i in range(len(self.rows)))
 
     def in_words(self, count: int) -> list[dict[str, Any]]:
-        """A few users with history, target and recommendations as titles, spread over the test rows."""
+        """A few users with history, target and recommendations as titles, spread over the test rows.
+
+        `place`: where the target is counted, from 1, None where it is not listed; `hit`: which of `recommended` it is, or None.
+        Beside items with the score of the target they differ.
+        """
         titles = self.split.log.items["title"]
         chosen = evenly(len(self.rows), count)
         best = "mixed" if MIXED in self.lists else "tuned"
-        ranked = self.evidence.rankings[best, HIDDEN].items
+        ranked = self.evidence.rankings[best, HIDDEN].items[:, : min(10, self.k[-1])]
+        targets, place = self.split.targets(self.rows), self.lists[MODELS[best]][HIDDEN].place
         return [
             {
                 "user": self.split.log.users[int(self.rows.user[i])],
                 "history": [titles[int(item)] for item in self.split.history(self.rows, int(i))],
-                "target": titles[int(self.split.targets(self.rows)[i])],
-                "recommended": [titles[int(item)] for item in ranked[i][: min(10, self.k[-1])] if item >= 0],
-                "place": int(self.lists[MODELS[best]][HIDDEN].place[i]) + 1,
+                "target": titles[int(targets[i])],
+                "recommended": [titles[int(item)] for item in ranked[i] if item >= 0],
+                "place": int(place[i]) + 1 if place[i] != NOWHERE else None,
+                "hit": next((at for at, item in enumerate(ranked[i], start=1) if item == targets[i]), None),
             }
             for i in chosen
         ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from rectune.eval.page import interval, new_figure, number, signed, svg, text_table
+from rectune.eval.undefined import defined, undefined
 
 from rectune.evidence import Report
 
@@ -27,7 +28,9 @@ def summarise(
         groups.append(_group(setting, [reports[i] for i in which], [cells[i]["seed"] for i in which]))
     data = {"recipe": reports[0]["recipe"], "grid": groups}
     overview = _overview(data) if len(groups) > 1 else ""
-    text = "\n".join(filter(None, [overview, *(_text(data["recipe"], group) for group in groups)]))
+    text = "\n".join(
+        filter(None, [overview, *(_text(data["recipe"], group, reports[0]["results"]) for group in groups)])
+    )
     curve = f"<figure>{learning_curve(groups)}</figure>" if len(groups) > 1 else ""
     where = links or [f"seed-{cell['seed']}" for cell in cells]
     listed = "".join(f"<li><a href='{html.escape(link)}/report.html'>{html.escape(link)}</a></li>" for link in where)
@@ -54,10 +57,11 @@ def _judged(report: dict[str, Any], title: str) -> dict[str, Any]:
     against = report["results"]["tuned_against"]
     against = against.get(title, against)
     best, metric = against["best_baseline"], against["metric"]
-    table = _tables(report)[title]
+    table, nothing = _tables(report)[title], [float("nan")] * 3
     return {
-        "metric": metric, "tuned": table["tuned model"][metric], "best_baseline": best, "baseline": table[best][metric],
-        "difference": list(against["differences"][best]),
+        "metric": metric, "tuned": table["tuned model"][metric], "best_baseline": best,
+        "baseline": nothing if best is None else table[best][metric],
+        "difference": nothing if best is None else list(against["differences"][best]),
     }  # fmt: skip
 
 
@@ -84,7 +88,7 @@ def _spread(values: Sequence[Any]) -> list[float]:
     return [float(plain.mean()), float(plain.std(ddof=1)) if len(plain) > 1 else float("nan")]
 
 
-def _text(recipe: str, group: dict[str, Any]) -> str:
+def _text(recipe: str, group: dict[str, Any], results: dict[str, Any]) -> str:
     where = "".join(f", {key} {'all' if value is None else value}" for key, value in group["setting"].items())
     parts = [f"{recipe}{where}: mean ± standard deviation over seeds {', '.join(map(str, group['seeds']))}"]
     for title, rows in group["results"].items():
@@ -94,11 +98,15 @@ def _text(recipe: str, group: dict[str, Any]) -> str:
             for row, entry in rows.items()
         ]
         parts.append(text_table(title, head, cells))
+        means = {row: {metric: mean for metric, (mean, _) in entry.items()} for row, entry in rows.items()}
+        parts += undefined(means, results, where=" in every run")
         best = "; ".join(
-            f"seed {seed}: {interval(one['difference'], sign=True)}"
+            f"seed {seed}: {interval(one['difference'], sign=True) if defined(one['difference']) else 'not defined'}"
             for seed, one in zip(group["seeds"], group["each"][title], strict=True)
         )
         parts.append(f"Tuned minus the best baseline: {best}")
+    if len(group["seeds"]) == 1:
+        parts.append("Not defined (–): the standard deviation, which needs two seeds.")
     return "\n".join(parts)
 
 
@@ -121,7 +129,7 @@ def _overview(data: dict[str, Any]) -> str:
         tuned = _spread([one["tuned"] for one in each])
         best = _spread([one["baseline"] for one in each])
         difference = _spread([one["difference"] for one in each])
-        names = " / ".join(dict.fromkeys(one["best_baseline"] for one in each))
+        names = " / ".join(dict.fromkeys(one["best_baseline"] or "none" for one in each))
         rows.append([
             *("all" if value is None else str(value) for value in group["setting"].values()),
             f"{number(tuned[0])} ± {number(tuned[1])}", *(interval(one["tuned"]) for one in each),

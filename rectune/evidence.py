@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,3 +59,20 @@ class Report:
     data: dict[str, Any]
     page: str
     text: str
+
+
+def as_json(data: dict[str, Any]) -> str:
+    """A report's data as JSON text, NumPy values as plain ones; null for what is no number, as JSON has neither NaN nor infinity."""
+    return json.dumps(_plain(data), indent=1, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int) else str(value)

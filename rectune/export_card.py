@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def example(listed: Line) -> dict[str, Any]:
     return {"history": list(zip(names, liked, strict=True))[-5:], "target": target}
 
 
-def measured(listed: Line) -> dict[str, dict[str, float]]:
+def measured(listed: Line) -> dict[str, dict[str, float | None]]:
     """The table of the run's report, name -> metric -> value, or {} where its evaluator reports in another form."""
     file = listed.folder.path / "report.json"
     results = json.loads(file.read_text(encoding="utf-8"))["results"] if file.exists() else {}
@@ -78,7 +79,8 @@ def measured(listed: Line) -> dict[str, dict[str, float]]:
     return rows if len(same) == 1 and same != {()} else {}
 
 
-def _means(entry: Any) -> dict[str, float]:
-    """The metrics of a row that come with an interval, without it."""
+def _means(entry: Any) -> dict[str, float | None]:
+    """The metrics of a row that come with an interval, without it; None for one that is not defined."""
     values = entry.items() if isinstance(entry, dict) else ()
-    return {metric: float(value[0]) for metric, value in values if isinstance(value, list) and len(value) == 3}
+    means = {metric: value[0] for metric, value in values if isinstance(value, list) and len(value) == 3}
+    return {metric: None if mean is None or math.isnan(mean) else float(mean) for metric, mean in means.items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rectune.checking import near
-from rectune.evidence import Report
+from rectune.evidence import Report, as_json
 from rectune.line import Line
 from rectune.processes import is_main, wait
 from rectune.recipe import SECTIONS, Recipe, load_recipe, resolve_call
@@ -52,7 +52,7 @@ def train_grid(path: str | Path, overrides: Sequence[tuple[str, str]], seeds: Se
         judge = inspect.getmodule(resolve_call(whole, "eval"))
         links = [str(place.relative_to(folder)) for place in places]
         summary: Report = judge.summarise(reports, list(places.values()), links)  # type: ignore[union-attr]
-        write_atomic(folder / "grid.json", json.dumps(summary.data, indent=1))
+        write_atomic(folder / "grid.json", as_json(summary.data))
         write_atomic(folder / "report.html", summary.page)
         print(summary.text)
         print(f"report: {folder / 'report.html'}")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import rectune
-from rectune.evidence import HIDDEN, SHOWN, Evidence, Report
+from rectune.evidence import HIDDEN, SHOWN, Evidence, Report, as_json
 from rectune.line import Line, signature_defaults
 from rectune.planning.beside import measured_of
 from rectune.processes import is_main, wait
@@ -38,7 +38,7 @@ def report(line: Line) -> None:
     line.loaded.clear()
     if is_main():
         made: Report = function(evidence, **arguments)
-        write_atomic(line.folder.path / "report.json", json.dumps(made.data, indent=1, default=_plain))
+        write_atomic(line.folder.path / "report.json", as_json(made.data))
         write_atomic(line.folder.path / "report.html", made.page)
         print(made.text)
         print(f"report: {line.folder.path / 'report.html'}")
@@ -133,12 +133,3 @@ def _commit() -> str | None:
     except OSError:  # no git on this machine
         return None
     return out.stdout.strip() or None
-
-
-def _plain(value: Any) -> Any:
-    """NumPy values in a report as plain numbers."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    return str(value)

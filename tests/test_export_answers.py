@@ -56,6 +56,9 @@ def test_the_readmes_code_gives_the_runs_probability(tmp_path: Path, method: str
     folder = exported(run)
     about = json.loads((folder / "rectune.json").read_text())
     assert about["prompts"] == {"compared": 30, "same": 30}
+    said = (folder / "README.md").read_text()  # the log has one test row a user
+    assert "Not defined (–): user_auc, which needs a user with a liked and a disliked test row." in said
+    assert "nan" not in said.partition("## Measured")[2]
     assert [answer["means"] for answer in about["answers"]] == [{"liked": False}, {"liked": True}]
     assert "num_beams" not in json.loads((folder / "generation_config.json").read_text())
     np.testing.assert_allclose(by_the_readme(run, folder, 4), answered(open_run(run), "tuned")[0][:4, -1], atol=1e-5)

@@ -87,6 +87,8 @@ def test_seeds_of_ratings_are_summed_up_under_their_name(report: Any) -> None:
         ((0.1, -0.05, 0.2), True, "not shown to differ from"),
         ((-0.1, -0.2, -0.05), False, "worse than"),
         ((0.1, 0.05, 0.2), False, "better than"),
+        ((0.1, 1e-17, 0.2), False, "not shown to differ from"),  # gains that cancel out, but for rounding
+        ((-0.1, -0.2, -1e-17), False, "not shown to differ from"),
     ],
 )
 def test_a_lower_error_is_better_and_a_lower_gain_is_worse(triple: Any, lower: bool, words: str) -> None:
