@@ -275,7 +275,7 @@ def _lc_rec(rows: dict[str, Any]) -> str:
         ("Recall@10", _of("recall@10_shown"), "{:.4f}"), ("NDCG@10", _of("ndcg@10_shown"), "{:.4f}"),
         ("users/s", _of("users_per_s_hidden"), "{:,.0f}"),
     ]  # fmt: skip
-    return " ".join(lines) + "\n\n" + table(listed, columns)
+    return "\n\n".join([" ".join(lines), *([table(listed, columns)] if listed else [])])
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -285,11 +285,11 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 WORDS = {
     "rates": "What the card does at most; the other sections give shares of it.",
     "qlora": "A base of Qwen3-0.6B's shape in NF4 with nested scales, 96 new tokens, LoRA of rank 16 on every linear layer, 20 steps of 16 rows, by `rectune train` and `rectune export`.",
-    "planner": 'LoRA of rank 16 on every linear layer, checkpointed layers, rows of 512 tokens with the loss on all of them. PyTorch\'s allocator gets the cap less the context; "most rows that ran" is within about 4 %. The plan is given without the context.',
-    "search": "Random weights in bfloat16, prompts of 256 tokens, 10,000 items with names of three random codes and a forced digit. The limit is the arithmetic of the layers at the measured matrix rate: 2 x weights x (prompt + forwarded codes). `generate` has a dictionary trie behind `prefix_allowed_tokens_fn` and is given its best batch of 1, 4 and 16 users.",
+    "planner": "LoRA of rank 16 on every linear layer, checkpointed layers, rows of 512 tokens with the loss on all of them. PyTorch's allocator gets the cap less the context. The plan is that of the commit named below, given without the context; where the planned rows did not run it was too small. Most rows that ran: the largest of a few batches, 6 to 12 % apart.",
+    "search": "Random weights in bfloat16, prompts of 256 tokens, 10,000 items with names of three random codes and a forced digit. The limit is the arithmetic of the layers at the measured matrix rate: 2 x weights x (prompt + forwarded codes). `generate` has a dictionary trie behind `prefix_allowed_tokens_fn` and is given its best batch (up to 16 users).",
     "evaluation": "24,772 users and 9,922 items, as many as in Amazon 2018 Musical Instruments, histories of up to 20 items with names of four codes, Qwen2.5-0.5B's shape, 20 beams, seen items hidden: prompts rendered and encoded on the host, ranked, judged. `generate` is timed user by user on a sample.",
     "kshot": "Recipe `tallrec-movie-kshot-smollm2`: SmolLM2-135M-Instruct (weights rounded to 4 bits once, see `benchmarks/smollm2.py`), the rows of TALLRec's movie set, all 1,000 test rows.",
-    "step": "The same examples in every step on both sides: names of four codes, 5 to 60 of them, loss on all; ours in batches of like length, TRL's packed into rows of 1,024 tokens. A ratio stands only where the losses agree within 2 %. Share of the matrix rate: 6 operations a weight and token, with checkpointed layers.",
+    "step": "The same examples in every step on both sides: names of four codes, 5 to 60 of them, loss on all; ours in batches of like length, TRL's packed into rows of 1,024 tokens, without flash-attention, which was not installed. A ratio stands only where the losses agree within 2 %. Share of the matrix rate: 6 operations a weight and token, with checkpointed layers.",
     "lc_rec": "Recipe `lcrec-scientific-smollm2` with SmolLM2-135M-Instruct (weights rounded to 4 bits once) on Amazon 2018 Scientific, all 8,317 test users, 20 beams; as many epochs as the section's clock allows.",
 }
 

@@ -1,12 +1,10 @@
 """Predicted against measured peak memory of real trainings, each in a process of its own.
 
     python benchmarks/planner.py                        # on the CPU: peak resident memory
-    python benchmarks/planner.py --device cuda          # on a GPU, the allocator capped at 8, 12, 16 and 24 GB
 
 A base of random weights is saved, a recipe with it is planned, and its training runs two steps through the same code as
-`rectune train`. On the CPU the measured figure is the resident memory of the whole process (VmHWM, set back when the training
-begins); with `--device cuda` the allocator refuses more than the cap, the planner's largest batch has to run and, as a check that the
-plan is not timid, twice that batch must not.
+`rectune train`. The measured figure is the resident memory of the whole process (VmHWM, set back when the training begins). On a GPU
+the same question is section `planner` of gpu.py.
 """
 
 from __future__ import annotations
@@ -62,14 +60,6 @@ ON_CPU = [
     Case("llama-60m", 16, 64, lora=True),
     Case("qwen3-100m", 4, 64, checkpointing=True),
 ]
-ON_CUDA = [
-    (8, Case("qwen2.5-0.5b", 1, 1024, lora=True, checkpointing=True, dtype="bfloat16")),
-    (12, Case("qwen2.5-0.5b", 1, 1024, dtype="bfloat16")),
-    (12, Case("qwen3-1.7b", 1, 1024, lora=True, checkpointing=True, dtype="bfloat16")),
-    (16, Case("qwen3-1.7b", 1, 1024, lora=True, dtype="bfloat16")),
-    (24, Case("qwen3-1.7b", 1, 1024, checkpointing=True, dtype="bfloat16")),
-    (24, Case("llama-8b", 1, 1024, lora=True, checkpointing=True, dtype="bfloat16")),
-]
 
 
 def write_base(case: Case, folder: Path) -> None:
@@ -86,7 +76,7 @@ def write_base(case: Case, folder: Path) -> None:
     train_tokenizer(["Which item comes next?"], 300).save_pretrained(folder)
 
 
-def write_recipe(case: Case, place: Path, device: str) -> Path:
+def write_recipe(case: Case, place: Path) -> Path:
     """A recipe whose examples are `case.length` tokens long, or a little less: bare ids of two tokens, with their separators."""
     events = case.length // 2 + 4
     peft = ", use_peft: true, lora_r: 16, lora_dropout: 0.05" if case.lora else ""
@@ -94,7 +84,7 @@ def write_recipe(case: Case, place: Path, device: str) -> Path:
 data: {{users: 100, items: {2 * events + 8}, categories: 2, shortest: {events}, longest: {events + 2}}}
 split: {{max_history: {events}}}
 index: {{call: "rectune.indexing.random_numbers:random_numbers", base: 36}}
-model: {{from_scratch: null, model_name_or_path: {place / "base"}, dtype: {case.dtype}, device: {device}{peft}}}
+model: {{from_scratch: null, model_name_or_path: {place / "base"}, dtype: {case.dtype}, device: cpu{peft}}}
 stages:
   - {{call: "rectune.methods.sft", completion_only_loss: false, max_steps: 2, per_device_train_batch_size: {case.rows},
      max_length: {case.length}, logging_steps: 1, activation_checkpointing: {str(case.checkpointing).lower()}}}
@@ -105,31 +95,23 @@ output_dir: {place / "run"}
     return file
 
 
-def trained(recipe: Path, cap: float | None) -> dict[str, Any]:
+def trained(recipe: Path) -> dict[str, Any]:
     """Train as `rectune train` does, up to the tuned model; what was measured."""
-    import torch
-
     from rectune.line import Line
     from rectune.recipe import load_recipe
 
-    if cap is not None:
-        whole = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(cap * GB / whole)
     line = Line(load_recipe(recipe))
     with line.folder.lock():
         return dict(json.loads((line.tuned.folder / "measured.json").read_text()))
 
 
-def planned(recipe: Path, cap: float | None, shape: list[int] | None = None) -> dict[str, Any]:
-    """What the planner says of the recipe, for the batch `shape` (rows, tokens) or its own."""
-    from rectune.planning.cards import Card
+def planned(recipe: Path, shape: list[int]) -> dict[str, Any]:
+    """What the planner says of the recipe for the batch `shape` (rows, tokens)."""
     from rectune.planning.plan import forecast
     from rectune.recipe import load_recipe
 
-    made = forecast(load_recipe(recipe), None if cap is None else Card("capped", round(cap * GB)))
-    stage = made.stages[0]
-    need = stage.need if shape is None else stage.plan.need(*shape)
-    return {"total": need.total, "fixed": need.fixed, "parameters": stage.plan.parameters, "rows": stage.fits_rows}
+    plan = forecast(load_recipe(recipe)).stages[0].plan
+    return {"total": plan.need(*shape).total, "parameters": plan.parameters}
 
 
 def one(kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -148,9 +130,9 @@ def on_cpu(numbers: list[int]) -> None:
     for case in [ON_CPU[n] for n in numbers]:
         with tempfile.TemporaryDirectory() as place:
             one("write", {"case": vars(case), "place": place})
-            recipe = str(write_recipe(case, Path(place), "cpu"))
-            measured = one("train", {"recipe": recipe, "cap": None})
-            said = one("plan", {"recipe": recipe, "cap": None, "shape": measured["largest_batch"]})
+            recipe = str(write_recipe(case, Path(place)))
+            measured = one("train", {"recipe": recipe})
+            said = one("plan", {"recipe": recipe, "shape": measured["largest_batch"]})
         rows, tokens = measured["largest_batch"]
         cells = [
             case.shape, f"{said['parameters'] / 1e6:.0f} M", "LoRA" if case.lora else "all", "yes" if case.checkpointing else "no",
@@ -160,38 +142,9 @@ def on_cpu(numbers: list[int]) -> None:
         print("| " + " | ".join(cells) + " |", flush=True)
 
 
-def on_cuda() -> None:
-    """Under each cap: the planner's largest batch must run, twice as much must not."""
-    print("| cap | base | tuned | checkpointing | largest batch planned | it runs, reserved | twice as many |")
-    print("|---|---|---|---|---|---|---|")
-    for cap, case in ON_CUDA:
-        with tempfile.TemporaryDirectory() as place:
-            one("write", {"case": vars(case), "place": place})
-            rows = one("plan", {"recipe": str(write_recipe(case, Path(place), "cuda")), "cap": cap})["rows"]
-            cells = [
-                f"{cap} GB",
-                case.shape,
-                "LoRA" if case.lora else "all",
-                "yes" if case.checkpointing else "no",
-                str(rows),
-            ]
-            for batch in (rows, 2 * rows):
-                cells.append(_attempt({**vars(case), "rows": batch}, Path(place), cap) if batch else "-")
-        print("| " + " | ".join(cells) + " |", flush=True)
-
-
-def _attempt(case: dict[str, Any], place: Path, cap: float) -> str:
-    recipe = str(write_recipe(Case(**case), place, "cuda"))
-    try:
-        return f"{one('train', {'recipe': recipe, 'cap': cap})['reserved'] / GB:.2f} GB"
-    except RuntimeError as error:
-        return "out of memory" if "memory ran out" in str(error) else f"failed: {str(error)[-80:]}"
-
-
 def main() -> None:
     """All cases, or with --part one part of one in this process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--cases", default=None, help="numbers of the CPU's cases, e.g. 0,3 (default: all)")
     parser.add_argument("--part", choices=("write", "train", "plan"), help=argparse.SUPPRESS)
     parser.add_argument("--given", default="{}", help=argparse.SUPPRESS)
@@ -201,11 +154,9 @@ def main() -> None:
         write_base(Case(**given["case"]), Path(given["place"]) / "base")
         print("{}")
     elif args.part == "train":
-        print(json.dumps(trained(Path(given["recipe"]), given["cap"])))
+        print(json.dumps(trained(Path(given["recipe"]))))
     elif args.part == "plan":
-        print(json.dumps(planned(Path(given["recipe"]), given["cap"], given.get("shape"))))
-    elif args.device == "cuda":
-        on_cuda()
+        print(json.dumps(planned(Path(given["recipe"]), given["shape"])))
     else:
         started = time.perf_counter()
         on_cpu([int(n) for n in args.cases.split(",")] if args.cases else list(range(len(ON_CPU))))

@@ -67,13 +67,14 @@ class Bench:
         started = time.monotonic()
         try:
             self.rows[row] = {**work(), "took_s": round(time.monotonic() - started, 1)}
-            self.say(f"{row}: {_short(self.rows[row])}")
+            told = _short(self.rows[row])
         except Exception as error:
             text = " ".join(str(error).split())
             self.failed[row] = f"{type(error).__name__}: {text}"[:600]
-            self.say(f"{row}: failed, {self.failed[row][:200]}")
+            told = f"failed, {self.failed[row][:200]}"
         self.tidy()
         self._write("running")
+        self.say(f"{row}: {told}")
 
     def missing(self, what: str) -> None:
         """Say which input the section would need; it ends without figures."""

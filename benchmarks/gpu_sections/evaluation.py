@@ -36,7 +36,7 @@ def run(bench: Bench) -> None:
         bench.measure(prompts, lambda: _prompts(line, ranker), needs=needs)
         for row, way in list(named.items())[:1]:
             bench.measure(row, lambda way=way: _ranked(line, ranker, *way), needs=needs)
-        bench.measure(rival, lambda: _rival(line, ranker, 4 if bench.quick else 60), needs=needs)
+        bench.measure(rival, lambda: _rival(line, ranker, 4 if bench.quick else 40), needs=needs)
         for row, way in list(named.items())[1:]:
             bench.measure(row, lambda way=way: _ranked(line, ranker, *way), needs=needs)
 

@@ -69,51 +69,44 @@ class Case:
         self.plan = _plan(self.line, self.recipe, len(self.tokens), bench.card)
 
     def under(self, cap: float) -> dict[str, Any]:
-        """Planned and measured on a card of `cap` GB: the allocator gets what the context leaves of it."""
+        """Planned and measured on a card of `cap` GB: the allocator gets what the context leaves of it.
+
+        The figures of memory are those of the largest batch that ran.
+        """
         limit = round(cap * GB) - round(self.bench.card["context_gb"] * GB)
-        total = torch.cuda.get_device_properties(0).total_memory
         rows = self.plan.largest_batch(round(cap * GB), LENGTH, near=8)
-        row: dict[str, Any] = {"cap_gb": cap, "planned_rows": rows}
+        row: dict[str, Any] = {"cap_gb": cap, "planned_rows": rows, "largest_rows": 0}
         if rows == 0:
             return row
-        torch.cuda.set_per_process_memory_fraction(limit / total)
-        try:
-            first = self.attempt(rows)
-            row |= {
-                "planned_gb": (self.plan.need(rows, LENGTH).total - (self.plan.fixed or 0)) / GB,
-                "runs": first is not None,
-            }
-            row |= first or {}
-            row["largest_rows"] = self._largest(rows, first, limit)
-        finally:
-            torch.cuda.set_per_process_memory_fraction(1.0)
+        for tried in self._ladder(rows):
+            found = self.attempt(tried, limit)
+            if tried == rows:
+                row["runs"] = found is not None
+            if found is not None:
+                planned = (self.plan.need(tried, LENGTH).total - (self.plan.fixed or 0)) / GB
+                return row | {"largest_rows": tried, "planned_gb": planned, **found}
         return row
 
-    def _largest(self, rows: int, first: dict[str, Any] | None, limit: int) -> int:
-        """The most rows that ran, within about 4 %: from the planned batch on along the line of its peak."""
-        if first is None:
-            for share in (0.95, 0.85, 0.7, 0.5):
-                if self.attempt(max(1, int(rows * share))) is not None:
-                    return max(1, int(rows * share))
-            return 0
-        held = first["before_gb"] * GB
-        each = max(1.0, (first["allocated_gb"] * GB - held) / rows)
-        best, guess = rows, int((limit - held) / each)
-        for more in (guess, int(0.96 * guess), int(0.92 * guess)):
-            if more > best and self.attempt(more) is not None:
-                return more
-        return best
+    def _ladder(self, rows: int) -> list[int]:
+        """Batches from a little above the planned one down to half of it, about 6 % apart."""
+        shares = (1.12, 1.06, 1.0, 0.94, 0.88, 0.82, 0.76, 0.7, 0.6, 0.5)
+        return list(dict.fromkeys(max(1, round(rows * share)) for share in shares))
 
-    def attempt(self, rows: int) -> dict[str, Any] | None:
-        """Two steps of `rows` examples by the code of `rectune train`; bytes, or None where memory ran out."""
+    def attempt(self, rows: int, limit: int | None = None) -> dict[str, Any] | None:
+        """Two steps of `rows` examples by the code of `rectune train`; what they took, or None where memory ran out.
+
+        `limit`: bytes that the allocator may take once the model is loaded.
+        """
         try:
-            return quietly(lambda: self._train(rows))
+            return dict(quietly(partial(self._train, rows, limit)))
         except (torch.cuda.OutOfMemoryError, MemoryError):
             return None
         finally:
+            if self.bench.cuda:
+                torch.cuda.set_per_process_memory_fraction(1.0)
             self.bench.tidy()
 
-    def _train(self, rows: int) -> dict[str, Any]:
+    def _train(self, rows: int, limit: int | None) -> dict[str, Any]:
         from rectune.adapters import with_adapter
         from rectune.methods.measured import FILE
         from rectune.methods.trainable import Trainable
@@ -121,11 +114,15 @@ class Case:
 
         module, config = self.line.stage_config(0)
         config.per_device_train_batch_size = rows
-        model = random_model(
-            self.shape, str(self.bench.card["device"]), quantisation=quantization_config(self.settings)
-        )
+        quantisation = quantization_config(self.settings)
+        model = random_model(self.shape, str(self.bench.card["device"]), quantisation=quantisation)
         model = with_adapter(model, self.settings, self.tokens, seed=0)
         self.bench.tidy()
+        if (
+            limit is not None
+        ):  # a base of random weights is loaded otherwise than a checkpoint, so only training is capped
+            whole = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.set_per_process_memory_fraction(limit / whole)
         with tempfile.TemporaryDirectory(dir=self.place) as folder:
             task = Trainable(model, self.line.encoder, self.line.stage_specs(0), self.tokens, 0, True, _nothing)
             module.train(task, config, Path(folder))

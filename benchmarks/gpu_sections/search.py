@@ -33,7 +33,7 @@ class Sizes:
     items: int
 
 
-FULL = Sizes(("Qwen2.5-0.5B", "Qwen3-1.7B"), (20, 50), (32, 128, 256, 512), (1, 4, 16), PROMPT, ITEMS)
+FULL = Sizes(("Qwen2.5-0.5B", "Qwen3-1.7B"), (20, 50), (64, 256, 512), (4, 16), PROMPT, ITEMS)
 QUICK = Sizes(("tiny",), (4,), (4, 8), (2,), 24, 300)
 
 

@@ -13,7 +13,7 @@ from benchmarks.gpu_sections.made import MADE_BY, random_model, write_base, writ
 from benchmarks.gpu_sections.qlora import quietly
 
 GB = 2**30
-STEPS, WARM = 8, 2  # steps of a training, and those that are not timed
+STEPS, WARM = 6, 2  # steps of a training, and those that are not timed
 # Shape, 4 bits, examples a step, of which so many at a time on our side, seconds that a row takes
 CASES = (("Qwen3-0.6B", False, 256, 64, 18), ("Qwen3-1.7B", False, 128, 32, 20), ("Qwen3-8B", True, 64, 16, 35))
 QUICK = (("tiny", False, 8, 4, 0),)
