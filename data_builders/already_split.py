@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from rectune.log import Log, clean_items, with_titles
+from rectune.log.log import Log, clean_items, with_titles
 from rectune.split import Part
 
 

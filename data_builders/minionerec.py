@@ -11,7 +11,7 @@ from rectune.data_builders.already_split import GivenRow, given_log
 from rectune.data_builders.files import find_file, read_rows
 from rectune.data_builders.lc_rec import item_table
 
-from rectune.log import Log
+from rectune.log.log import Log
 from rectune.split import Part
 
 FOLDERS: dict[Part, tuple[str, ...]] = {

@@ -9,7 +9,7 @@ import polars as pl
 from rectune.data_builders.files import download, find_file, published_md5, read_rows, unzip
 
 from rectune.cache import cache_folder
-from rectune.log import Log, make_log
+from rectune.log.log import Log, make_log
 
 Size = Literal["100k", "1m", "latest-small", "25m", "32m"]
 SITE = "https://files.grouplens.org/datasets/movielens"

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 from rectune.data_builders.files import find_file, optional_file, read_rows
 
-from rectune.log import Log, Repeats, make_log
+from rectune.log.log import Log, Repeats, make_log
 
 KINDS = ("token", "token_seq", "float", "float_seq")
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rectune.log import Log, make_log
+from rectune.log.log import Log, make_log
 from rectune.split import Rows, Split
 
 Floats = NDArray[np.float64]

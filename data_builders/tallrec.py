@@ -10,7 +10,7 @@ import polars as pl
 from rectune.data_builders.already_split import GivenRow, given_log
 from rectune.data_builders.files import find_file
 
-from rectune.log import Log
+from rectune.log.log import Log
 from rectune.split import Part
 from rectune.text_files import read_json
 

@@ -17,14 +17,14 @@ if not (Path(__file__).parent / "data_builders").is_dir():
 
 _PUBLIC = {
     "ItemIndex": "rectune.indexing.item_index",
-    "Log": "rectune.log",
+    "Log": "rectune.log.log",
     "Ranking": "rectune.ranking",
     "Recipe": "rectune.recipe",
     "Split": "rectune.split",
     "Template": "rectune.template",
     "evaluate": "rectune.run",
     "load_recipe": "rectune.recipe",
-    "make_log": "rectune.log",
+    "make_log": "rectune.log.log",
     "recommend": "rectune.run",
     "train": "rectune.run",
 }
@@ -45,7 +45,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from rectune.indexing.item_index import ItemIndex
-    from rectune.log import Log, make_log
+    from rectune.log.log import Log, make_log
     from rectune.ranking import Ranking
     from rectune.recipe import Recipe, load_recipe
     from rectune.run import evaluate, recommend, train

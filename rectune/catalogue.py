@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rectune.checking import near
-from rectune.log import Log
+from rectune.log.log import Log
 
 
 class Catalogue:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rectune.indexing.health import judged
 from rectune.indexing.item_index import ItemIndex
-from rectune.log import Log
+from rectune.log.log import Log
 from rectune.processes import start_processes
 from rectune.ranker import LanguageModelRanker
 from rectune.recipe import Recipe, bind, resolve_call

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rectune.log import Log
+from rectune.log.log import Log
 from rectune.split import Ints
 
 MOST = 20  # more different values than this are measurements, not a scale

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rectune.log import Log
+from rectune.log.log import Log
 from rectune.split import PARTS, Ints, Part, Split, rows_of, user_bounds
 
 

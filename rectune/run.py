@@ -11,7 +11,7 @@ from typing import Any, Literal
 import rectune
 from rectune.catalogue import Catalogue
 from rectune.line import Line
-from rectune.log import Log
+from rectune.log.log import Log
 from rectune.processes import is_main, wait
 from rectune.ranker import Shelf
 from rectune.recipe import Recipe, load_recipe

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rectune.catalogue import Catalogue
 from rectune.indexing.item_index import Codes, ItemIndex, check_unique
 from rectune.indexing.quantised import names_of_new
-from rectune.log import Log, clean_items, with_titles
+from rectune.log.log import Log, clean_items, with_titles
 from rectune.ranker import Shelf
 from rectune.run_folder import fingerprint, write_atomic
 from rectune.split import Split

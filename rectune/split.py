@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rectune.log import Log
+from rectune.log.log import Log
 
 Ints = NDArray[np.int64]
 Part = Literal["train", "validation", "test"]

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from rectune.indexing.item_index import ItemIndex, from_levels
-from rectune.log import make_log
+from rectune.log.log import make_log
 from rectune.split import Split, leave_one_out
 
 ITEMS = pl.DataFrame(

@@ -15,7 +15,7 @@ from rectune.cli import main
 from rectune.history import mixed, recent, similar, window
 from rectune.indexing.atomic import atomic
 from rectune.line import Line
-from rectune.log import make_log
+from rectune.log.log import make_log
 from rectune.recipe import load_recipe
 from rectune.split import Rows, Split, leave_one_out
 from rectune.tasks import TaskRows, like_or_dislike, rating

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rectune.log import Log, LogWarning, k_core, make_log
+from rectune.log.log import Log, LogWarning, k_core, make_log
 from rectune.split import leave_one_out
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from rectune.cli import main
 from rectune.indexing.atomic import atomic
-from rectune.log import Log, LogWarning, make_log
+from rectune.log.log import Log, LogWarning, make_log
 from rectune.preview import preview
 from rectune.rating_scale import scale_of
 from rectune.recipe import bundled, load_recipe

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rectune.log import Log, make_log
+from rectune.log.log import Log, make_log
 from rectune.row_splits import by_user, few_shots, tallrec_movie
 from rectune.split import PARTS, Split, leave_one_out
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from rectune.indexing.rq_vae import RqVaeSettings
-from rectune.log import make_log
+from rectune.log.log import make_log
 from rectune.sasrec import SasRecSettings, load_sasrec, train_sasrec, validation_ndcg
 from rectune.split import Split, leave_one_out
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rectune.log import Log, make_log
+from rectune.log.log import Log, make_log
 from rectune.split import Split, by_time, given, leave_one_out, windows
 
 

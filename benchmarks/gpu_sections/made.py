@@ -11,7 +11,7 @@ import polars as pl
 import torch
 
 from rectune.indexing.item_index import ItemIndex, from_levels
-from rectune.log import Log, make_log
+from rectune.log.log import Log, make_log
 from rectune.split import Split
 
 QWEN3 = {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from rectune.cache import made_once
-from rectune.log import UNTITLED
+from rectune.log.log import UNTITLED
 from rectune.run_folder import stamp
 from rectune.split import Split
 from rectune.vectors.item_vectors import ItemVectors, Vectors, item_vectors

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from rectune.evidence import HIDDEN, SHOWN, Evidence
 from rectune.indexing.atomic import atomic
-from rectune.log import make_log
+from rectune.log.log import make_log
 from rectune.ranking import Ranking
 from rectune.recipe import Recipe
 from rectune.split import Rows, Split, leave_one_out

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rectune.evidence import Evidence
 from rectune.indexing.atomic import atomic
-from rectune.log import make_log
+from rectune.log.log import make_log
 from rectune.recipe import Recipe
 from rectune.split import Split, rows_of, user_bounds
 from rectune.tasks import TaskRows, like_or_dislike, rating

@@ -27,7 +27,7 @@ from rectune.eval.baselines.scoring import (
 )
 from rectune.eval.metrics.auc import auc
 
-from rectune.log import make_log
+from rectune.log.log import make_log
 from rectune.split import Split, given, leave_one_out
 
 

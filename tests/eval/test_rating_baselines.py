@@ -13,7 +13,7 @@ from rectune.eval.baselines.rating_means import earlier_mean, global_mean, user_
 from rectune.eval.baselines.rating_rows import rating_rows
 from rectune.eval.metrics.rmse import rmse
 
-from rectune.log import make_log
+from rectune.log.log import make_log
 from rectune.split import Rows, Split, by_time, leave_one_out
 
 

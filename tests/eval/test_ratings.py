@@ -13,7 +13,7 @@ from rectune.eval.page import verdict
 from rectune.eval.several import summarise
 
 from rectune.indexing.atomic import atomic
-from rectune.log import make_log
+from rectune.log.log import make_log
 from rectune.split import leave_one_out
 from rectune.tasks import rating
 

@@ -19,7 +19,7 @@ from rectune.indexing.quantiser import fit_residuals
 from rectune.indexing.residual_kmeans import residual_kmeans
 from rectune.indexing.titles import titles
 from rectune.line import Line
-from rectune.log import make_log
+from rectune.log.log import make_log
 from rectune.recipe import load_recipe
 from rectune.split import Split, leave_one_out
 from rectune.vectors.texts import item_texts, sentences

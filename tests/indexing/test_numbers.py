@@ -11,7 +11,7 @@ import pytest
 from rectune.indexing.item_index import ItemIndex
 from rectune.indexing.random_numbers import random_numbers
 from rectune.indexing.sequential import number_index, sequential
-from rectune.log import from_sequences
+from rectune.log.log import from_sequences
 from rectune.split import Split, leave_one_out
 
 

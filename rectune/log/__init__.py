@@ -1,0 +1,1 @@
+"""Who touched what, when; cut into histories and targets."""
