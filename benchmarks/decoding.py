@@ -292,8 +292,8 @@ class Sample:
     @staticmethod
     def of(folder: str, rows: int) -> Sample:
         """`rows` users of a run folder, ranked by its tuned model."""
+        from rectune.log.split import evenly
         from rectune.run import open_run
-        from rectune.split import evenly
 
         line = open_run(folder)
         ranker, test = line.ranker("tuned"), line.split.test
@@ -334,7 +334,7 @@ class Sample:
 
 def s4(folder: str, *, beams: Sequence[int], rows: int, forced: int, pairs: int) -> None:
     """Exact top-K beside the beam on the model of a run, with brute force over its catalogue as the gate."""
-    from rectune.split import evenly
+    from rectune.log.split import evenly
 
     sample = Sample.of(folder, rows)
     ranker, trie, chosen, prompts = sample.ranker, sample.ranker.trie, sample.chosen, sample.prompts

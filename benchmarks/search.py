@@ -23,11 +23,11 @@ from rectune.eval.baselines.scoring import list_rows
 
 from rectune.cli import parse_overrides
 from rectune.line import Line
+from rectune.log.split import evenly
 from rectune.methods.measured import FILE as MEASURED
 from rectune.ranking import recall_and_ndcg
 from rectune.recipe import load_recipe
 from rectune.run_ranking import prior_weight
-from rectune.split import evenly
 
 TEXT = "{call: 'rectune.vectors.texts:sentences', text: [title, brand, categories]}"
 CHANGES: dict[str, dict[str, str]] = {

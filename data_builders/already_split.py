@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from rectune.log.log import Log, clean_items, with_titles
-from rectune.split import Part
+from rectune.log.split import Part
 
 
 @dataclass(frozen=True)

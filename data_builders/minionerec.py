@@ -12,7 +12,7 @@ from rectune.data_builders.files import find_file, read_rows
 from rectune.data_builders.lc_rec import item_table
 
 from rectune.log.log import Log
-from rectune.split import Part
+from rectune.log.split import Part
 
 FOLDERS: dict[Part, tuple[str, ...]] = {
     "train": ("train/*.csv", "train_exact_partial/*.csv"),
@@ -26,7 +26,7 @@ def minionerec(*, path: Path, max_description: int = 2000) -> Log:
 
     A row holds `user_id`, `history_item_id` (a list) and `item_id`; titles and semantic ids in it are not read. The
     `description` of an item is the text of a Python list in these files; it is read as such and cut to
-    `max_description` characters. Use the split `rectune.split:given`.
+    `max_description` characters. Use the split `rectune.log.split:given`.
     """
     items = item_table(find_file(path, "index/*.item.json"))
     if "description" in items.columns:

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rectune.log.log import Log, make_log
-from rectune.split import Rows, Split
+from rectune.log.split import Rows, Split
 
 Floats = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from rectune.eval.page import answer_figures, answer_text, page
 from rectune.eval.several import over_wordings, summarise
 
 from rectune.evidence import Evidence, Report
-from rectune.split import evenly
+from rectune.log.split import evenly
 
 __all__ = ["answers", "summarise"]
 

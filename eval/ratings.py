@@ -16,7 +16,7 @@ from rectune.eval.page import page, rating_figures, rating_text
 from rectune.eval.several import summarise
 
 from rectune.evidence import Evidence, Report
-from rectune.split import evenly
+from rectune.log.split import evenly
 
 __all__ = ["ratings", "summarise"]
 

@@ -20,7 +20,7 @@ _PUBLIC = {
     "Log": "rectune.log.log",
     "Ranking": "rectune.ranking",
     "Recipe": "rectune.recipe",
-    "Split": "rectune.split",
+    "Split": "rectune.log.split",
     "Template": "rectune.template",
     "evaluate": "rectune.run",
     "load_recipe": "rectune.recipe",
@@ -46,10 +46,10 @@ __all__ = [
 if TYPE_CHECKING:
     from rectune.indexing.item_index import ItemIndex
     from rectune.log.log import Log, make_log
+    from rectune.log.split import Split
     from rectune.ranking import Ranking
     from rectune.recipe import Recipe, load_recipe
     from rectune.run import evaluate, recommend, train
-    from rectune.split import Split
     from rectune.template import Template
 
 

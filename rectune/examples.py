@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rectune.encoder import Encoder
+from rectune.log.split import Ints, Part, evenly
 from rectune.seeded import seeded
-from rectune.split import Ints, Part, evenly
 from rectune.tasks import TaskRows, Variables
 from rectune.template import Template, draw_wording
 

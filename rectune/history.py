@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from rectune.split import Ints, Rows, Split
+from rectune.log.split import Ints, Rows, Split
 from rectune.vectors.item_vectors import ItemVectors
 
 Chosen = Callable[[int], Ints]  # row -> positions of its events in the log, oldest first

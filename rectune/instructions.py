@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rectune.indexing.item_index import ItemIndex
-from rectune.split import Part, Split
+from rectune.log.split import Part, Split
 from rectune.tasks import TaskRows
 from rectune.template import clean_value
 from rectune.text_files import read_json, read_json_lines

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from rectune.examples import Mixture, TaskSpec, length_statistics
+from rectune.log.split import evenly
 from rectune.recipe import Recipe
-from rectune.split import evenly
 
 OPEN, CLOSE = "⟦", "⟧"
 SAMPLE = 500

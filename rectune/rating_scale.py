@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rectune.log.log import Log
-from rectune.split import Ints
+from rectune.log.split import Ints
 
 MOST = 20  # more different values than this are measurements, not a scale
 _NEAR = 1e-4  # ratings are float32

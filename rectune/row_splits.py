@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rectune.log.log import Log
-from rectune.split import PARTS, Ints, Part, Split, rows_of, user_bounds
+from rectune.log.split import PARTS, Ints, Part, Split, rows_of, user_bounds
 
 
 def tallrec_movie(

@@ -19,9 +19,9 @@ from rectune.catalogue import Catalogue
 from rectune.indexing.item_index import Codes, ItemIndex, check_unique
 from rectune.indexing.quantised import names_of_new
 from rectune.log.log import Log, clean_items, with_titles
+from rectune.log.split import Split
 from rectune.ranker import Shelf
 from rectune.run_folder import fingerprint, write_atomic
-from rectune.split import Split
 from rectune.tasks import history_split
 from rectune.vectors.item_vectors import ItemVectors, join
 

@@ -18,13 +18,13 @@ from rectune.export_fidelity import check_written, plain_model
 from rectune.export_files import ABOUT, TEMPLATE
 from rectune.exported import prompt_ids, read
 from rectune.line import Line
+from rectune.log.split import evenly
 from rectune.model_settings import quantization_config
 from rectune.processes import gather, is_main, wait
 from rectune.ranker import LanguageModelRanker
 from rectune.ranking import recall_and_ndcg, target_ranks
 from rectune.run import open_run
 from rectune.run_ranking import answered, ranked
-from rectune.split import evenly
 from rectune.tasks import history_split
 from rectune.validation import answer_metrics
 

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from rectune.split import Rows, Split, evenly, windows
+from rectune.log.split import Rows, Split, evenly, windows
 
 Floats = NDArray[np.float64]
 FILE = "sasrec.safetensors"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rectune.log.split import evenly
 from rectune.ranker import LanguageModelRanker
 from rectune.ranking import recall_and_ndcg, target_ranks
-from rectune.split import evenly
 from rectune.tasks import TaskRows
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import polars as pl
 
 from rectune.indexing.item_index import ItemIndex, from_levels
 from rectune.log.log import make_log
-from rectune.split import Split, leave_one_out
+from rectune.log.split import Split, leave_one_out
 
 ITEMS = pl.DataFrame(
     [

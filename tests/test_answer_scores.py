@@ -132,7 +132,7 @@ def test_validation_with_one_answer_has_no_auc(model: Any, checkpoints: dict[str
 RECIPE = """
 include: tallrec-movie-json-cpu.yaml
 data: {call: "rectune.data_builders.table:table", path: log.csv, user: user, item: item, time: time, rating: rating}
-split: {call: "rectune.split:leave_one_out", max_history: 5}
+split: {call: "rectune.log.split:leave_one_out", max_history: 5}
 tasks: [{call: "rectune.tasks:like_or_dislike", template: like-or-dislike-names.jinja, like_above: 3}]
 stages:
   - call: "rectune.methods.sft"

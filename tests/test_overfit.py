@@ -87,7 +87,7 @@ def recall_at_1(source: Path, out: Path, index: str, *, encoder: bool = False, u
         stage |= {"call": "rectune.methods.sft", "num_train_epochs": 20}
     settings: dict[str, Any] = {
         "data": {"call": "rectune.data_builders.lc_rec:lc_rec", "path": str(source)},
-        "split": {"call": "rectune.split:leave_one_out", "max_history": 6},
+        "split": {"call": "rectune.log.split:leave_one_out", "max_history": 6},
         "vectors": vectors,
         "index": {
             **call,

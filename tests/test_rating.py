@@ -16,10 +16,10 @@ import pytest
 from rectune.cli import main
 from rectune.indexing.atomic import atomic
 from rectune.log.log import Log, LogWarning, make_log
+from rectune.log.split import leave_one_out
 from rectune.preview import preview
 from rectune.rating_scale import scale_of
 from rectune.recipe import bundled, load_recipe
-from rectune.split import leave_one_out
 from rectune.tasks import rating
 from rectune.template import load_template
 from rectune.validation import validation_metrics
@@ -195,7 +195,7 @@ def test_ratings_of_two_lengths_are_told_apart(rating_recipe: Path, tmp_path: Pa
 def test_half_stars_are_previewed(rating_recipe: Path, data: Any) -> None:
     small = [
         ("data", json.dumps({"call": "rectune.data_builders.movielens:movielens", "size": "latest-small", "path": str(data("ml-latest-small"))})),
-        ("split", '{call: "rectune.split:by_time", max_history: 5}'),
+        ("split", '{call: "rectune.log.split:by_time", max_history: 5}'),
     ]  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LogWarning)  # five titles of that set repeat

@@ -9,7 +9,7 @@ import pytest
 from rectune.recipe import bind, load_recipe, merge, read_yaml, resolve_call
 
 BASE = """data: {call: "rectune.data_builders.synthetic:synthetic", users: 50}
-split: {call: "rectune.split:leave_one_out"}
+split: {call: "rectune.log.split:leave_one_out"}
 tasks:
   - {call: "rectune.tasks:next_item", template: next-item.jinja}
 model: {model_name_or_path: some/where}
@@ -97,7 +97,7 @@ def test_an_unknown_section_gets_a_near_miss(tmp_path: Path) -> None:
 
 def test_a_missing_section_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the section `split` is missing"):
-        load_recipe(write(tmp_path, BASE.replace('split: {call: "rectune.split:leave_one_out"}\n', "")))
+        load_recipe(write(tmp_path, BASE.replace('split: {call: "rectune.log.split:leave_one_out"}\n', "")))
 
 
 def test_an_unknown_recipe_gets_a_near_miss() -> None:

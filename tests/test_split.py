@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from rectune.log.log import Log, make_log
-from rectune.split import Split, by_time, given, leave_one_out, windows
+from rectune.log.split import Split, by_time, given, leave_one_out, windows
 
 
 def names(log: Log, codes: np.ndarray) -> str:

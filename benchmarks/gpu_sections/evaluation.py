@@ -49,7 +49,7 @@ def _line(place: Path, shape: str, users: int, items: int, bench: Bench) -> Any:
     recipe = write_recipe(
         place / "whole.yaml",
         data={"call": f"{MADE_BY}:shop", "users": users, "items": items, "shortest": 5, "longest": 15},
-        split={"call": "rectune.split:leave_one_out", "max_history": 20},
+        split={"call": "rectune.log.split:leave_one_out", "max_history": 20},
         index={"call": f"{MADE_BY}:random_ids", "levels": LEVELS, "codes": 16 if bench.quick else 256},
         tasks=[{"call": "rectune.tasks:next_item", "template": "next-item.jinja"}],
         model={
@@ -101,7 +101,7 @@ def _ranked(line: Any, ranker: Any, scores: str, batch_tokens: int) -> dict[str,
 
 def _rival(line: Any, ranker: Any, users: int) -> dict[str, Any]:
     """`generate` user by user on a sample spread over the users, its time scaled to all of them; how far the lists agree."""
-    from rectune.split import evenly
+    from rectune.log.split import evenly
 
     k = ranker.settings.beams
     which = evenly(len(line.task), users)

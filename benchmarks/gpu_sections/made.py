@@ -12,7 +12,7 @@ import torch
 
 from rectune.indexing.item_index import ItemIndex, from_levels
 from rectune.log.log import Log, make_log
-from rectune.split import Split
+from rectune.log.split import Split
 
 QWEN3 = {
     "model_type": "qwen3",

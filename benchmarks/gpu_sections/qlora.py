@@ -47,7 +47,7 @@ def _recipe(place: Path, base: Path, device: str, *, quick: bool) -> Path:
     return write_recipe(
         place / "qlora.yaml",
         data={"call": f"{MADE_BY}:shop", "users": users, "items": users, "shortest": 5, "longest": 30},
-        split={"call": "rectune.split:leave_one_out", "max_history": 20},
+        split={"call": "rectune.log.split:leave_one_out", "max_history": 20},
         index={"call": f"{MADE_BY}:random_ids", "levels": 3, "codes": 32},
         tasks=[{"call": "rectune.tasks:next_item", "template": "next-item.jinja"}],
         model={

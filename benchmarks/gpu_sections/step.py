@@ -211,7 +211,7 @@ def _recipe(place: Path, base: Path, device: str, quantised: bool, examples: int
     return write_recipe(
         place / "step.yaml",
         data={"call": f"{MADE_BY}:shop", "users": examples, "items": 2000, "shortest": 5, "longest": longest},
-        split={"call": "rectune.split:leave_one_out", "max_history": longest},
+        split={"call": "rectune.log.split:leave_one_out", "max_history": longest},
         index={"call": f"{MADE_BY}:random_ids", "levels": 4, "codes": 256},
         tasks=[{"call": "rectune.tasks:next_item", "template": "next-item-names.jinja", "examples": "windows"}],
         model={

@@ -23,7 +23,7 @@ from rectune.eval.baselines.scoring import (
 )
 from scipy import linalg
 
-from rectune.split import Rows, Split
+from rectune.log.split import Rows, Split
 
 MIX = (0.0, 0.03, 0.1, 0.3, 1.0)
 

@@ -18,7 +18,7 @@ from rectune.eval.baselines.scoring import (
 )
 from scipy import sparse
 
-from rectune.split import Rows, Split
+from rectune.log.split import Rows, Split
 
 
 def item_knn(split: Split, *, most_items: int = MOST_ITEMS) -> Baseline:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rectune.eval.baselines.scoring import Floats
 
-from rectune.split import Rows, Split
+from rectune.log.split import Rows, Split
 
 
 def share_of_likes(split: Split, rows: Rows, likes: NDArray[np.bool_]) -> Floats:

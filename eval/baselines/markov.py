@@ -6,7 +6,7 @@ import numpy as np
 from rectune.eval.baselines.scoring import Baseline, Floats, train_counts
 from scipy import sparse
 
-from rectune.split import Rows, Split
+from rectune.log.split import Rows, Split
 
 
 def transitions(split: Split) -> sparse.csr_matrix:

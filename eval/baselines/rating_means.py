@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from rectune.eval.baselines.scoring import Floats
 
-from rectune.split import Rows, Split
+from rectune.log.split import Rows, Split
 
 
 def log_ratings(split: Split) -> Floats:

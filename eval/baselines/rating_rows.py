@@ -13,7 +13,7 @@ from rectune.eval.baselines.rating_means import earlier_mean, global_mean, log_r
 from rectune.eval.baselines.scoring import Floats
 from rectune.eval.metrics.rmse import rmse
 
-from rectune.split import Rows, Split, evenly
+from rectune.log.split import Rows, Split, evenly
 
 # The first of each is taken where there are no validation rows to choose on.
 BIAS_PENALTIES = (5.0, 2.0, 10.0, 20.0, 40.0)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rectune.eval.baselines.scoring import Baseline, Floats
 
+from rectune.log.split import Rows, Split
 from rectune.sasrec import SasRecSettings, train_sasrec
-from rectune.split import Rows, Split
 
 MADE_OF = (train_sasrec,)
 

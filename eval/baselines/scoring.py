@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from rectune.split import Rows, Split, evenly
+from rectune.log.split import Rows, Split, evenly
 
 Floats = NDArray[np.float64]
 Scorer = Callable[[Rows], Floats]  # rows -> (rows, items), higher is better

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rectune.indexing.item_index import ItemIndex, from_levels
-from rectune.split import Split
+from rectune.log.split import Split
 
 
 def atomic(split: Split) -> ItemIndex:

@@ -11,7 +11,7 @@ from rectune.indexing.item_index import ItemIndex
 from rectune.indexing.quantised import quantised_index
 from rectune.indexing.quantiser import Quantiser, Vectors, check_collapse, check_sizes, squared_distances
 from rectune.indexing.repair import Repair
-from rectune.split import Split
+from rectune.log.split import Split
 from rectune.vectors.item_vectors import ItemVectors
 
 MADE_OF = (Quantiser, quantised_index)

@@ -6,7 +6,7 @@ import numpy as np
 
 from rectune.indexing.collaborative import with_leaves
 from rectune.indexing.item_index import ItemIndex, from_levels
-from rectune.split import Split
+from rectune.log.split import Split
 
 NO_CATEGORY = "none"
 

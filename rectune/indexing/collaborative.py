@@ -15,7 +15,7 @@ from scipy.sparse.linalg import lobpcg
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from rectune.indexing.item_index import Codes, ItemIndex, from_levels
-from rectune.split import Split
+from rectune.log.split import Split
 
 _MOST_LEVELS = 26  # one letter each, the leaf's included
 _DENSE = 1000  # up to so many nodes a dense solver takes less than half a second

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rectune.indexing.item_index import ItemIndex
-from rectune.split import Split
+from rectune.log.split import Split
 
 
 def judged(index: ItemIndex, split: Split) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from rectune.indexing.item_index import ItemIndex, from_levels
+from rectune.log.split import Split
 from rectune.recipe import Recipe, bind, resolve_call
-from rectune.split import Split
 
 
 def hybrid(split: Split, *, base: dict[str, Any], seed: int = 0) -> ItemIndex:

@@ -10,7 +10,7 @@ from rectune.indexing.balanced_kmeans import balanced_clusters
 from rectune.indexing.item_index import ItemIndex
 from rectune.indexing.repair import Repair
 from rectune.indexing.rq_vae import RqVae, RqVaeSettings, index_of, train_rq_vae
-from rectune.split import Split
+from rectune.log.split import Split
 from rectune.vectors.item_vectors import ItemVectors
 
 MADE_OF = (balanced_clusters, train_rq_vae)

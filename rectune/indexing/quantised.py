@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rectune.indexing.item_index import Codes, ItemIndex, colliding_items, from_levels
 from rectune.indexing.quantiser import Quantiser, Vectors, squared_distances
 from rectune.indexing.repair import Repair, repaired
-from rectune.split import Split
+from rectune.log.split import Split
 from rectune.vectors.item_vectors import ItemVectors
 
 MADE_OF = (repaired,)

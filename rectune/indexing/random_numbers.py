@@ -6,7 +6,7 @@ import numpy as np
 
 from rectune.indexing.item_index import ItemIndex
 from rectune.indexing.sequential import FIRST_NUMBER, number_index
-from rectune.split import Split
+from rectune.log.split import Split
 
 
 def random_numbers(split: Split, *, base: int = 10, seed: int = 0) -> ItemIndex:

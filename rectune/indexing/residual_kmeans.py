@@ -6,7 +6,7 @@ from rectune.indexing.item_index import ItemIndex
 from rectune.indexing.quantised import quantised_index
 from rectune.indexing.quantiser import check_collapse, check_sizes, fit_residuals
 from rectune.indexing.repair import Repair
-from rectune.split import Split
+from rectune.log.split import Split
 from rectune.vectors.item_vectors import ItemVectors
 
 MADE_OF = (fit_residuals, quantised_index)

@@ -20,7 +20,7 @@ from rectune.indexing.quantised import quantised_index
 from rectune.indexing.quantiser import Quantiser, Vectors, check_collapse, check_sizes, fit_residuals
 from rectune.indexing.repair import Repair
 from rectune.indexing.sinkhorn import spread_evenly
-from rectune.split import Split
+from rectune.log.split import Split
 from rectune.vectors.item_vectors import ItemVectors
 
 MADE_OF = (fit_residuals, quantised_index, spread_evenly)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rectune.indexing.item_index import ItemIndex, from_levels
-from rectune.split import Split
+from rectune.log.split import Split
 
 FIRST_NUMBER = 1001  # the paper's: no item has a number of one digit, which the model knows from elsewhere
 

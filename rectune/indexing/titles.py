@@ -7,7 +7,7 @@ import unicodedata
 import numpy as np
 
 from rectune.indexing.item_index import ItemIndex
-from rectune.split import Split
+from rectune.log.split import Split
 
 
 def titles(split: Split, *, max_characters: int = 200) -> ItemIndex:

@@ -13,6 +13,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from rectune.examples import Mixture
+from rectune.log.split import evenly
 from rectune.methods.choosing import RankedMetrics, early_stopping
 from rectune.methods.measured import FILE as MEASURED
 from rectune.methods.measured import Meter
@@ -22,7 +23,6 @@ from rectune.methods.trainable import Trainable
 from rectune.processes import is_main, wait
 from rectune.ranker import positions_of
 from rectune.run_folder import write_atomic
-from rectune.split import evenly
 
 COMPLETE = "complete"
 DEFAULTS = {"report_to": "none", "save_strategy": "no", "logging_steps": 10}

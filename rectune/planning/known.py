@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rectune.line import Line, signature_defaults
+from rectune.log.split import evenly
 from rectune.run_folder import RunFolder, Stage, fingerprint
-from rectune.split import evenly
 
 _SAMPLE = 200  # examples whose lengths are looked at
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from rectune.split import Split
+from rectune.log.split import Split
 from rectune.text_files import read_json
 from rectune.vectors.item_vectors import ItemVectors, item_vectors
 

@@ -8,7 +8,7 @@ from rectune.data_builders.synthetic import oracle, synthetic
 from rectune.eval.baselines.markov import markov
 from rectune.eval.baselines.scoring import list_rows
 
-from rectune.split import leave_one_out
+from rectune.log.split import leave_one_out
 
 
 def test_the_shop_is_the_same_for_a_seed_and_another_for_another() -> None:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from rectune.evidence import Evidence
 from rectune.indexing.atomic import atomic
 from rectune.log.log import make_log
+from rectune.log.split import Split, rows_of, user_bounds
 from rectune.recipe import Recipe
-from rectune.split import Split, rows_of, user_bounds
 from rectune.tasks import TaskRows, like_or_dislike, rating
 from tests.eval.golden import ENVIRONMENT
 

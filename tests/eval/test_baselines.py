@@ -28,7 +28,7 @@ from rectune.eval.baselines.scoring import (
 from rectune.eval.metrics.auc import auc
 
 from rectune.log.log import make_log
-from rectune.split import Split, given, leave_one_out
+from rectune.log.split import Split, given, leave_one_out
 
 
 def figures(lists: Lists) -> list[float]:

@@ -14,8 +14,8 @@ from rectune.eval.baselines.markov import transition_scores
 from rectune.eval.page import mixed_verdict
 
 from rectune.evidence import HIDDEN
+from rectune.log.split import leave_one_out
 from rectune.sasrec import SasRecSettings, train_sasrec
-from rectune.split import leave_one_out
 from rectune.tasks import history_split
 
 

@@ -14,7 +14,7 @@ from rectune.eval.baselines.rating_rows import rating_rows
 from rectune.eval.metrics.rmse import rmse
 
 from rectune.log.log import make_log
-from rectune.split import Rows, Split, by_time, leave_one_out
+from rectune.log.split import Rows, Split, by_time, leave_one_out
 
 
 def tea_shop() -> Split:

@@ -20,8 +20,8 @@ from rectune.indexing.residual_kmeans import residual_kmeans
 from rectune.indexing.titles import titles
 from rectune.line import Line
 from rectune.log.log import make_log
+from rectune.log.split import Split, leave_one_out
 from rectune.recipe import load_recipe
-from rectune.split import Split, leave_one_out
 from rectune.vectors.texts import item_texts, sentences
 
 

@@ -25,7 +25,7 @@ print("difference", check_reloaded(model, tuned))
 
 RECIPE = """
 data: {call: "rectune.data_builders.synthetic:synthetic", users: 60, items: 90, categories: 5, shortest: 6, longest: 10}
-split: {call: "rectune.split:leave_one_out", max_history: 6}
+split: {call: "rectune.log.split:leave_one_out", max_history: 6}
 index: {call: "rectune.indexing.atomic:atomic"}
 tasks:
   - {call: "rectune.tasks:next_item", template: next-item.jinja}
