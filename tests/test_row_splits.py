@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 
 from rectune.log.log import Log, make_log
+from rectune.log.row_splits import by_user, few_shots, tallrec_movie
 from rectune.log.split import PARTS, Split, leave_one_out
-from rectune.row_splits import by_user, few_shots, tallrec_movie
 
 
 @pytest.mark.filterwarnings("ignore:MovieLens 100k")
