@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import rectune
-from rectune.catalogue import Catalogue
 from rectune.line import Line
+from rectune.log.catalogue import Catalogue
 from rectune.log.log import Log
 from rectune.log.split import Split
 from rectune.processes import is_main, wait

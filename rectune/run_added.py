@@ -15,9 +15,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rectune.catalogue import Catalogue
 from rectune.indexing.item_index import Codes, ItemIndex, check_unique
 from rectune.indexing.quantised import names_of_new
+from rectune.log.catalogue import Catalogue
 from rectune.log.log import Log, clean_items, with_titles
 from rectune.log.split import Split
 from rectune.ranker import Shelf
