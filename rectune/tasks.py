@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from rectune.history import ChooseHistory, window
 from rectune.indexing.item_index import ItemIndex
+from rectune.log.rating_scale import scale_of
 from rectune.log.split import Ints, Part, Rows, Split, windows
-from rectune.rating_scale import scale_of
 from rectune.template import clean_value, codes_value
 
 if TYPE_CHECKING:

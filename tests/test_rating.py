@@ -16,9 +16,9 @@ import pytest
 from rectune.cli import main
 from rectune.indexing.atomic import atomic
 from rectune.log.log import Log, LogWarning, make_log
+from rectune.log.rating_scale import scale_of
 from rectune.log.split import leave_one_out
 from rectune.preview import preview
-from rectune.rating_scale import scale_of
 from rectune.recipe import bundled, load_recipe
 from rectune.tasks import rating
 from rectune.template import load_template
