@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rectune.processes import rank, world_size
+from rectune.runtime.processes import rank, world_size
 
 CHUNK = 1024  # rows of a shard: what a kill costs at most
 SMALL_CHUNK = 256  # rows where nothing is kept: enough for several processes

@@ -12,10 +12,10 @@ from typing import Any
 from rectune.checking import near
 from rectune.evidence import Report, as_json
 from rectune.line import Line
-from rectune.processes import is_main, wait
 from rectune.recipe import SECTIONS, Recipe, load_recipe, resolve_call
 from rectune.run import train
 from rectune.run_folder import RunFolder, write_atomic
+from rectune.runtime.processes import is_main, wait
 
 Cell = dict[str, Any]  # dotted key -> value
 

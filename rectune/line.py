@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from rectune.decoding.trie import FILE, Trie
-from rectune.processes import is_main
 from rectune.ranker import LanguageModelRanker, catalogue_trie
 from rectune.recipe import bind, resolve_call
 from rectune.run_folder import Stage, source_of, write_atomic
 from rectune.run_prior import RunPrior
+from rectune.runtime.processes import is_main
 from rectune.task_materials import TaskMaterials
 from rectune.tasks import ItemViews
 

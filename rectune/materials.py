@@ -14,11 +14,11 @@ from rectune.indexing.item_index import ItemIndex
 from rectune.log.log import Log
 from rectune.log.row_splits import few_shots
 from rectune.log.split import Split
-from rectune.processes import start_processes
 from rectune.ranker import LanguageModelRanker
 from rectune.recipe import Recipe, bind, resolve_call
 from rectune.run_added import Added
 from rectune.run_folder import RunFolder, Stage, inputs, source_of, stamps
+from rectune.runtime.processes import start_processes
 from rectune.vectors.item_vectors import ItemVectors, join, refuse_alike
 
 

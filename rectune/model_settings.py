@@ -86,7 +86,7 @@ def pick_device(settings: ModelSettings) -> torch.device:
     """The device that `model.device` means on this machine (one GPU a process)."""
     if settings.device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    from rectune.processes import local_rank
+    from rectune.runtime.processes import local_rank
 
     return torch.device("cuda", local_rank())
 

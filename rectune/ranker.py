@@ -27,8 +27,8 @@ from rectune.encoder import Encoder
 from rectune.examples import fit_prompt
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import evenly
-from rectune.processes import gather, wait
 from rectune.ranking import Ranking, join_rankings
+from rectune.runtime.processes import gather, wait
 from rectune.tasks import TaskRows
 from rectune.template import Segment, Template, codes_value
 

@@ -13,13 +13,13 @@ from rectune.line import Line
 from rectune.log.catalogue import Catalogue
 from rectune.log.log import Log
 from rectune.log.split import Split
-from rectune.processes import is_main, wait
 from rectune.ranker import Shelf
 from rectune.recipe import Recipe, load_recipe
 from rectune.run_added import added_to, judge_added, keep, name_items, read_rows
 from rectune.run_folder import write_atomic
 from rectune.run_ranking import prior_weight
 from rectune.run_report import report
+from rectune.runtime.processes import is_main, wait
 from rectune.tasks import history_split
 
 RESOLVED = "recipe.yaml"

@@ -20,11 +20,11 @@ from rectune.exported import prompt_ids, read
 from rectune.line import Line
 from rectune.log.split import evenly
 from rectune.model_settings import quantization_config
-from rectune.processes import gather, is_main, wait
 from rectune.ranker import LanguageModelRanker
 from rectune.ranking import recall_and_ndcg, target_ranks
 from rectune.run import open_run
 from rectune.run_ranking import answered, ranked
+from rectune.runtime.processes import gather, is_main, wait
 from rectune.tasks import history_split
 from rectune.validation import answer_metrics
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import rectune
-from rectune.processes import gather, is_main, wait
+from rectune.runtime.processes import gather, is_main, wait
 
 MARK = "run.json"
 HASHED = 256 * 2**20  # bytes; larger inputs are told by their time

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from rectune.evidence import HIDDEN
 from rectune.line import Line
 from rectune.log.split import Rows, evenly
-from rectune.processes import is_main, wait
 from rectune.ranker import LanguageModelRanker, Shelf
 from rectune.ranking import Ranking, recall_and_ndcg, target_ranks
+from rectune.runtime.processes import is_main, wait
 from rectune.seeded import seeded
 from rectune.tasks import TaskRows, history_split
 from rectune.validation import validation_metrics

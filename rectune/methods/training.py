@@ -20,9 +20,9 @@ from rectune.methods.measured import Meter
 from rectune.methods.progress import TrainingBar
 from rectune.methods.token_audit import TokenAudit, check_saved, save_probe
 from rectune.methods.trainable import Trainable
-from rectune.processes import is_main, wait
 from rectune.ranker import positions_of
 from rectune.run_folder import write_atomic
+from rectune.runtime.processes import is_main, wait
 
 COMPLETE = "complete"
 DEFAULTS = {"report_to": "none", "save_strategy": "no", "logging_steps": 10}
