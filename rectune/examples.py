@@ -10,7 +10,7 @@ import numpy as np
 
 from rectune.encoder import Encoder
 from rectune.log.split import Ints, Part, evenly
-from rectune.seeded import seeded
+from rectune.runtime.seeded import seeded
 from rectune.tasks import TaskRows, Variables
 from rectune.template import Template, draw_wording
 

@@ -14,7 +14,7 @@ import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from rectune.checking import near
-from rectune.seeded import hashed
+from rectune.runtime.seeded import hashed
 
 # Private-use characters that fence what comes out of an expression; they are replaced in every value that goes in.
 _DATA, _CODES, _END = "\ue000", "\ue001", "\ue002"
