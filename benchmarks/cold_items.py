@@ -18,7 +18,7 @@ import numpy as np
 from rectune.data_builders.files import find_file, optional_file
 
 from rectune.cli import main, parse_overrides
-from rectune.text_files import read_json
+from rectune.runtime.text_files import read_json
 
 
 def hold_out(source: Path, out: Path, *, share: float, seed: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import polars as pl
 from rectune.data_builders.files import find_file
 
 from rectune.log.log import Log, Repeats, make_log
-from rectune.text_files import read_json_lines, read_text
+from rectune.runtime.text_files import read_json_lines, read_text
 
 Year = Literal[2014, 2018, 2023]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from rectune.text_files import read_text
+from rectune.runtime.text_files import read_text
 
 
 def read_rows(

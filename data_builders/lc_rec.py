@@ -9,7 +9,7 @@ import polars as pl
 from rectune.data_builders.files import find_file, optional_file
 
 from rectune.log.log import Log, from_sequences
-from rectune.text_files import read_json
+from rectune.runtime.text_files import read_json
 
 
 def lc_rec(*, path: Path, user_core: int = 0, item_core: int = 1) -> Log:

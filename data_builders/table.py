@@ -9,7 +9,7 @@ from rectune.data_builders.files import read_rows
 
 from rectune.checking import near
 from rectune.log.log import Log, Repeats, make_log
-from rectune.text_files import read_json_lines
+from rectune.runtime.text_files import read_json_lines
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 

@@ -12,7 +12,7 @@ from rectune.data_builders.files import find_file
 
 from rectune.log.log import Log
 from rectune.log.split import Part
-from rectune.text_files import read_json
+from rectune.runtime.text_files import read_json
 
 FILES: dict[Part, str] = {"train": "train.json", "validation": "valid.json", "test": "test.json"}
 _INPUT = re.compile(

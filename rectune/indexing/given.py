@@ -10,7 +10,7 @@ import numpy as np
 
 from rectune.indexing.item_index import ItemIndex, from_levels, repair_with_digit
 from rectune.log.split import Split
-from rectune.text_files import read_json
+from rectune.runtime.text_files import read_json
 
 _TOKEN = re.compile(r"<([a-z])_(\d+)>")
 

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from rectune.log.split import Split
-from rectune.text_files import read_json
+from rectune.runtime.text_files import read_json
 from rectune.vectors.item_vectors import ItemVectors, item_vectors
 
 
