@@ -98,7 +98,7 @@ output_dir: {place / "run"}
 def trained(recipe: Path) -> dict[str, Any]:
     """Train as `rectune train` does, up to the tuned model; what was measured."""
     from rectune.line import Line
-    from rectune.recipe import load_recipe
+    from rectune.recipe.load import load_recipe
 
     line = Line(load_recipe(recipe))
     with line.folder.lock():
@@ -108,7 +108,7 @@ def trained(recipe: Path) -> dict[str, Any]:
 def planned(recipe: Path, shape: list[int]) -> dict[str, Any]:
     """What the planner says of the recipe for the batch `shape` (rows, tokens)."""
     from rectune.planning.plan import forecast
-    from rectune.recipe import load_recipe
+    from rectune.recipe.load import load_recipe
 
     plan = forecast(load_recipe(recipe)).stages[0].plan
     return {"total": plan.need(*shape).total, "parameters": plan.parameters}

@@ -26,7 +26,7 @@ from rectune.line import Line
 from rectune.log.split import evenly
 from rectune.methods.measured import FILE as MEASURED
 from rectune.ranking import recall_and_ndcg
-from rectune.recipe import load_recipe
+from rectune.recipe.load import load_recipe
 from rectune.run_ranking import prior_weight
 
 TEXT = "{call: 'rectune.vectors.texts:sentences', text: [title, brand, categories]}"

@@ -19,11 +19,11 @@ _PUBLIC = {
     "ItemIndex": "rectune.indexing.item_index",
     "Log": "rectune.log.log",
     "Ranking": "rectune.ranking",
-    "Recipe": "rectune.recipe",
+    "Recipe": "rectune.recipe.load",
     "Split": "rectune.log.split",
     "Template": "rectune.template",
     "evaluate": "rectune.run",
-    "load_recipe": "rectune.recipe",
+    "load_recipe": "rectune.recipe.load",
     "make_log": "rectune.log.log",
     "recommend": "rectune.run",
     "train": "rectune.run",
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from rectune.log.log import Log, make_log
     from rectune.log.split import Split
     from rectune.ranking import Ranking
-    from rectune.recipe import Recipe, load_recipe
+    from rectune.recipe.load import Recipe, load_recipe
     from rectune.run import evaluate, recommend, train
     from rectune.template import Template
 

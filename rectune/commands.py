@@ -13,7 +13,7 @@ DOES_NOT_FIT = 3  # the exit code of `rectune plan`; 1 is an error and 2 argpars
 
 def ls(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """List the bundled recipes and templates."""
-    from rectune.recipe import bundled, read_yaml
+    from rectune.recipe.load import bundled, read_yaml
 
     print("recipes (rectune show NAME, rectune train NAME)")
     for folder in bundled("recipes"):
@@ -30,7 +30,7 @@ def ls(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
 
 def show(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Print a recipe as it is resolved."""
-    from rectune.recipe import load_recipe
+    from rectune.recipe.load import load_recipe
 
     print(load_recipe(args.recipe, overrides).dump(), end="")
 
@@ -38,7 +38,7 @@ def show(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
 def preview(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Print examples as they are trained."""
     from rectune import preview as previews
-    from rectune.recipe import load_recipe
+    from rectune.recipe.load import load_recipe
 
     print(previews.preview(load_recipe(args.recipe, overrides), examples=args.examples))
 
@@ -46,7 +46,7 @@ def preview(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
 def plan(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
     """Say what a recipe takes; 3 when that does not fit the card."""
     from rectune.planning.cards import card_named
-    from rectune.recipe import load_recipe
+    from rectune.recipe.load import load_recipe
 
     card = None if args.gpu is None else card_named(args.gpu)
     recipe = load_recipe(args.recipe, overrides)
@@ -67,7 +67,7 @@ def train(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     _quiet_libraries()
     from rectune import run
     from rectune.grid import train_grid
-    from rectune.recipe import load_recipe
+    from rectune.recipe.load import load_recipe
 
     recipe = load_recipe(args.recipe, overrides)
     if args.seeds is None and not recipe.settings.get("grid"):

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rectune.checking import check_type, near
-from rectune.recipe import Recipe
+from rectune.recipe.load import Recipe
 
 
 def library_config(kind: type, section: dict[str, Any], recipe: Recipe, key: str, *, also: Iterable[str] = ()) -> Any:

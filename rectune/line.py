@@ -16,7 +16,7 @@ import numpy as np
 
 from rectune.decoding.trie import FILE, Trie
 from rectune.ranker import LanguageModelRanker, catalogue_trie
-from rectune.recipe import bind, resolve_call
+from rectune.recipe.load import bind, resolve_call
 from rectune.run_folder import Stage, source_of, write_atomic
 from rectune.run_prior import RunPrior
 from rectune.runtime.processes import is_main

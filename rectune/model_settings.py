@@ -13,7 +13,7 @@ import torch
 from rectune.checking import near
 from rectune.encoder import Form
 from rectune.library_config import library_config
-from rectune.recipe import Recipe
+from rectune.recipe.load import Recipe
 from rectune.run_folder import stamp
 
 OWN_KEYS = ("from_scratch", "text_vocab_size", "prompt_form", "device")

@@ -10,7 +10,7 @@ import numpy as np
 
 from rectune.examples import Mixture, TaskSpec, length_statistics
 from rectune.log.split import evenly
-from rectune.recipe import Recipe
+from rectune.recipe.load import Recipe
 
 OPEN, CLOSE = "⟦", "⟧"
 SAMPLE = 500

@@ -14,7 +14,7 @@ from rectune.log.catalogue import Catalogue
 from rectune.log.log import Log
 from rectune.log.split import Split
 from rectune.ranker import Shelf
-from rectune.recipe import Recipe, load_recipe
+from rectune.recipe.load import Recipe, load_recipe
 from rectune.run_added import added_to, judge_added, keep, name_items, read_rows
 from rectune.run_folder import write_atomic
 from rectune.run_ranking import prior_weight

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rectune.history import Chosen
-from rectune.recipe import Recipe, bind, resolve_call, section_at
+from rectune.recipe.load import Recipe, bind, resolve_call, section_at
 
 EXAMPLE = '{call: "rectune.history:similar", events: 10}'
 

@@ -11,7 +11,7 @@ from rectune.examples import TaskSpec, sample_texts
 from rectune.log.split import Part, Split
 from rectune.materials import Materials
 from rectune.ranker import RankSettings
-from rectune.recipe import section_at
+from rectune.recipe.load import section_at
 from rectune.run_folder import Stage
 from rectune.run_tasks import TaskCall, read_task, read_template
 from rectune.tasks import TaskRows

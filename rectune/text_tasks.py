@@ -10,7 +10,7 @@ import numpy as np
 
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Ints, Part, Rows, Split
-from rectune.recipe import Recipe, bind, resolve_call
+from rectune.recipe.load import Recipe, bind, resolve_call
 from rectune.tasks import TaskRows, Variables, next_item
 from rectune.template import clean_value
 

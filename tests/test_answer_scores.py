@@ -16,7 +16,7 @@ from rectune.cli import main
 from rectune.encoder import Encoder
 from rectune.methods.choosing import Patience
 from rectune.ranker import LanguageModelRanker, RankSettings
-from rectune.recipe import bundled
+from rectune.recipe.load import bundled
 from rectune.tasks import TaskRows
 from rectune.template import Template, load_template
 from rectune.validation import validation_metrics
@@ -182,7 +182,7 @@ def test_a_missing_answer_is_an_error_in_training_and_a_warning_in_validation(
 
 def test_a_validation_part_with_one_answer_warns(tmp_path: Path) -> None:
     from rectune.line import Line
-    from rectune.recipe import load_recipe
+    from rectune.recipe.load import load_recipe
 
     recipe = shop(tmp_path, lambda u, n: 5 if n == 4 else 1 + (u + n) % 5)
     with pytest.warns(UserWarning, match="all 12 validation rows have the same answer: eval_auc is NaN"):

@@ -230,6 +230,6 @@ def test_no_memory_and_no_room_on_the_disk_are_one_line(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("rectune.recipe.load_recipe", fail)
+    monkeypatch.setattr("rectune.recipe.load.load_recipe", fail)
     assert main(["show", "quickstart"]) == 1
     assert capsys.readouterr().err == f"error: {error}\n"

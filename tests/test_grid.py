@@ -10,7 +10,7 @@ import pytest
 
 from rectune.cli import main
 from rectune.grid import cell_folder, cells_of
-from rectune.recipe import Recipe, load_recipe
+from rectune.recipe.load import Recipe, load_recipe
 
 
 def recipe(grid: Any, **more: Any) -> Recipe:

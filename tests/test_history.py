@@ -17,7 +17,7 @@ from rectune.indexing.atomic import atomic
 from rectune.line import Line
 from rectune.log.log import make_log
 from rectune.log.split import Rows, Split, leave_one_out
-from rectune.recipe import load_recipe
+from rectune.recipe.load import load_recipe
 from rectune.tasks import TaskRows, like_or_dislike, rating
 from rectune.vectors.item_vectors import ItemVectors
 from tests.test_cli import fails

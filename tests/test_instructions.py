@@ -14,7 +14,7 @@ from rectune.encoder import Encoder
 from rectune.examples import fit
 from rectune.instructions import instructions
 from rectune.new_tokens import train_tokenizer
-from rectune.recipe import bundled
+from rectune.recipe.load import bundled
 from rectune.template import load_template
 
 ALPACA = [

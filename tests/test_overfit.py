@@ -11,7 +11,7 @@ import pytest
 
 from rectune.line import Line
 from rectune.ranker import Shelf
-from rectune.recipe import Recipe
+from rectune.recipe.load import Recipe
 
 ITEMS, USERS, LENGTH = 50, 90, 9
 SENTENCES = {"call": "rectune.vectors.texts:sentences", "text": ["title", "categories"]}

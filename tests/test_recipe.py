@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rectune.recipe import bind, load_recipe, merge, read_yaml, resolve_call
+from rectune.recipe.load import bind, load_recipe, merge, read_yaml, resolve_call
 
 BASE = """data: {call: "rectune.data_builders.synthetic:synthetic", users: 50}
 split: {call: "rectune.log.split:leave_one_out"}

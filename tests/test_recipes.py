@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from rectune.preview import preview
-from rectune.recipe import bundled, load_recipe
+from rectune.recipe.load import bundled, load_recipe
 
 RECIPES = sorted(file for folder in bundled("recipes") for file in folder.glob("*.yaml"))
 

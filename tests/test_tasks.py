@@ -12,7 +12,7 @@ import pytest
 from rectune.encoder import Encoder
 from rectune.examples import Mixture, TaskSpec
 from rectune.new_tokens import add_tokens, train_tokenizer
-from rectune.recipe import bundled
+from rectune.recipe.load import bundled
 from rectune.tasks import (
     index_to_item,
     item_to_index,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rectune.recipe import bundled
+from rectune.recipe.load import bundled
 from rectune.template import Segment, codes_value, draw_wording, load_template
 
 

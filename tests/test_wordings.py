@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rectune.recipe import bundled
+from rectune.recipe.load import bundled
 from rectune.template import Template, load_template
 
 FILES = sorted(bundled("templates")[0].glob("*.jinja"))

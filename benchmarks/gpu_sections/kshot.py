@@ -58,7 +58,7 @@ def _settings(inputs: Path, place: Path, shots: int, seed: int, bench: Bench) ->
 
 
 def _cell(settings: list[tuple[str, str]]) -> dict[str, Any]:
-    from rectune.recipe import load_recipe
+    from rectune.recipe.load import load_recipe
     from rectune.run import train
 
     report = json.loads((train(load_recipe(RECIPE, settings)) / "report.json").read_text())

@@ -71,7 +71,7 @@ def _settings(inputs: Path, data: str, place: Path, bench: Bench) -> list[tuple[
 
 def _line(settings: list[tuple[str, str]]) -> Any:
     from rectune.line import Line
-    from rectune.recipe import load_recipe
+    from rectune.recipe.load import load_recipe
 
     line = Line(load_recipe(RECIPE, settings))
     line.check()

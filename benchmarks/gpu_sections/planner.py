@@ -56,7 +56,7 @@ class Case:
 
     def __init__(self, shape: str, quantised: bool, bench: Bench, place: Path) -> None:
         from rectune.line import Line
-        from rectune.recipe import load_recipe
+        from rectune.recipe.load import load_recipe
 
         device = str(bench.card["device"])
         base = write_base(shape, place / "base", device, weights=False)

@@ -9,7 +9,7 @@ import numpy as np
 
 from rectune.indexing.item_index import ItemIndex, from_levels
 from rectune.log.split import Split
-from rectune.recipe import Recipe, bind, resolve_call
+from rectune.recipe.load import Recipe, bind, resolve_call
 
 
 def hybrid(split: Split, *, base: dict[str, Any], seed: int = 0) -> ItemIndex:

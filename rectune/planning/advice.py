@@ -10,7 +10,7 @@ from typing import Any
 from rectune.methods.out_of_memory import BATCH, largest_divisor
 from rectune.planning.cards import Card
 from rectune.planning.plan import StageForecast, forecast
-from rectune.recipe import Recipe
+from rectune.recipe.load import Recipe
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rectune.planning.cards import Card
 from rectune.planning.known import UNREAD, Examples, Known, examples_of, known_of
 from rectune.planning.model import base_config, planned_model
 from rectune.planning.need import Need, StagePlan
-from rectune.recipe import Recipe
+from rectune.recipe.load import Recipe
 
 _LONGEST = 1024  # where neither `max_length` nor the model's positions set a limit
 _NAME = 15  # tokens of an item's name where the index is not known

@@ -11,7 +11,7 @@ import polars as pl
 
 from rectune.encoder import Encoder
 from rectune.examples import fit_prompt
-from rectune.recipe import bundled
+from rectune.recipe.load import bundled
 from rectune.runtime.cache import made_once
 from rectune.tasks import ItemTexts
 from rectune.template import Template, load_template

@@ -27,7 +27,7 @@ from rectune.indexing.atomic import atomic
 from rectune.log.log import make_log
 from rectune.log.split import Rows, Split, leave_one_out
 from rectune.ranking import Ranking
-from rectune.recipe import Recipe
+from rectune.recipe.load import Recipe
 from rectune.tasks import next_item
 
 EVENTS = "abd bce abdf aaceb abacf cababaf aaabada aacbdabe".split()

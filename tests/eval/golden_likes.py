@@ -19,7 +19,7 @@ from rectune.evidence import Evidence
 from rectune.indexing.atomic import atomic
 from rectune.log.log import make_log
 from rectune.log.split import Split, rows_of, user_bounds
-from rectune.recipe import Recipe
+from rectune.recipe.load import Recipe
 from rectune.tasks import TaskRows, like_or_dislike, rating
 from tests.eval.golden import ENVIRONMENT
 

@@ -21,7 +21,7 @@ from rectune.indexing.titles import titles
 from rectune.line import Line
 from rectune.log.log import make_log
 from rectune.log.split import Split, leave_one_out
-from rectune.recipe import load_recipe
+from rectune.recipe.load import load_recipe
 from rectune.vectors.texts import item_texts, sentences
 
 

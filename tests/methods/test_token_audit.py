@@ -41,7 +41,7 @@ output_dir: OUT
 
 
 def run_once(base: Path, out: Path, *overrides: tuple[str, str]) -> Path:
-    from rectune.recipe import load_recipe
+    from rectune.recipe.load import load_recipe
     from rectune.run import train
 
     recipe = out.parent / "audit.yaml"

@@ -134,7 +134,7 @@ def test_a_config_that_is_not_there_or_not_known_is_one_line(checkpoints: dict[s
     import json
 
     from rectune.planning.plan import forecast
-    from rectune.recipe import load_recipe
+    from rectune.recipe.load import load_recipe
 
     def planned(folder: Path) -> None:
         model = json.dumps({"model_name_or_path": str(folder), "from_scratch": None})

@@ -14,7 +14,7 @@ from rectune.commands import DOES_NOT_FIT
 from rectune.planning.advice import change_for
 from rectune.planning.cards import GB, Card
 from rectune.planning.plan import forecast
-from rectune.recipe import load_recipe
+from rectune.recipe.load import load_recipe
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:

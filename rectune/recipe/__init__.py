@@ -1,0 +1,1 @@
+"""What is asked: YAML read, names resolved, arguments checked."""
