@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 from rectune.data_builders.files import read_rows
 
-from rectune.checking import near
 from rectune.log.log import Log, Repeats, make_log
+from rectune.recipe.checking import near
 from rectune.runtime.text_files import read_json_lines
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}

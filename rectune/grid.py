@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rectune.checking import near
 from rectune.evidence import Report, as_json
 from rectune.line import Line
+from rectune.recipe.checking import near
 from rectune.recipe.load import SECTIONS, Recipe, load_recipe, resolve_call
 from rectune.run import train
 from rectune.run_folder import RunFolder, write_atomic

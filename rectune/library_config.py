@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterable
 from typing import Any
 
-from rectune.checking import check_type, near
+from rectune.recipe.checking import check_type, near
 from rectune.recipe.load import Recipe
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from rectune.checking import near
 from rectune.encoder import Form
 from rectune.library_config import library_config
+from rectune.recipe.checking import near
 from rectune.recipe.load import Recipe
 from rectune.run_folder import stamp
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rectune.checking import check_keywords
 from rectune.log.split import Rows, Split, evenly
 from rectune.ranker import LanguageModelRanker, Shelf
 from rectune.ranking import recall_and_ndcg, target_ranks
+from rectune.recipe.checking import check_keywords
 from rectune.recipe.load import resolve_call
 from rectune.run_folder import Stage, inputs, source_of
 from rectune.runtime.processes import is_main

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import cached_property, partial
 from typing import Any
 
-from rectune.checking import check_keywords
 from rectune.encoder import Encoder
 from rectune.examples import TaskSpec, sample_texts
 from rectune.log.split import Part, Split
 from rectune.materials import Materials
 from rectune.ranker import RankSettings
+from rectune.recipe.checking import check_keywords
 from rectune.recipe.load import section_at
 from rectune.run_folder import Stage
 from rectune.run_tasks import TaskCall, read_task, read_template

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rectune.checking import near
 from rectune.log.log import Log
+from rectune.recipe.checking import near
 
 
 class Catalogue:

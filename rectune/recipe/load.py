@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 import rectune
-from rectune.checking import check_keywords, keywords_of, near
+from rectune.recipe.checking import check_keywords, keywords_of, near
 
 SECTIONS = (
     "include",
