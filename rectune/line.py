@@ -109,8 +109,8 @@ class Line(TaskMaterials):
 
     def stage_config(self, i: int) -> tuple[Any, Any]:
         """The method module of stage i and its checked Config."""
-        from rectune.library_config import library_config
         from rectune.model_settings import pick_device
+        from rectune.recipe.library import library_config
 
         key = f"stages.{i}"
         module = resolve_call(self.recipe, key)

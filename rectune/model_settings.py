@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from rectune.encoder import Form
-from rectune.library_config import library_config
 from rectune.recipe.checking import near
+from rectune.recipe.library import library_config
 from rectune.recipe.load import Recipe
 from rectune.run_folder import stamp
 
