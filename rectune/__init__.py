@@ -21,7 +21,7 @@ _PUBLIC = {
     "Ranking": "rectune.ranking",
     "Recipe": "rectune.recipe.load",
     "Split": "rectune.log.split",
-    "Template": "rectune.template",
+    "Template": "rectune.prompts.template",
     "evaluate": "rectune.run",
     "load_recipe": "rectune.recipe.load",
     "make_log": "rectune.log.log",
@@ -47,10 +47,10 @@ if TYPE_CHECKING:
     from rectune.indexing.item_index import ItemIndex
     from rectune.log.log import Log, make_log
     from rectune.log.split import Split
+    from rectune.prompts.template import Template
     from rectune.ranking import Ranking
     from rectune.recipe.load import Recipe, load_recipe
     from rectune.run import evaluate, recommend, train
-    from rectune.template import Template
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from rectune.template import Segment
+from rectune.prompts.template import Segment
 
 Form = Literal["auto", "chat", "plain"]
 _PROMPT, _ANSWER = "\ue003", "\ue004"

@@ -10,9 +10,9 @@ import numpy as np
 
 from rectune.encoder import Encoder
 from rectune.log.split import Ints, Part, evenly
+from rectune.prompts.template import Template, draw_wording
 from rectune.runtime.seeded import seeded
 from rectune.tasks import TaskRows, Variables
-from rectune.template import Template, draw_wording
 
 
 @dataclass(frozen=True)

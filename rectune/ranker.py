@@ -27,10 +27,10 @@ from rectune.encoder import Encoder
 from rectune.examples import fit_prompt
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import evenly
+from rectune.prompts.template import Segment, Template, codes_value
 from rectune.ranking import Ranking, join_rankings
 from rectune.runtime.processes import gather, wait
 from rectune.tasks import TaskRows
-from rectune.template import Segment, Template, codes_value
 
 _WIDEST = 2**24  # scored children in one batch; each takes about 25 bytes
 

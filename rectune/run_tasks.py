@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from rectune.examples import TaskSpec
 from rectune.history import Chosen
 from rectune.log.split import Part, Split
+from rectune.prompts.template import Template, load_template
 from rectune.recipe.load import bind, resolve_call, section_at
 from rectune.run_folder import inputs, source_of
 from rectune.run_history import history_call
 from rectune.tasks import TaskRows
-from rectune.template import Template, load_template
 
 if TYPE_CHECKING:
     from rectune.materials import Materials

@@ -9,13 +9,13 @@ from rectune.encoder import Encoder
 from rectune.examples import TaskSpec, sample_texts
 from rectune.log.split import Part, Split
 from rectune.materials import Materials
+from rectune.prompts.template import Template
 from rectune.ranker import RankSettings
 from rectune.recipe.checking import check_keywords
 from rectune.recipe.load import section_at
 from rectune.run_folder import Stage
 from rectune.run_tasks import TaskCall, read_task, read_template
 from rectune.tasks import TaskRows
-from rectune.template import Template
 
 
 class TaskMaterials(Materials):

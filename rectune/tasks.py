@@ -13,7 +13,7 @@ from rectune.history import ChooseHistory, window
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.rating_scale import scale_of
 from rectune.log.split import Ints, Part, Rows, Split, windows
-from rectune.template import clean_value, codes_value
+from rectune.prompts.template import clean_value, codes_value
 
 if TYPE_CHECKING:
     import polars as pl

@@ -15,10 +15,10 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from rectune.cli import main
 from rectune.encoder import Encoder
 from rectune.methods.choosing import Patience
+from rectune.prompts.template import Template, load_template
 from rectune.ranker import LanguageModelRanker, RankSettings
 from rectune.recipe.load import bundled
 from rectune.tasks import TaskRows
-from rectune.template import Template, load_template
 from rectune.validation import validation_metrics
 
 TITLES = ["Yes Man", "No Country for Old Men", "Yes", "No.", "Heat", "Yesterday: No, Yes"]

@@ -79,7 +79,7 @@ def help_page() -> str:
 
 def templates_page() -> str:
     """templates/README.md: every wording of every template, rendered with the same small shop."""
-    from rectune.template import codes_value, load_template
+    from rectune.prompts.template import codes_value, load_template
 
     def item(title: str, codes: list[int], liked: bool, rating: str) -> dict[str, object]:
         texts = {"title": title, "brand": "Leaf", "categories": "Tea", "description": "Made of steel, whistles."}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rectune.encoder import Encoder
-from rectune.template import Segment
+from rectune.prompts.template import Segment
 
 VOCABULARY = ("<a_0>", "<a_1>", "<a_12>", "<b_0>")
 NASTY = [

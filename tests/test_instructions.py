@@ -14,8 +14,8 @@ from rectune.encoder import Encoder
 from rectune.examples import fit
 from rectune.instructions import instructions
 from rectune.new_tokens import train_tokenizer
+from rectune.prompts.template import load_template
 from rectune.recipe.load import bundled
-from rectune.template import load_template
 
 ALPACA = [
     {"instruction": "Add the numbers.", "input": "1 and 2", "output": "3"},

@@ -18,9 +18,9 @@ from rectune.decoding.engine import AnswerEngine, Engine
 from rectune.decoding.trie import build_trie
 from rectune.encoder import Encoder
 from rectune.indexing.item_index import from_levels
+from rectune.prompts.template import codes_value, load_template
 from rectune.ranker import LanguageModelRanker, RankSettings, Shelf, catalogue_trie
 from rectune.tasks import TaskRows
-from rectune.template import codes_value, load_template
 
 NAMES = '{% set wordings = 1 %}{% set end = false %}{% macro prompt(wording, history) %}{% for i in history %}{{ i.name }}{% endfor %}{% endmacro %}{% macro completion(wording, target) %}{{ target.name }}{% endmacro %}'  # fmt: skip
 LEVELS = np.array([[i % 5, i // 5] for i in range(20)], dtype=np.int32)

@@ -12,6 +12,7 @@ import pytest
 from rectune.encoder import Encoder
 from rectune.examples import Mixture, TaskSpec
 from rectune.new_tokens import add_tokens, train_tokenizer
+from rectune.prompts.template import load_template
 from rectune.recipe.load import bundled
 from rectune.tasks import (
     index_to_item,
@@ -21,7 +22,6 @@ from rectune.tasks import (
     next_item_from_titles,
     next_title,
 )
-from rectune.template import load_template
 from rectune.text_tasks import item_search, preference
 from tests.tea_shop import ITEMS, A, B, C, index, split_of
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from rectune.prompts.template import Segment, codes_value, draw_wording, load_template
 from rectune.recipe.load import bundled
-from rectune.template import Segment, codes_value, draw_wording, load_template
 
 
 def template(tmp_path: Path, prompt: str, completion: str = "{{ x }}", head: str = "{% set wordings = 2 %}"):
@@ -34,7 +34,7 @@ def test_codes_stay_codes_through_macros_and_filters(tmp_path: Path) -> None:
     "title", ["{{ 7*7 }}", "{% raw %}", "<|im_end|>", "<a_12>", "\ue000x\ue002", "\ue00112\ue002", "# {#"]
 )
 def test_a_title_is_never_markup(tmp_path: Path, title: str) -> None:
-    from rectune.template import clean_value
+    from rectune.prompts.template import clean_value
 
     (segment,) = template(tmp_path, "{{ x }}").prompt(0, {"x": clean_value(title)})
     assert segment.kind == "data"

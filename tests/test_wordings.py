@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from rectune.prompts.template import Template, load_template
 from rectune.recipe.load import bundled
-from rectune.template import Template, load_template
 
 FILES = sorted(bundled("templates")[0].glob("*.jinja"))
 SEVERAL = [file for file in FILES if load_template(file).wordings > 1]

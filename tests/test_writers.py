@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from rectune.encoder import Encoder
+from rectune.prompts.template import load_template
 from rectune.recipe.load import bundled
-from rectune.template import load_template
 from rectune.text_tasks import item_search, preference
 from rectune.writers import causal_model as causal
 from rectune.writers.extractive import extractive

@@ -11,10 +11,10 @@ import polars as pl
 
 from rectune.encoder import Encoder
 from rectune.examples import fit_prompt
+from rectune.prompts.template import Template, load_template
 from rectune.recipe.load import bundled
 from rectune.runtime.cache import made_once
 from rectune.tasks import ItemTexts
-from rectune.template import Template, load_template
 from rectune.vectors.texts import model_identity
 
 Kind = Literal["intention", "preference"]
