@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rectune.encoder import Encoder
 from rectune.log.split import Ints, Part, evenly
+from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template, draw_wording
 from rectune.runtime.seeded import seeded
 from rectune.tasks import TaskRows, Variables

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from rectune.encoder import Form
+from rectune.prompts.encoder import Form
 from rectune.recipe.checking import near
 from rectune.recipe.library import library_config
 from rectune.recipe.load import Recipe

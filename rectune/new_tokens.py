@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from rectune.encoder import Encoder
 from rectune.indexing.item_index import ItemIndex
+from rectune.prompts.encoder import Encoder
 
 PAD, START, END = "<|pad|>", "<|start|>", "<|end|>"
 

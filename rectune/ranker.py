@@ -23,10 +23,10 @@ from rectune.decoding.answers import (
 from rectune.decoding.beam import Found, Limits, Scores
 from rectune.decoding.engine import AnswerEngine, Engine
 from rectune.decoding.trie import Trie, build_trie
-from rectune.encoder import Encoder
 from rectune.examples import fit_prompt
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import evenly
+from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Segment, Template, codes_value
 from rectune.ranking import Ranking, join_rankings
 from rectune.runtime.processes import gather, wait

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cached_property, partial
 from typing import Any
 
-from rectune.encoder import Encoder
 from rectune.examples import TaskSpec, sample_texts
 from rectune.log.split import Part, Split
 from rectune.materials import Materials
+from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template
 from rectune.ranker import RankSettings
 from rectune.recipe.checking import check_keywords

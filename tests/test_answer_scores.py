@@ -13,8 +13,8 @@ import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from rectune.cli import main
-from rectune.encoder import Encoder
 from rectune.methods.choosing import Patience
+from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template, load_template
 from rectune.ranker import LanguageModelRanker, RankSettings
 from rectune.recipe.load import bundled

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rectune.encoder import Encoder
+from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Segment
 
 VOCABULARY = ("<a_0>", "<a_1>", "<a_12>", "<b_0>")

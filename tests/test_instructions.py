@@ -10,10 +10,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from rectune.encoder import Encoder
 from rectune.examples import fit
 from rectune.instructions import instructions
 from rectune.new_tokens import train_tokenizer
+from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import load_template
 from rectune.recipe.load import bundled
 

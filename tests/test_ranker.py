@@ -16,8 +16,8 @@ from rectune.batching import Batches
 from rectune.decoding.answers import answer_log_probabilities, choice_probabilities
 from rectune.decoding.engine import AnswerEngine, Engine
 from rectune.decoding.trie import build_trie
-from rectune.encoder import Encoder
 from rectune.indexing.item_index import from_levels
+from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import codes_value, load_template
 from rectune.ranker import LanguageModelRanker, RankSettings, Shelf, catalogue_trie
 from rectune.tasks import TaskRows

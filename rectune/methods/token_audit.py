@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
-from rectune.encoder import Encoder
+from rectune.prompts.encoder import Encoder
 from rectune.run_folder import write_atomic
 
 PROBE = "probe.safetensors"

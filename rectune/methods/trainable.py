@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rectune.encoder import Encoder
 from rectune.examples import TaskSpec
+from rectune.prompts.encoder import Encoder
 
 
 @dataclass(frozen=True)

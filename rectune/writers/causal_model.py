@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import polars as pl
 
-from rectune.encoder import Encoder
 from rectune.examples import fit_prompt
+from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template, load_template
 from rectune.recipe.load import bundled
 from rectune.runtime.cache import made_once

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from rectune.encoder import Encoder
 from rectune.examples import Example, Mixture, TaskSpec
 from rectune.methods.training import ByLength, WholeCheckpoints
 from rectune.new_tokens import train_tokenizer
+from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import load_template
 from rectune.tasks import TaskRows
 
