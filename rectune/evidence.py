@@ -16,7 +16,7 @@ from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Rows, Split
 from rectune.ranking import Ranking
 from rectune.recipe.load import Recipe
-from rectune.tasks import TaskRows
+from rectune.tasks.tasks import TaskRows
 
 HIDDEN, SHOWN = "seen items hidden", "seen items not hidden"  # the two protocols, never mixed
 

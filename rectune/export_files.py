@@ -16,7 +16,7 @@ from rectune.indexing.item_index import ItemIndex
 from rectune.line import Line
 from rectune.prompts.template import Template
 from rectune.ranker import answer_ids
-from rectune.tasks import ItemViews
+from rectune.tasks.tasks import ItemViews
 
 ABOUT, ITEMS, TEMPLATE = "rectune.json", "items.jsonl", "template.jinja"
 LIBRARIES = ("torch", "transformers", "tokenizers", "trl", "peft", "bitsandbytes")

@@ -21,7 +21,7 @@ from rectune.run_folder import Stage, source_of, write_atomic
 from rectune.run_prior import RunPrior
 from rectune.runtime.processes import is_main
 from rectune.task_materials import TaskMaterials
-from rectune.tasks import ItemViews
+from rectune.tasks.tasks import ItemViews
 
 
 class Line(TaskMaterials):

@@ -30,7 +30,7 @@ from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Segment, Template, codes_value
 from rectune.ranking import Ranking, join_rankings
 from rectune.runtime.processes import gather, wait
-from rectune.tasks import TaskRows
+from rectune.tasks.tasks import TaskRows
 
 _WIDEST = 2**24  # scored children in one batch; each takes about 25 bytes
 

@@ -20,7 +20,7 @@ from rectune.run_folder import write_atomic
 from rectune.run_ranking import prior_weight
 from rectune.run_report import report
 from rectune.runtime.processes import is_main, wait
-from rectune.tasks import history_split
+from rectune.tasks.tasks import history_split
 
 RESOLVED = "recipe.yaml"
 

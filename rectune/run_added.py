@@ -22,7 +22,7 @@ from rectune.log.log import Log, clean_items, with_titles
 from rectune.log.split import Split
 from rectune.ranker import Shelf
 from rectune.run_folder import fingerprint, write_atomic
-from rectune.tasks import history_split
+from rectune.tasks.tasks import history_split
 from rectune.vectors.item_vectors import ItemVectors, join
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from rectune.ranking import recall_and_ndcg, target_ranks
 from rectune.run import open_run
 from rectune.run_ranking import answered, ranked
 from rectune.runtime.processes import gather, is_main, wait
-from rectune.tasks import history_split
+from rectune.tasks.tasks import history_split
 from rectune.validation import answer_metrics
 
 COMPARED = 200  # prompts that are encoded both ways

@@ -18,7 +18,7 @@ from rectune.ranker import LanguageModelRanker, Shelf
 from rectune.ranking import Ranking, recall_and_ndcg, target_ranks
 from rectune.runtime.processes import is_main, wait
 from rectune.runtime.seeded import seeded
-from rectune.tasks import TaskRows, history_split
+from rectune.tasks.tasks import TaskRows, history_split
 from rectune.validation import validation_metrics
 
 

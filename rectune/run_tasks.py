@@ -14,7 +14,7 @@ from rectune.prompts.template import Template, load_template
 from rectune.recipe.load import bind, resolve_call, section_at
 from rectune.run_folder import inputs, source_of
 from rectune.run_history import history_call
-from rectune.tasks import TaskRows
+from rectune.tasks.tasks import TaskRows
 
 if TYPE_CHECKING:
     from rectune.materials import Materials

@@ -15,7 +15,7 @@ from rectune.recipe.checking import check_keywords
 from rectune.recipe.load import section_at
 from rectune.run_folder import Stage
 from rectune.run_tasks import TaskCall, read_task, read_template
-from rectune.tasks import TaskRows
+from rectune.tasks.tasks import TaskRows
 
 
 class TaskMaterials(Materials):

@@ -12,7 +12,7 @@ from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Ints, Part, Rows, Split
 from rectune.prompts.template import clean_value
 from rectune.recipe.load import Recipe, bind, resolve_call
-from rectune.tasks import TaskRows, Variables, next_item
+from rectune.tasks.tasks import TaskRows, Variables, next_item
 
 
 def item_search(split: Split, index: ItemIndex, part: Part, *, writer: dict[str, Any]) -> TaskRows:

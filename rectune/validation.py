@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rectune.log.split import evenly
 from rectune.ranker import LanguageModelRanker
 from rectune.ranking import recall_and_ndcg, target_ranks
-from rectune.tasks import TaskRows
+from rectune.tasks.tasks import TaskRows
 
 if TYPE_CHECKING:
     from rectune.line import Line

@@ -19,7 +19,7 @@ SHOP: dict[str, Any] = {
     "data": {"call": "rectune.data_builders.synthetic:synthetic", "users": 30, "items": 40, "categories": 5, "shortest": 6, "longest": 8},
     "split": {"call": "rectune.log.split:leave_one_out", "max_history": 6},
     "index": {"call": "rectune.indexing.atomic:atomic"},
-    "tasks": [{"call": "rectune.tasks:next_item", "template": "next-item.jinja"}],
+    "tasks": [{"call": "rectune.tasks.tasks:next_item", "template": "next-item.jinja"}],
     "stages": [SHORT],
     "rank": {"template": "next-item.jinja", "beams": 6, "k": 5, "scores": "full"},
     "eval": {"call": "rectune.eval.ranking:ranking", "k": [5], "shuffled_rows": 0, "wording_rows": 0, "examples": 1},

@@ -18,7 +18,7 @@ from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template, load_template
 from rectune.ranker import LanguageModelRanker, RankSettings
 from rectune.recipe.load import bundled
-from rectune.tasks import TaskRows
+from rectune.tasks.tasks import TaskRows
 from rectune.validation import validation_metrics
 
 TITLES = ["Yes Man", "No Country for Old Men", "Yes", "No.", "Heat", "Yesterday: No, Yes"]
@@ -133,7 +133,7 @@ RECIPE = """
 include: tallrec-movie-json-cpu.yaml
 data: {call: "rectune.data_builders.table:table", path: log.csv, user: user, item: item, time: time, rating: rating}
 split: {call: "rectune.log.split:leave_one_out", max_history: 5}
-tasks: [{call: "rectune.tasks:like_or_dislike", template: like-or-dislike-names.jinja, like_above: 3}]
+tasks: [{call: "rectune.tasks.tasks:like_or_dislike", template: like-or-dislike-names.jinja, like_above: 3}]
 stages:
   - call: "rectune.methods.sft"
     max_steps: 40

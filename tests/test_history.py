@@ -18,7 +18,7 @@ from rectune.line import Line
 from rectune.log.log import make_log
 from rectune.log.split import Rows, Split, leave_one_out
 from rectune.recipe.load import load_recipe
-from rectune.tasks import TaskRows, like_or_dislike, rating
+from rectune.tasks.tasks import TaskRows, like_or_dislike, rating
 from rectune.vectors.item_vectors import ItemVectors
 from tests.test_cli import fails
 
@@ -205,7 +205,7 @@ def test_a_run_with_similar_histories_is_judged_again_from_its_folder_alone(rate
 
 
 def test_rows_with_both_histories_train_together(rated_recipe: Path, tmp_path: Path) -> None:
-    entry = '{{call: "rectune.tasks:like_or_dislike", template: like-or-dislike-names.jinja, history: {{call: "rectune.history:{}", events: 2}}}}'
+    entry = '{{call: "rectune.tasks.tasks:like_or_dislike", template: like-or-dislike-names.jinja, history: {{call: "rectune.history:{}", events: 2}}}}'
     both = ("tasks", f"[{entry.format('similar')}, {entry.format('recent')}]")
     line = line_of(rated_recipe, *with_vectors(tmp_path), both)
     line.check()

@@ -94,7 +94,7 @@ def recall_at_1(source: Path, out: Path, index: str, *, encoder: bool = False, u
             "user_tokens": user_tokens,
             **({"path": str(source / call["path"])} if "path" in call else {}),
         },
-        "tasks": [{"call": "rectune.tasks:next_item", "template": template, **windows}],
+        "tasks": [{"call": "rectune.tasks.tasks:next_item", "template": template, **windows}],
         "model": {"from_scratch": T5 if encoder else DECODER, "text_vocab_size": 400},
         "stages": [stage],
         "rank": {"template": template, "beams": 5, "k": 1, "scores": "catalogue"},

@@ -21,7 +21,7 @@ from rectune.log.split import leave_one_out
 from rectune.preview import preview
 from rectune.prompts.template import load_template
 from rectune.recipe.load import bundled, load_recipe
-from rectune.tasks import rating
+from rectune.tasks.tasks import rating
 from rectune.validation import validation_metrics
 from tests.test_cli import fails
 
@@ -124,7 +124,7 @@ def test_validation_is_the_rmse_of_the_expected_rating() -> None:
 RATING = """
 include: rated.yaml
 tasks:
-  - {call: "rectune.tasks:rating", template: rating-names.jinja}
+  - {call: "rectune.tasks.tasks:rating", template: rating-names.jinja}
 stages:
   - call: "rectune.methods.sft"
     max_steps: 6
@@ -225,8 +225,10 @@ def test_a_judge_of_another_kind_is_refused_before_anything_is_tuned(
     rated_recipe: Path, rating_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = fails(capsys, "train", str(rated_recipe), "--eval", '{call: "rectune.eval.ratings:ratings"}')
-    assert "judges tasks of the kind `rating`, but `rectune.tasks:like_or_dislike` is of the kind `answer`" in error
+    assert (
+        "judges tasks of the kind `rating`, but `rectune.tasks.tasks:like_or_dislike` is of the kind `answer`" in error
+    )
     other = ["--eval", '{call: "rectune.eval.answers:answers"}', "--output_dir", str(tmp_path / "other")]
     error = fails(capsys, "train", str(rating_recipe), *other)
-    assert "judges tasks of the kind `answer`, but `rectune.tasks:rating` is of the kind `rating`" in error
+    assert "judges tasks of the kind `answer`, but `rectune.tasks.tasks:rating` is of the kind `rating`" in error
     assert not list(tmp_path.glob("*/stages/train0-*"))

@@ -11,7 +11,7 @@ from rectune.recipe.load import bind, load_recipe, merge, read_yaml, resolve_cal
 BASE = """data: {call: "rectune.data_builders.synthetic:synthetic", users: 50}
 split: {call: "rectune.log.split:leave_one_out"}
 tasks:
-  - {call: "rectune.tasks:next_item", template: next-item.jinja}
+  - {call: "rectune.tasks.tasks:next_item", template: next-item.jinja}
 model: {model_name_or_path: some/where}
 stages:
   - {call: "rectune.methods.sft", learning_rate: 1e-4}
@@ -152,7 +152,7 @@ def test_windows_with_a_loss_on_completions_only_are_refused(
     (tmp_path / "r.yaml").write_text(f"include: quickstart.yaml\noutput_dir: {tmp_path / 'run'}\n")
     assert main(["train", str(tmp_path / "r.yaml"), "--stages.0.completion_only_loss", "true"]) == 1
     assert "`windows` trains all targets only where the loss covers the whole sequence" in capsys.readouterr().err
-    own = '[{call: "rectune.tasks:next_item", template: next-item-names.jinja, examples: windows}]'
+    own = '[{call: "rectune.tasks.tasks:next_item", template: next-item-names.jinja, examples: windows}]'
     stage = ["--stages.0.tasks", own, "--stages.0.completion_only_loss", "true", "--tasks.0.examples", "targets"]
     assert main(["train", str(tmp_path / "r.yaml"), *stage]) == 1
     assert "stages.0.tasks.0.examples" in capsys.readouterr().err

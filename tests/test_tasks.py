@@ -14,7 +14,7 @@ from rectune.new_tokens import add_tokens, train_tokenizer
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import load_template
 from rectune.recipe.load import bundled
-from rectune.tasks import (
+from rectune.tasks.tasks import (
     index_to_item,
     item_to_index,
     next_description,

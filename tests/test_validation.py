@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rectune.ranking import Ranking
-from rectune.tasks import TaskRows
+from rectune.tasks.tasks import TaskRows
 from rectune.validation import validation_metrics
 
 

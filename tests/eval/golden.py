@@ -28,7 +28,7 @@ from rectune.log.log import make_log
 from rectune.log.split import Rows, Split, leave_one_out
 from rectune.ranking import Ranking
 from rectune.recipe.load import Recipe
-from rectune.tasks import next_item
+from rectune.tasks.tasks import next_item
 
 EVENTS = "abd bce abdf aaceb abacf cababaf aaabada aacbdabe".split()
 TITLES = ["Apple", "Bread", "Cheese", "Dates", "Egg", "Fig"]

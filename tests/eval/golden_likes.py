@@ -20,7 +20,7 @@ from rectune.indexing.atomic import atomic
 from rectune.log.log import make_log
 from rectune.log.split import Split, rows_of, user_bounds
 from rectune.recipe.load import Recipe
-from rectune.tasks import TaskRows, like_or_dislike, rating
+from rectune.tasks.tasks import TaskRows, like_or_dislike, rating
 from tests.eval.golden import ENVIRONMENT
 
 ITEMS = "dbac cabd dbca cbad".split()

@@ -16,7 +16,7 @@ from rectune.eval.page import mixed_verdict
 from rectune.evidence import HIDDEN
 from rectune.log.split import leave_one_out
 from rectune.sasrec import SasRecSettings, train_sasrec
-from rectune.tasks import history_split
+from rectune.tasks.tasks import history_split
 
 
 def test_a_prior_is_ease_plus_a_share_of_markov(small_shop: Any, tmp_path: Path) -> None:

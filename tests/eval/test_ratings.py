@@ -15,7 +15,7 @@ from rectune.eval.several import summarise
 from rectune.indexing.atomic import atomic
 from rectune.log.log import make_log
 from rectune.log.split import leave_one_out
-from rectune.tasks import rating
+from rectune.tasks.tasks import rating
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""What one row asks of the model, and rows to examples."""
