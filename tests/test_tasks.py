@@ -22,7 +22,7 @@ from rectune.tasks.tasks import (
     next_item_from_titles,
     next_title,
 )
-from rectune.text_tasks import item_search, preference
+from rectune.tasks.text_tasks import item_search, preference
 from tests.tea_shop import ITEMS, A, B, C, index, split_of
 
 TEMPLATES = bundled("templates")[0]

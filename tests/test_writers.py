@@ -13,7 +13,7 @@ import pytest
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import load_template
 from rectune.recipe.load import bundled
-from rectune.text_tasks import item_search, preference
+from rectune.tasks.text_tasks import item_search, preference
 from rectune.writers import causal_model as causal
 from rectune.writers.extractive import extractive
 from tests.conftest import save_checkpoint
