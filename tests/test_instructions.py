@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 
 from rectune.examples import fit
-from rectune.instructions import instructions
 from rectune.new_tokens import train_tokenizer
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import load_template
 from rectune.recipe.load import bundled
+from rectune.tasks.instructions import instructions
 
 ALPACA = [
     {"instruction": "Add the numbers.", "input": "1 and 2", "output": "3"},
@@ -124,7 +124,7 @@ TWO = """
 include: tallrec-movie-json-cpu.yaml
 stages:
   - call: "rectune.methods.sft"
-    tasks: [{call: "rectune.instructions:instructions", template: instruction.jinja, path: said.json}]
+    tasks: [{call: "rectune.tasks.instructions:instructions", template: instruction.jinja, path: said.json}]
     completion_only_loss: false
     max_steps: 3
     max_length: 128
