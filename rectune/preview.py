@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rectune.examples import Mixture, TaskSpec, length_statistics
 from rectune.log.split import evenly
 from rectune.recipe.load import Recipe
+from rectune.tasks.examples import Mixture, TaskSpec, length_statistics
 
 OPEN, CLOSE = "⟦", "⟧"
 SAMPLE = 500

@@ -23,13 +23,13 @@ from rectune.decoding.answers import (
 from rectune.decoding.beam import Found, Limits, Scores
 from rectune.decoding.engine import AnswerEngine, Engine
 from rectune.decoding.trie import Trie, build_trie
-from rectune.examples import fit_prompt
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import evenly
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Segment, Template, codes_value
 from rectune.ranking import Ranking, join_rankings
 from rectune.runtime.processes import gather, wait
+from rectune.tasks.examples import fit_prompt
 from rectune.tasks.tasks import TaskRows
 
 _WIDEST = 2**24  # scored children in one batch; each takes about 25 bytes

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cached_property, partial
 from typing import Any
 
-from rectune.examples import TaskSpec, sample_texts
 from rectune.log.split import Part, Split
 from rectune.materials import Materials
 from rectune.prompts.encoder import Encoder
@@ -15,6 +14,7 @@ from rectune.recipe.checking import check_keywords
 from rectune.recipe.load import section_at
 from rectune.run_folder import Stage
 from rectune.run_tasks import TaskCall, read_task, read_template
+from rectune.tasks.examples import TaskSpec, sample_texts
 from rectune.tasks.tasks import TaskRows
 
 

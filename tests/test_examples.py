@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rectune.examples import Mixture, TaskSpec, fit
 from rectune.indexing.titles import titles
 from rectune.log.split import leave_one_out
 from rectune.new_tokens import train_tokenizer
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import load_template
 from rectune.recipe.load import bundled
+from rectune.tasks.examples import Mixture, TaskSpec, fit
 from rectune.tasks.tasks import index_to_item, item_to_index, next_item
 
 TEMPLATES = bundled("templates")[0]

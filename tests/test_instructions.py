@@ -10,11 +10,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from rectune.examples import fit
 from rectune.new_tokens import train_tokenizer
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import load_template
 from rectune.recipe.load import bundled
+from rectune.tasks.examples import fit
 from rectune.tasks.instructions import instructions
 
 ALPACA = [

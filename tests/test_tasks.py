@@ -9,11 +9,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from rectune.examples import Mixture, TaskSpec
 from rectune.new_tokens import add_tokens, train_tokenizer
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import load_template
 from rectune.recipe.load import bundled
+from rectune.tasks.examples import Mixture, TaskSpec
 from rectune.tasks.tasks import (
     index_to_item,
     item_to_index,

@@ -109,7 +109,7 @@ class Case:
             return self._figures(timer, trainer.state.log_history) | {"rows_after_packing": len(trainer.train_dataset)}
 
     def _mixture(self) -> Any:
-        from rectune.examples import Mixture
+        from rectune.tasks.examples import Mixture
 
         return Mixture(
             self.line.stage_specs(0),

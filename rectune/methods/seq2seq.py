@@ -9,11 +9,11 @@ from typing import Any
 
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
-from rectune.examples import Mixture
 from rectune.methods.choosing import Choosing
 from rectune.methods.sft import refuse_sharding
 from rectune.methods.trainable import Trainable
 from rectune.methods.training import DEFAULTS, WholeCheckpoints, check_room, lazy, run
+from rectune.tasks.examples import Mixture
 
 
 @dataclass

@@ -9,11 +9,11 @@ from typing import Any
 
 from trl import SFTConfig, SFTTrainer
 
-from rectune.examples import Mixture
 from rectune.methods.choosing import Choosing
 from rectune.methods.target_head import put_target_head, scores_everywhere
 from rectune.methods.trainable import Trainable
 from rectune.methods.training import DEFAULTS, WholeCheckpoints, check_room, lazy, run
+from rectune.tasks.examples import Mixture
 
 
 @dataclass

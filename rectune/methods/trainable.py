@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rectune.examples import TaskSpec
 from rectune.prompts.encoder import Encoder
+from rectune.tasks.examples import TaskSpec
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from typing import Any
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from rectune.examples import Mixture
 from rectune.log.split import evenly
 from rectune.methods.choosing import RankedMetrics, early_stopping
 from rectune.methods.measured import FILE as MEASURED
@@ -23,6 +22,7 @@ from rectune.methods.trainable import Trainable
 from rectune.ranker import positions_of
 from rectune.run_folder import write_atomic
 from rectune.runtime.processes import is_main, wait
+from rectune.tasks.examples import Mixture
 
 COMPLETE = "complete"
 DEFAULTS = {"report_to": "none", "save_strategy": "no", "logging_steps": 10}

@@ -97,7 +97,7 @@ def _tokenizer_size(line: Line, new: int) -> int | None:
 
 def examples_of(line: Line, i: int, config: Any) -> Examples | None:
     """What stage i trains, or None where log, split, index or tokenizer are not built."""
-    from rectune.examples import Mixture
+    from rectune.tasks.examples import Mixture
 
     try:
         specs, encoder = line.stage_specs(i), line.encoder

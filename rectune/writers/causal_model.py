@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import polars as pl
 
-from rectune.examples import fit_prompt
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template, load_template
 from rectune.recipe.load import bundled
 from rectune.runtime.cache import made_once
+from rectune.tasks.examples import fit_prompt
 from rectune.tasks.tasks import ItemTexts
 from rectune.vectors.texts import model_identity
 

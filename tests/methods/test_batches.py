@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from rectune.examples import Example, Mixture, TaskSpec
 from rectune.methods.training import ByLength, WholeCheckpoints
 from rectune.new_tokens import train_tokenizer
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import load_template
+from rectune.tasks.examples import Example, Mixture, TaskSpec
 from rectune.tasks.tasks import TaskRows
 
 WORDS = """{% set wordings = 2 %}
