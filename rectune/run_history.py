@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from rectune.history import Chosen
 from rectune.recipe.load import Recipe, bind, resolve_call, section_at
+from rectune.tasks.history import Chosen
 
-EXAMPLE = '{call: "rectune.history:similar", events: 10}'
+EXAMPLE = '{call: "rectune.tasks.history:similar", events: 10}'
 
 
 def history_call(

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rectune.history import Chosen
 from rectune.log.split import Part, Split
 from rectune.prompts.template import Template, load_template
 from rectune.recipe.load import bind, resolve_call, section_at
 from rectune.run_folder import inputs, source_of
 from rectune.run_history import history_call
 from rectune.tasks.examples import TaskSpec
+from rectune.tasks.history import Chosen
 from rectune.tasks.tasks import TaskRows
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rectune.history import ChooseHistory, window
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.rating_scale import scale_of
 from rectune.log.split import Ints, Part, Rows, Split, windows
 from rectune.prompts.template import clean_value, codes_value
+from rectune.tasks.history import ChooseHistory, window
 
 if TYPE_CHECKING:
     import polars as pl
@@ -152,7 +152,7 @@ def like_or_dislike(
     """From liked and disliked items, does the user like the target? Variables: `history`, `target`, `liked`.
 
     Every entry of `history` has `liked`: whether its rating is above `like_above`. The answers are `liked` false
-    and true. `history` chooses the events, see `rectune.history`. Raises ValueError where the log has no ratings.
+    and true. `history` chooses the events, see `rectune.tasks.history`. Raises ValueError where the log has no ratings.
     """
     ratings = split.log.ratings
     if ratings is None:
@@ -179,7 +179,7 @@ def rating(
     `highest`.
 
     Every entry of `history` has `rating`, a text such as '4'. The answers are the ratings from `low` to `high` by `step`,
-    or, where neither is given, the different ratings of the log. `history` chooses the events, see `rectune.history`.
+    or, where neither is given, the different ratings of the log. `history` chooses the events, see `rectune.tasks.history`.
     Raises ValueError for a log without ratings, for ratings that are none of the answers, and for bounds that make no scale.
     """
     scale = scale_of(split.log, low=low, high=high, step=step)
