@@ -13,8 +13,8 @@ from rectune.ranker import RankSettings
 from rectune.recipe.checking import check_keywords
 from rectune.recipe.load import section_at
 from rectune.run_folder import Stage
-from rectune.run_tasks import TaskCall, read_task, read_template
 from rectune.tasks.examples import TaskSpec, sample_texts
+from rectune.tasks.task_calls import TaskCall, read_task, read_template
 from rectune.tasks.tasks import TaskRows
 
 
