@@ -26,7 +26,7 @@ from rectune.tasks.text_tasks import item_search, preference
 from tests.tea_shop import ITEMS, A, B, C, index, split_of
 
 TEMPLATES = bundled("templates")[0]
-EXTRACTIVE = {"call": "rectune.writers.extractive:extractive"}
+EXTRACTIVE = {"call": "rectune.tasks.writers.extractive:extractive"}
 
 
 def titles(variables: dict[str, Any]) -> list[str]:
@@ -104,7 +104,7 @@ def test_search_rows_have_the_targets_intention_and_the_history() -> None:
 def test_rows_that_nothing_can_be_said_about_are_left_out_and_counted() -> None:
     made = item_search(split_of(), index(), "validation", writer=EXTRACTIVE)
     assert made.row.tolist() == [2]
-    assert made.notes == {"writer": "rectune.writers.extractive:extractive", "rows_without_text": 2}
+    assert made.notes == {"writer": "rectune.tasks.writers.extractive:extractive", "rows_without_text": 2}
 
 
 def test_a_preference_is_written_once_a_user_from_the_history_of_their_last_row() -> None:
@@ -137,10 +137,10 @@ def test_tasks_around_a_written_text_are_never_ranked(task: Any) -> None:
     ("writer", "message"),
     [
         ({}, r"`writer.call`: got None"),
-        ({"call": "rectune.writers.extractive:extracting"}, "Did you mean `extractive`"),
+        ({"call": "rectune.tasks.writers.extractive:extracting"}, "Did you mean `extractive`"),
         ({**EXTRACTIVE, "word": 3}, r"`writer.word`: unknown key. Did you mean `words`"),
         ({**EXTRACTIVE, "words": "3"}, r"`writer.words`: got '3'"),
-        ({"call": "rectune.writers.causal_model:causal_model"}, r"`writer.model`: the key is missing"),
+        ({"call": "rectune.tasks.writers.causal_model:causal_model"}, r"`writer.model`: the key is missing"),
         ({"call": f"{__name__}:short"}, "gave 2 texts, but 3 were asked for"),
     ],
 )

@@ -14,8 +14,8 @@ from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import load_template
 from rectune.recipe.load import bundled
 from rectune.tasks.text_tasks import item_search, preference
-from rectune.writers import causal_model as causal
-from rectune.writers.extractive import extractive
+from rectune.tasks.writers import causal_model as causal
+from rectune.tasks.writers.extractive import extractive
 from tests.conftest import save_checkpoint
 from tests.tea_shop import ITEMS, A, B, C, D, index, split_of
 
@@ -157,7 +157,7 @@ def test_a_history_too_long_for_the_prompt_loses_its_oldest(cached: Path, checkp
 
 def test_the_model_writer_serves_both_tasks(cached: Path, checkpoints: Any) -> None:
     writer = {
-        "call": "rectune.writers.causal_model:causal_model", "model": str(checkpoints["tied"]), "max_new_tokens": 6,
+        "call": "rectune.tasks.writers.causal_model:causal_model", "model": str(checkpoints["tied"]), "max_new_tokens": 6,
     }  # fmt: skip
     assert preference(split_of(), index(), "train", writer=writer).notes["writer"] == writer["call"]
     assert len(item_search(split_of(), index(), "train", writer=writer)) > 0

@@ -18,7 +18,7 @@ from rectune.tasks.tasks import TaskRows, Variables, next_item
 def item_search(split: Split, index: ItemIndex, part: Part, *, writer: dict[str, Any]) -> TaskRows:
     """Given what somebody wants in words, and their history, name the item. Variables: `history`, `intention`, `target`.
 
-    `writer`: `call` and the keys of a function as in `rectune.writers`; it sees the target's texts only. Without reviews
+    `writer`: `call` and the keys of a function as in `rectune.tasks.writers`; it sees the target's texts only. Without reviews
     (a log keeps none) an intention is written from item texts, one for each item. Rows whose item the writer can say
     nothing about are left out. Rows in `train` and `validation`; none in `test`, as it is no task to rank.
     """
