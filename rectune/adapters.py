@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rectune.indexing.item_index import ItemIndex
-from rectune.model import load_base, load_plain
+from rectune.model.load import load_base, load_plain
 from rectune.model_settings import ModelSettings, quantization_config
 from rectune.new_tokens import tied
 

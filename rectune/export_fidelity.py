@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from rectune.adapters import load_tuned
 from rectune.line import Line, check_origin
 from rectune.methods.token_audit import PROBE, check_reloaded, probe_logits
-from rectune.model import load_plain
+from rectune.model.load import load_plain
 from rectune.model_settings import quantization_config, unquantised
 
 EXACT = 1e-5  # of the largest logit, at least of 1: float32 sums in another order

@@ -162,7 +162,7 @@ class Line(TaskMaterials):
         from rectune.methods.measured import resident
         from rectune.methods.out_of_memory import advised
         from rectune.methods.trainable import Trainable
-        from rectune.model import load_base
+        from rectune.model.load import load_base
         from rectune.new_tokens import new_token_ids
         from rectune.planning.beside import write_plan
         from rectune.validation import validation_metrics_of
@@ -240,7 +240,7 @@ class Line(TaskMaterials):
         """The 'untuned' or the 'tuned' model as a ranker. Raises ValueError when what was tuned does not fit the run."""
         from rectune.adapters import fold_adapter, load_tuned
         from rectune.methods.token_audit import check_reloaded
-        from rectune.model import load_base
+        from rectune.model.load import load_base
 
         settings, base = self.model_settings, self.base_stage.folder
         if who == "untuned":

@@ -127,7 +127,7 @@ class TaskMaterials(Materials):
     @cached_property
     def base_stage(self) -> Stage:
         """The stage that holds the tokenizer with the new tokens, and the base itself if it is made from scratch."""
-        from rectune.model import build_base
+        from rectune.model.load import build_base
         from rectune.model_settings import base_identity
 
         if kept := self.folder.kept("base"):
@@ -150,7 +150,7 @@ class TaskMaterials(Materials):
     @cached_property
     def encoder(self) -> Encoder:
         """The encoder of the base's tokenizer."""
-        from rectune.model import load_tokenizer
+        from rectune.model.load import load_tokenizer
 
         return Encoder(
             load_tokenizer(self.base_stage.folder), self.index.vocabulary, form=self.model_settings.prompt_form

@@ -12,7 +12,7 @@ import torch
 
 from rectune.adapters import with_adapter
 from rectune.indexing.item_index import ItemIndex, from_levels
-from rectune.model import build_base, load_base, load_tokenizer
+from rectune.model.load import build_base, load_base, load_tokenizer
 from rectune.model_settings import ModelSettings, unquantised
 from rectune.new_tokens import new_token_ids
 

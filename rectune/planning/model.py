@@ -9,7 +9,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rectune.adapters import with_adapter
-from rectune.model import kind_of
+from rectune.model.load import kind_of
 from rectune.model_settings import ModelSettings, load_options, quantization_config
 from rectune.planning.quantised import quantise
 from rectune.recipe.checking import near

@@ -1,0 +1,1 @@
+"""The base: loaded, given new tokens, adapted."""
