@@ -8,7 +8,7 @@ from typing import Any
 
 from rectune.indexing.item_index import ItemIndex
 from rectune.model.load import load_base, load_plain
-from rectune.model_settings import ModelSettings, quantization_config
+from rectune.model.settings import ModelSettings, quantization_config
 from rectune.new_tokens import tied
 
 

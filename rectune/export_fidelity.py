@@ -12,7 +12,7 @@ from rectune.adapters import load_tuned
 from rectune.line import Line, check_origin
 from rectune.methods.token_audit import PROBE, check_reloaded, probe_logits
 from rectune.model.load import load_plain
-from rectune.model_settings import quantization_config, unquantised
+from rectune.model.settings import quantization_config, unquantised
 
 EXACT = 1e-5  # of the largest logit, at least of 1: float32 sums in another order
 ROUNDED = 0.05  # the same, where an adapter is added to weights of half precision

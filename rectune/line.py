@@ -109,7 +109,7 @@ class Line(TaskMaterials):
 
     def stage_config(self, i: int) -> tuple[Any, Any]:
         """The method module of stage i and its checked Config."""
-        from rectune.model_settings import pick_device
+        from rectune.model.settings import pick_device
         from rectune.recipe.library import library_config
 
         key = f"stages.{i}"
@@ -136,7 +136,7 @@ class Line(TaskMaterials):
         if kept := self.folder.kept(f"train{i}"):
             return kept
         from rectune.methods.out_of_memory import for_fingerprint
-        from rectune.model_settings import settings_for_fingerprint
+        from rectune.model.settings import settings_for_fingerprint
 
         section = self.recipe.settings["stages"][i]
         keys: dict[str, Any] = {

@@ -19,7 +19,7 @@ from rectune.export_files import ABOUT, TEMPLATE
 from rectune.exported import prompt_ids, read
 from rectune.line import Line
 from rectune.log.split import evenly
-from rectune.model_settings import quantization_config
+from rectune.model.settings import quantization_config
 from rectune.ranker import LanguageModelRanker
 from rectune.ranking import recall_and_ndcg, target_ranks
 from rectune.run import open_run

@@ -23,7 +23,7 @@ from rectune.validation import validation_metrics
 
 
 def _rank_keys(line: Line) -> dict[str, Any]:
-    from rectune.model_settings import settings_for_fingerprint
+    from rectune.model.settings import settings_for_fingerprint
 
     settings = line.rank_settings
     return {

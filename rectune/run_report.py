@@ -87,7 +87,7 @@ def environment(line: Line) -> dict[str, Any]:
     """Versions, device, threads and commit of this run."""
     import torch
 
-    from rectune.model_settings import pick_device
+    from rectune.model.settings import pick_device
 
     names = (
         "torch",

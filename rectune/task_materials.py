@@ -120,7 +120,7 @@ class TaskMaterials(Materials):
     @cached_property
     def model_settings(self) -> Any:
         """The section `model`."""
-        from rectune.model_settings import model_settings
+        from rectune.model.settings import model_settings
 
         return model_settings(self.recipe)
 
@@ -128,7 +128,7 @@ class TaskMaterials(Materials):
     def base_stage(self) -> Stage:
         """The stage that holds the tokenizer with the new tokens, and the base itself if it is made from scratch."""
         from rectune.model.load import build_base
-        from rectune.model_settings import base_identity
+        from rectune.model.settings import base_identity
 
         if kept := self.folder.kept("base"):
             return kept

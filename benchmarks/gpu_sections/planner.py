@@ -110,7 +110,7 @@ class Case:
         from rectune.adapters import with_adapter
         from rectune.methods.measured import FILE
         from rectune.methods.trainable import Trainable
-        from rectune.model_settings import quantization_config
+        from rectune.model.settings import quantization_config
 
         module, config = self.line.stage_config(0)
         config.per_device_train_batch_size = rows

@@ -65,7 +65,7 @@ class Case:
     def model(self) -> Any:
         """The base with its adapter."""
         from rectune.adapters import with_adapter
-        from rectune.model_settings import quantization_config
+        from rectune.model.settings import quantization_config
 
         settings = self.line.model_settings
         made = random_model(self.shape, self.device, quantisation=quantization_config(settings))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rectune.indexing.item_index import ItemIndex
-from rectune.model_settings import ModelSettings, load_options, pick_device
+from rectune.model.settings import ModelSettings, load_options, pick_device
 from rectune.new_tokens import add_tokens, start_new_tokens, train_tokenizer
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rectune.line import Line
 from rectune.methods.measured import FILE
-from rectune.model_settings import pick_device
+from rectune.model.settings import pick_device
 from rectune.planning.known import examples_of
 from rectune.planning.plan import length_of, stage_plan
 from rectune.run_folder import write_atomic

@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rectune.adapters import with_adapter
 from rectune.model.load import kind_of
-from rectune.model_settings import ModelSettings, load_options, quantization_config
+from rectune.model.settings import ModelSettings, load_options, quantization_config
 from rectune.planning.quantised import quantise
 from rectune.recipe.checking import near
 

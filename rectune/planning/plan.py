@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from rectune.line import Line
-from rectune.model_settings import ModelSettings, pick_device
+from rectune.model.settings import ModelSettings, pick_device
 from rectune.planning.cards import Card
 from rectune.planning.known import UNREAD, Examples, Known, examples_of, known_of
 from rectune.planning.model import base_config, planned_model
