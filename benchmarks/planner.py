@@ -67,7 +67,7 @@ def write_base(case: Case, folder: Path) -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
-    from rectune.new_tokens import train_tokenizer
+    from rectune.model.new_tokens import train_tokenizer
 
     set_seed(0)
     fields = dict(SHAPES[case.shape])

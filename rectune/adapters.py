@@ -8,8 +8,8 @@ from typing import Any
 
 from rectune.indexing.item_index import ItemIndex
 from rectune.model.load import load_base, load_plain
+from rectune.model.new_tokens import tied
 from rectune.model.settings import ModelSettings, quantization_config
-from rectune.new_tokens import tied
 
 
 def with_adapter(model: Any, settings: ModelSettings, token_ids: Sequence[int], *, seed: int) -> Any:

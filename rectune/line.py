@@ -163,7 +163,7 @@ class Line(TaskMaterials):
         from rectune.methods.out_of_memory import advised
         from rectune.methods.trainable import Trainable
         from rectune.model.load import load_base
-        from rectune.new_tokens import new_token_ids
+        from rectune.model.new_tokens import new_token_ids
         from rectune.planning.beside import write_plan
         from rectune.validation import validation_metrics_of
 

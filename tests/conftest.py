@@ -73,7 +73,7 @@ def save_checkpoint(folder: Path, *, tied: bool, chat: bool = False, family: str
     """Write a tiny random checkpoint with its tokenizer, as the Hub would hold it."""
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
-    from rectune.new_tokens import train_tokenizer
+    from rectune.model.new_tokens import train_tokenizer
 
     tokenizer = train_tokenizer(TEXTS, 400)
     if chat:

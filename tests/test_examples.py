@@ -11,7 +11,7 @@ import pytest
 
 from rectune.indexing.titles import titles
 from rectune.log.split import leave_one_out
-from rectune.new_tokens import train_tokenizer
+from rectune.model.new_tokens import train_tokenizer
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import load_template
 from rectune.recipe.load import bundled

@@ -13,8 +13,8 @@ import torch
 from rectune.adapters import with_adapter
 from rectune.indexing.item_index import ItemIndex, from_levels
 from rectune.model.load import build_base, load_base, load_tokenizer
+from rectune.model.new_tokens import new_token_ids
 from rectune.model.settings import ModelSettings, unquantised
-from rectune.new_tokens import new_token_ids
 
 INDEX: ItemIndex = from_levels(np.array([[i % 3, i // 3] for i in range(9)], dtype=np.int32))
 

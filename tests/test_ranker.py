@@ -36,7 +36,7 @@ def ranker(checkpoints: dict[str, Path], tmp_path: Path) -> LanguageModelRanker:
     """A tiny model over 20 items with names of two codes."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from rectune.new_tokens import add_tokens
+    from rectune.model.new_tokens import add_tokens
 
     index = from_levels(LEVELS)
     tokenizer = AutoTokenizer.from_pretrained(checkpoints["untied"])

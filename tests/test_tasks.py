@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from rectune.new_tokens import add_tokens, train_tokenizer
+from rectune.model.new_tokens import add_tokens, train_tokenizer
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import load_template
 from rectune.recipe.load import bundled

@@ -69,7 +69,7 @@ def random_model(
 
 def write_tokenizer(folder: Path) -> None:
     """A small tokenizer of English prompts, and the config of no model: what a base is beside its weights."""
-    from rectune.new_tokens import train_tokenizer
+    from rectune.model.new_tokens import train_tokenizer
     from rectune.recipe.load import bundled
 
     texts = [file.read_text() for place in bundled("templates") for file in sorted(place.glob("*.jinja"))]

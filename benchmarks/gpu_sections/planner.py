@@ -144,7 +144,7 @@ def _nothing(model: Any, rows: int) -> dict[str, float]:
 
 
 def _new_tokens(line: Any) -> list[int]:
-    from rectune.new_tokens import new_token_ids
+    from rectune.model.new_tokens import new_token_ids
 
     return new_token_ids(line.encoder.tokenizer, line.index)
 

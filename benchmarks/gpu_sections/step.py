@@ -52,7 +52,7 @@ class Case:
 
     def __init__(self, shape: str, quantised: bool, examples: int, rows: int, bench: Bench, place: Path) -> None:
         from rectune.line import Line
-        from rectune.new_tokens import new_token_ids
+        from rectune.model.new_tokens import new_token_ids
         from rectune.recipe.load import load_recipe
 
         self.shape, self.bench, self.place, self.device = shape, bench, place, str(bench.card["device"])

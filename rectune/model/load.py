@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rectune.indexing.item_index import ItemIndex
+from rectune.model.new_tokens import add_tokens, start_new_tokens, train_tokenizer
 from rectune.model.settings import ModelSettings, load_options, pick_device
-from rectune.new_tokens import add_tokens, start_new_tokens, train_tokenizer
 
 
 def build_base(settings: ModelSettings, index: ItemIndex, texts: Iterable[str], folder: Path, *, seed: int) -> None:

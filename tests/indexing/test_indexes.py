@@ -164,7 +164,7 @@ def test_a_hybrid_of_an_index_that_reads_vectors_is_refused() -> None:
 
 
 def test_a_token_that_the_tokenizer_already_has_is_refused() -> None:
-    from rectune.new_tokens import add_tokens, train_tokenizer
+    from rectune.model.new_tokens import add_tokens, train_tokenizer
 
     tokenizer = train_tokenizer(["words"], 300)
     tokenizer.add_tokens(["<a_1>"])

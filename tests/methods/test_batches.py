@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rectune.methods.training import ByLength, WholeCheckpoints
-from rectune.new_tokens import train_tokenizer
+from rectune.model.new_tokens import train_tokenizer
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import load_template
 from rectune.tasks.examples import Example, Mixture, TaskSpec

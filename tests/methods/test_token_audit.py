@@ -158,7 +158,7 @@ def test_new_rows_start_from_the_words_they_stand_for(checkpoints: dict[str, Pat
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from rectune.indexing.item_index import from_levels
-    from rectune.new_tokens import add_tokens, new_token_ids, start_new_tokens
+    from rectune.model.new_tokens import add_tokens, new_token_ids, start_new_tokens
 
     model = AutoModelForCausalLM.from_pretrained(checkpoints["untied"])
     tokenizer = AutoTokenizer.from_pretrained(checkpoints["untied"])
