@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from rectune.adapters import load_tuned
 from rectune.line import Line, check_origin
 from rectune.methods.token_audit import PROBE, check_reloaded, probe_logits
+from rectune.model.adapters import load_tuned
 from rectune.model.load import load_plain
 from rectune.model.settings import quantization_config, unquantised
 

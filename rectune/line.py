@@ -158,10 +158,10 @@ class Line(TaskMaterials):
         )  # fmt: skip
 
     def _train(self, i: int, before: Stage, work: Path) -> None:
-        from rectune.adapters import load_tuned, with_adapter
         from rectune.methods.measured import resident
         from rectune.methods.out_of_memory import advised
         from rectune.methods.trainable import Trainable
+        from rectune.model.adapters import load_tuned, with_adapter
         from rectune.model.load import load_base
         from rectune.model.new_tokens import new_token_ids
         from rectune.planning.beside import write_plan
@@ -238,8 +238,8 @@ class Line(TaskMaterials):
 
     def ranker(self, who: str) -> LanguageModelRanker:
         """The 'untuned' or the 'tuned' model as a ranker. Raises ValueError when what was tuned does not fit the run."""
-        from rectune.adapters import fold_adapter, load_tuned
         from rectune.methods.token_audit import check_reloaded
+        from rectune.model.adapters import fold_adapter, load_tuned
         from rectune.model.load import load_base
 
         settings, base = self.model_settings, self.base_stage.folder

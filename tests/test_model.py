@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from rectune.adapters import with_adapter
 from rectune.indexing.item_index import ItemIndex, from_levels
+from rectune.model.adapters import with_adapter
 from rectune.model.load import build_base, load_base, load_tokenizer
 from rectune.model.new_tokens import new_token_ids
 from rectune.model.settings import ModelSettings, unquantised

@@ -42,8 +42,8 @@ def about(folder: Path) -> Any:
 
 @pytest.mark.heavy
 def test_the_loss_falls_new_tokens_learn_and_reloading_gives_the_same_logits(quantised: Path) -> None:
-    from rectune.adapters import load_tuned
     from rectune.methods.token_audit import check_reloaded
+    from rectune.model.adapters import load_tuned
 
     (stage,) = quantised.glob("stages/train0-*")
     losses = [entry["loss"] for entry in json.loads((stage / "log_history.json").read_text()) if "loss" in entry]

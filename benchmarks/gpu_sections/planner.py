@@ -107,9 +107,9 @@ class Case:
             self.bench.tidy()
 
     def _train(self, rows: int, limit: int | None) -> dict[str, Any]:
-        from rectune.adapters import with_adapter
         from rectune.methods.measured import FILE
         from rectune.methods.trainable import Trainable
+        from rectune.model.adapters import with_adapter
         from rectune.model.settings import quantization_config
 
         module, config = self.line.stage_config(0)

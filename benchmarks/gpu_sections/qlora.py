@@ -93,8 +93,8 @@ def _reloaded(folder: Path) -> dict[str, Any]:
     """Largest difference of logits after a reload in this process, beside their largest value."""
     from safetensors.torch import load_file
 
-    from rectune.adapters import load_tuned
     from rectune.methods.token_audit import PROBE, check_reloaded
+    from rectune.model.adapters import load_tuned
     from rectune.run import open_run
 
     line = open_run(folder)

@@ -64,7 +64,7 @@ class Case:
 
     def model(self) -> Any:
         """The base with its adapter."""
-        from rectune.adapters import with_adapter
+        from rectune.model.adapters import with_adapter
         from rectune.model.settings import quantization_config
 
         settings = self.line.model_settings

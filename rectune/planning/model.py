@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from rectune.adapters import with_adapter
+from rectune.model.adapters import with_adapter
 from rectune.model.load import kind_of
 from rectune.model.settings import ModelSettings, load_options, quantization_config
 from rectune.planning.quantised import quantise

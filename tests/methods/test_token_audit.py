@@ -15,7 +15,7 @@ RELOAD = """
 import sys, warnings
 warnings.simplefilter("ignore")
 from rectune.methods.token_audit import check_reloaded
-from rectune.adapters import load_tuned
+from rectune.model.adapters import load_tuned
 from rectune.run import open_run
 line = open_run(sys.argv[1])
 tuned = line.tuned.folder / "model"
