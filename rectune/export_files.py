@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import rectune
+from rectune.decoding.language_model import answer_ids
 from rectune.indexing.item_index import ItemIndex
 from rectune.line import Line
 from rectune.prompts.template import Template
-from rectune.ranker import answer_ids
 from rectune.tasks.tasks import ItemViews
 
 ABOUT, ITEMS, TEMPLATE = "rectune.json", "items.jsonl", "template.jinja"

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from rectune.decoding.language_model import LanguageModelRanker, catalogue_trie
 from rectune.decoding.trie import FILE, Trie
-from rectune.ranker import LanguageModelRanker, catalogue_trie
 from rectune.recipe.load import bind, resolve_call
 from rectune.run_folder import Stage, source_of, write_atomic
 from rectune.run_prior import RunPrior

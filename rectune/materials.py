@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rectune.decoding.language_model import LanguageModelRanker
 from rectune.indexing.health import judged
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.log import Log
 from rectune.log.row_splits import few_shots
 from rectune.log.split import Split
-from rectune.ranker import LanguageModelRanker
 from rectune.recipe.load import Recipe, bind, resolve_call
 from rectune.run_added import Added
 from rectune.run_folder import RunFolder, Stage, inputs, source_of, stamps

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import rectune
+from rectune.decoding.language_model import Shelf
 from rectune.line import Line
 from rectune.log.catalogue import Catalogue
 from rectune.log.log import Log
 from rectune.log.split import Split
-from rectune.ranker import Shelf
 from rectune.recipe.load import Recipe, load_recipe
 from rectune.run_added import added_to, judge_added, keep, name_items, read_rows
 from rectune.run_folder import write_atomic

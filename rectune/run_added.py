@@ -15,12 +15,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rectune.decoding.language_model import Shelf
 from rectune.indexing.item_index import Codes, ItemIndex, check_unique
 from rectune.indexing.quantised import names_of_new
 from rectune.log.catalogue import Catalogue
 from rectune.log.log import Log, clean_items, with_titles
 from rectune.log.split import Split
-from rectune.ranker import Shelf
 from rectune.run_folder import fingerprint, write_atomic
 from rectune.tasks.tasks import history_split
 from rectune.vectors.item_vectors import ItemVectors, join

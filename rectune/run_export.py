@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rectune import export_files as files
+from rectune.decoding.language_model import LanguageModelRanker
 from rectune.evidence import HIDDEN
 from rectune.export_card import card, plain_code
 from rectune.export_fidelity import check_written, plain_model
@@ -20,7 +21,6 @@ from rectune.exported import prompt_ids, read
 from rectune.line import Line
 from rectune.log.split import evenly
 from rectune.model.settings import quantization_config
-from rectune.ranker import LanguageModelRanker
 from rectune.ranking import recall_and_ndcg, target_ranks
 from rectune.run import open_run
 from rectune.run_ranking import answered, ranked

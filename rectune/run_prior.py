@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rectune.decoding.language_model import LanguageModelRanker, Shelf
 from rectune.log.split import Rows, Split, evenly
-from rectune.ranker import LanguageModelRanker, Shelf
 from rectune.ranking import recall_and_ndcg, target_ranks
 from rectune.recipe.checking import check_keywords
 from rectune.recipe.load import resolve_call

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rectune.decoding.language_model import LanguageModelRanker, Shelf
 from rectune.evidence import HIDDEN
 from rectune.line import Line
 from rectune.log.split import Rows, evenly
-from rectune.ranker import LanguageModelRanker, Shelf
 from rectune.ranking import Ranking, recall_and_ndcg, target_ranks
 from rectune.runtime.processes import is_main, wait
 from rectune.runtime.seeded import seeded

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import cached_property, partial
 from typing import Any
 
+from rectune.decoding.language_model import RankSettings
 from rectune.log.split import Part, Split
 from rectune.materials import Materials
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template
-from rectune.ranker import RankSettings
 from rectune.recipe.checking import check_keywords
 from rectune.recipe.load import section_at
 from rectune.run_folder import Stage

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rectune.decoding.language_model import LanguageModelRanker
 from rectune.log.split import evenly
-from rectune.ranker import LanguageModelRanker
 from rectune.ranking import recall_and_ndcg, target_ranks
 from rectune.tasks.tasks import TaskRows
 

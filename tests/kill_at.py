@@ -43,9 +43,9 @@ def main() -> int:
     if point == "shard":
         die_at(Path, "replace", int(times))
     import rectune.batching
-    import rectune.ranker
+    import rectune.decoding.language_model
 
-    rectune.batching.CHUNK = rectune.ranker.CHUNK = 16  # several shards even for a small test
+    rectune.batching.CHUNK = rectune.decoding.language_model.CHUNK = 16  # several shards even for a small test
     from rectune.cli import main as rectune_main
 
     return rectune_main(command)

@@ -13,10 +13,10 @@ import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from rectune.cli import main
+from rectune.decoding.language_model import LanguageModelRanker, RankSettings
 from rectune.methods.choosing import Patience
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template, load_template
-from rectune.ranker import LanguageModelRanker, RankSettings
 from rectune.recipe.load import bundled
 from rectune.tasks.tasks import TaskRows
 from rectune.validation import validation_metrics

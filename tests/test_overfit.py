@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rectune.decoding.language_model import Shelf
 from rectune.line import Line
-from rectune.ranker import Shelf
 from rectune.recipe.load import Recipe
 
 ITEMS, USERS, LENGTH = 50, 90, 9

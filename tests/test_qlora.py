@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from rectune.cli import main
+from rectune.decoding.language_model import LanguageModelRanker
 from rectune.evidence import HIDDEN
-from rectune.ranker import LanguageModelRanker
 from rectune.ranking import Ranking
 from rectune.run import open_run
 from rectune.run_ranking import ranked
@@ -122,7 +122,7 @@ def test_a_ranking_of_the_merged_form_that_is_killed_goes_on(
     (half,) = run.glob("stages/rank-merged-*.partial")
     assert [file.name for file in sorted((half / "shards").glob("*.parquet"))] == ["rows-000000.parquet"]
     monkeypatch.setattr("rectune.batching.CHUNK", 16)
-    monkeypatch.setattr("rectune.ranker.CHUNK", 16)
+    monkeypatch.setattr("rectune.decoding.language_model.CHUNK", 16)
     chunks, plain = [], LanguageModelRanker._rank_chunk
 
     def watched(self: Any, rows: Any, chunk: Any, *rest: Any) -> Any:

@@ -15,11 +15,11 @@ import rectune.batching
 from rectune.batching import Batches
 from rectune.decoding.answers import answer_log_probabilities, choice_probabilities
 from rectune.decoding.engine import AnswerEngine, Engine
+from rectune.decoding.language_model import LanguageModelRanker, RankSettings, Shelf, catalogue_trie
 from rectune.decoding.trie import build_trie
 from rectune.indexing.item_index import from_levels
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import codes_value, load_template
-from rectune.ranker import LanguageModelRanker, RankSettings, Shelf, catalogue_trie
 from rectune.tasks.tasks import TaskRows
 
 NAMES = '{% set wordings = 1 %}{% set end = false %}{% macro prompt(wording, history) %}{% for i in history %}{{ i.name }}{% endfor %}{% endmacro %}{% macro completion(wording, target) %}{{ target.name }}{% endmacro %}'  # fmt: skip
@@ -181,7 +181,7 @@ def test_finished_shards_are_not_ranked_again(
     ranker: LanguageModelRanker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rectune.batching, "CHUNK", 8)
-    monkeypatch.setattr("rectune.ranker.CHUNK", 8)
+    monkeypatch.setattr("rectune.decoding.language_model.CHUNK", 8)
     shards = tmp_path / "shards"
     shards.mkdir()
     whole = ranker.rank(rows_of(20), shards=shards)

@@ -112,7 +112,7 @@ def _tuned(line: Any, epochs: int) -> dict[str, Any]:
 
 def _ranked(line: Any, who: str) -> dict[str, Any]:
     """All test users, seen items hidden; and the same lists with seen items left in."""
-    from rectune.ranker import Shelf
+    from rectune.decoding.language_model import Shelf
     from rectune.ranking import recall_and_ndcg, target_ranks
 
     ranker = replace(line.ranker(who), progress=False)

@@ -12,6 +12,7 @@ from typing import Any
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from rectune.decoding.language_model import positions_of
 from rectune.log.split import evenly
 from rectune.methods.choosing import RankedMetrics, early_stopping
 from rectune.methods.measured import FILE as MEASURED
@@ -19,7 +20,6 @@ from rectune.methods.measured import Meter
 from rectune.methods.progress import TrainingBar
 from rectune.methods.token_audit import TokenAudit, check_saved, save_probe
 from rectune.methods.trainable import Trainable
-from rectune.ranker import positions_of
 from rectune.run_folder import write_atomic
 from rectune.runtime.processes import is_main, wait
 from rectune.tasks.examples import Mixture

@@ -126,7 +126,7 @@ def _stage(
 
 def length_of(model: Any, config: Any) -> int:
     """The longest example of a stage: `max_length`, or where there is none what the model has positions for."""
-    from rectune.ranker import positions_of
+    from rectune.decoding.language_model import positions_of
 
     limit = positions_of(model)
     return int(config.max_length if config.max_length is not None else limit if limit is not None else _LONGEST)
