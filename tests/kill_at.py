@@ -42,10 +42,10 @@ def main() -> int:
         die_at(Engine, "search", int(times))
     if point == "shard":
         die_at(Path, "replace", int(times))
-    import rectune.batching
+    import rectune.decoding.batching
     import rectune.decoding.language_model
 
-    rectune.batching.CHUNK = rectune.decoding.language_model.CHUNK = 16  # several shards even for a small test
+    rectune.decoding.batching.CHUNK = rectune.decoding.language_model.CHUNK = 16  # several shards even for a small test
     from rectune.cli import main as rectune_main
 
     return rectune_main(command)

@@ -121,7 +121,7 @@ def test_a_ranking_of_the_merged_form_that_is_killed_goes_on(
     assert not (run / "export").exists()
     (half,) = run.glob("stages/rank-merged-*.partial")
     assert [file.name for file in sorted((half / "shards").glob("*.parquet"))] == ["rows-000000.parquet"]
-    monkeypatch.setattr("rectune.batching.CHUNK", 16)
+    monkeypatch.setattr("rectune.decoding.batching.CHUNK", 16)
     monkeypatch.setattr("rectune.decoding.language_model.CHUNK", 16)
     chunks, plain = [], LanguageModelRanker._rank_chunk
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-import rectune.batching
-from rectune.batching import Batches
+import rectune.decoding.batching
 from rectune.decoding.answers import answer_log_probabilities, choice_probabilities
+from rectune.decoding.batching import Batches
 from rectune.decoding.engine import AnswerEngine, Engine
 from rectune.decoding.language_model import LanguageModelRanker, RankSettings, Shelf, catalogue_trie
 from rectune.decoding.trie import build_trie
@@ -180,7 +180,7 @@ def test_batches_hold_like_lengths_within_the_budget() -> None:
 def test_finished_shards_are_not_ranked_again(
     ranker: LanguageModelRanker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rectune.batching, "CHUNK", 8)
+    monkeypatch.setattr(rectune.decoding.batching, "CHUNK", 8)
     monkeypatch.setattr("rectune.decoding.language_model.CHUNK", 8)
     shards = tmp_path / "shards"
     shards.mkdir()

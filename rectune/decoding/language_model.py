@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rectune.batching import CHUNK, SMALL_CHUNK, Batches, chunks
 from rectune.decoding.answers import (
     Normaliser,
     choice_probabilities,
@@ -20,6 +19,7 @@ from rectune.decoding.answers import (
     group_prompts,
     one_begins_another,
 )
+from rectune.decoding.batching import CHUNK, SMALL_CHUNK, Batches, chunks
 from rectune.decoding.beam import Found, Limits, Scores
 from rectune.decoding.engine import AnswerEngine, Engine
 from rectune.decoding.trie import Trie, build_trie
