@@ -314,7 +314,7 @@ class Sample:
 
     def rank(self, search: Callable[..., Any], beams: int) -> Any:
         """Lists for all users, seen items hidden, 64 at a time."""
-        from rectune.ranking import Ranking
+        from rectune.decoding.ranking import Ranking
 
         parts = [
             search(self.prompts[a : a + 64], beams=beams, limits=Limits(hidden=self.hidden[a : a + 64]))
@@ -325,7 +325,7 @@ class Sample:
 
     def figures(self, ranking: Any, k: int) -> tuple[float, float, float]:
         """recall@10, ndcg@10 and recall@k of lists."""
-        from rectune.ranking import target_ranks
+        from rectune.decoding.ranking import target_ranks
 
         place = target_ranks(ranking, self.targets)
         hit = place < 10

@@ -27,9 +27,9 @@ from rectune.eval.metrics.recall import recall
 from rectune.eval.page import page, ranking_figures, ranking_text
 from rectune.eval.several import over_wordings, summarise
 
+from rectune.decoding.ranking import Ranking, target_ranks
 from rectune.evidence import HIDDEN, SHOWN, Evidence, Report
 from rectune.log.split import Split, evenly
-from rectune.ranking import Ranking, target_ranks
 from rectune.run_folder import source_of
 
 __all__ = ["ranking", "summarise"]

@@ -18,7 +18,7 @@ if not (Path(__file__).parent / "data_builders").is_dir():
 _PUBLIC = {
     "ItemIndex": "rectune.indexing.item_index",
     "Log": "rectune.log.log",
-    "Ranking": "rectune.ranking",
+    "Ranking": "rectune.decoding.ranking",
     "Recipe": "rectune.recipe.load",
     "Split": "rectune.log.split",
     "Template": "rectune.prompts.template",
@@ -44,11 +44,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from rectune.decoding.ranking import Ranking
     from rectune.indexing.item_index import ItemIndex
     from rectune.log.log import Log, make_log
     from rectune.log.split import Split
     from rectune.prompts.template import Template
-    from rectune.ranking import Ranking
     from rectune.recipe.load import Recipe, load_recipe
     from rectune.run import evaluate, recommend, train
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rectune.decoding.ranking import Ranking
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Rows, Split
-from rectune.ranking import Ranking
 from rectune.recipe.load import Recipe
 from rectune.tasks.tasks import TaskRows
 

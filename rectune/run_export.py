@@ -13,6 +13,7 @@ import numpy as np
 
 from rectune import export_files as files
 from rectune.decoding.language_model import LanguageModelRanker
+from rectune.decoding.ranking import recall_and_ndcg, target_ranks
 from rectune.evidence import HIDDEN
 from rectune.export_card import card, plain_code
 from rectune.export_fidelity import check_written, plain_model
@@ -21,7 +22,6 @@ from rectune.exported import prompt_ids, read
 from rectune.line import Line
 from rectune.log.split import evenly
 from rectune.model.settings import quantization_config
-from rectune.ranking import recall_and_ndcg, target_ranks
 from rectune.run import open_run
 from rectune.run_ranking import answered, ranked
 from rectune.runtime.processes import gather, is_main, wait

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rectune.decoding.language_model import LanguageModelRanker, Shelf
+from rectune.decoding.ranking import recall_and_ndcg, target_ranks
 from rectune.log.split import Rows, Split, evenly
-from rectune.ranking import recall_and_ndcg, target_ranks
 from rectune.recipe.checking import check_keywords
 from rectune.recipe.load import resolve_call
 from rectune.run_folder import Stage, inputs, source_of

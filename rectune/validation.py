@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rectune.decoding.language_model import LanguageModelRanker
+from rectune.decoding.ranking import recall_and_ndcg, target_ranks
 from rectune.log.split import evenly
-from rectune.ranking import recall_and_ndcg, target_ranks
 from rectune.tasks.tasks import TaskRows
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rectune.ranking import Ranking
+from rectune.decoding.ranking import Ranking
 from tests.runs import results, train
 
 ROOT = Path(__file__).parents[1]

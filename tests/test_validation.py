@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rectune.ranking import Ranking
+from rectune.decoding.ranking import Ranking
 from rectune.tasks.tasks import TaskRows
 from rectune.validation import validation_metrics
 

@@ -113,7 +113,7 @@ def _tuned(line: Any, epochs: int) -> dict[str, Any]:
 def _ranked(line: Any, who: str) -> dict[str, Any]:
     """All test users, seen items hidden; and the same lists with seen items left in."""
     from rectune.decoding.language_model import Shelf
-    from rectune.ranking import recall_and_ndcg, target_ranks
+    from rectune.decoding.ranking import recall_and_ndcg, target_ranks
 
     ranker = replace(line.ranker(who), progress=False)
     test, targets = line.split.test, line.task.target.astype(np.int32)
@@ -134,7 +134,7 @@ def _baselines(line: Any) -> dict[str, Any]:
     from rectune.eval.baselines.popularity import popularity
     from rectune.eval.baselines.scoring import list_rows
 
-    from rectune.ranking import recall_and_ndcg
+    from rectune.decoding.ranking import recall_and_ndcg
 
     out: dict[str, Any] = {}
     for name, fit in (("EASE, recency-weighted", ease), ("popularity", popularity)):

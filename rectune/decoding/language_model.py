@@ -22,12 +22,12 @@ from rectune.decoding.answers import (
 from rectune.decoding.batching import CHUNK, SMALL_CHUNK, Batches, chunks
 from rectune.decoding.beam import Found, Limits, Scores
 from rectune.decoding.engine import AnswerEngine, Engine
+from rectune.decoding.ranking import Ranking, join_rankings
 from rectune.decoding.trie import Trie, build_trie
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import evenly
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Segment, Template, codes_value
-from rectune.ranking import Ranking, join_rankings
 from rectune.runtime.processes import gather, wait
 from rectune.tasks.examples import fit_prompt
 from rectune.tasks.tasks import TaskRows

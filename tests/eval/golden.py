@@ -22,11 +22,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rectune.decoding.ranking import Ranking
 from rectune.evidence import HIDDEN, SHOWN, Evidence
 from rectune.indexing.atomic import atomic
 from rectune.log.log import make_log
 from rectune.log.split import Rows, Split, leave_one_out
-from rectune.ranking import Ranking
 from rectune.recipe.load import Recipe
 from rectune.tasks.tasks import next_item
 
