@@ -161,11 +161,11 @@ class Line(TaskMaterials):
         from rectune.methods.measured import resident
         from rectune.methods.out_of_memory import advised
         from rectune.methods.trainable import Trainable
+        from rectune.methods.validation import validation_metrics_of
         from rectune.model.adapters import load_tuned, with_adapter
         from rectune.model.load import load_base
         from rectune.model.new_tokens import new_token_ids
         from rectune.planning.beside import write_plan
-        from rectune.validation import validation_metrics_of
 
         module, config = self.stage_config(i)
         settings, base = self.model_settings, self.base_stage.folder

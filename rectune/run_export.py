@@ -21,12 +21,12 @@ from rectune.export_files import ABOUT, TEMPLATE
 from rectune.exported import prompt_ids, read
 from rectune.line import Line
 from rectune.log.split import evenly
+from rectune.methods.validation import answer_metrics
 from rectune.model.settings import quantization_config
 from rectune.run import open_run
 from rectune.run_ranking import answered, ranked
 from rectune.runtime.processes import gather, is_main, wait
 from rectune.tasks.tasks import history_split
-from rectune.validation import answer_metrics
 
 COMPARED = 200  # prompts that are encoded both ways
 

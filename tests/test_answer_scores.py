@@ -15,11 +15,11 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from rectune.cli import main
 from rectune.decoding.language_model import LanguageModelRanker, RankSettings
 from rectune.methods.choosing import Patience
+from rectune.methods.validation import validation_metrics
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template, load_template
 from rectune.recipe.load import bundled
 from rectune.tasks.tasks import TaskRows
-from rectune.validation import validation_metrics
 
 TITLES = ["Yes Man", "No Country for Old Men", "Yes", "No.", "Heat", "Yesterday: No, Yes"]
 ANSWERS = ({"liked": False}, {"liked": True})

@@ -18,11 +18,11 @@ from rectune.indexing.atomic import atomic
 from rectune.log.log import Log, LogWarning, make_log
 from rectune.log.rating_scale import scale_of
 from rectune.log.split import leave_one_out
+from rectune.methods.validation import validation_metrics
 from rectune.preview import preview
 from rectune.prompts.template import load_template
 from rectune.recipe.load import bundled, load_recipe
 from rectune.tasks.tasks import rating
-from rectune.validation import validation_metrics
 from tests.test_cli import fails
 
 
