@@ -293,7 +293,7 @@ class Sample:
     def of(folder: str, rows: int) -> Sample:
         """`rows` users of a run folder, ranked by its tuned model."""
         from rectune.log.split import evenly
-        from rectune.run import open_run
+        from rectune.run.run import open_run
 
         line = open_run(folder)
         ranker, test = line.ranker("tuned"), line.split.test

@@ -22,11 +22,11 @@ _PUBLIC = {
     "Recipe": "rectune.recipe.load",
     "Split": "rectune.log.split",
     "Template": "rectune.prompts.template",
-    "evaluate": "rectune.run",
+    "evaluate": "rectune.run.run",
     "load_recipe": "rectune.recipe.load",
     "make_log": "rectune.log.log",
-    "recommend": "rectune.run",
-    "train": "rectune.run",
+    "recommend": "rectune.run.run",
+    "train": "rectune.run.run",
 }
 
 __all__ = [
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from rectune.log.split import Split
     from rectune.prompts.template import Template
     from rectune.recipe.load import Recipe, load_recipe
-    from rectune.run import evaluate, recommend, train
+    from rectune.run.run import evaluate, recommend, train
 
 
 def __getattr__(name: str) -> Any:

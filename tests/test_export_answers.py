@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rectune.run import open_run
+from rectune.run.run import open_run
 from rectune.run_ranking import answered
 from tests.exports import LORA, SHOP, SHORT, by_the_card, exported, tune
 

@@ -17,7 +17,7 @@ from rectune.cli import main
 from rectune.decoding.language_model import LanguageModelRanker
 from rectune.decoding.ranking import Ranking
 from rectune.evidence import HIDDEN
-from rectune.run import open_run
+from rectune.run.run import open_run
 from rectune.run_ranking import ranked
 from tests.exports import LORA, SHOP, SHORT, exported, listed_by_the_card, tune
 

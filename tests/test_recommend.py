@@ -45,7 +45,7 @@ def test_recommend_lists_only_what_may_be_listed(
 def test_recommend_by_ids_by_titles_for_nobody_and_for_a_file(
     finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from rectune.run import open_run
+    from rectune.run.run import open_run
 
     _, folder = finished
     items = open_run(folder).log.items

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from rectune.cli import main
-from rectune.run import evaluate
+from rectune.run.run import evaluate
 from tests.runs import results, stages, train
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,7 @@ def test_a_run_leaves_a_whole_report(finished: tuple[Path, Path], capsys: pytest
 
 @pytest.mark.heavy
 def test_lists_are_complete_distinct_and_free_of_seen_items(finished: tuple[Path, Path]) -> None:
-    from rectune.run import open_run
+    from rectune.run.run import open_run
 
     _, folder = finished
     line = open_run(folder)

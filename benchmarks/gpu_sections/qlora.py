@@ -66,7 +66,7 @@ def _recipe(place: Path, base: Path, device: str, *, quick: bool) -> Path:
 
 
 def _trained(recipe: Path) -> dict[str, Any]:
-    from rectune.run import train
+    from rectune.run.run import train
 
     started = time.perf_counter()
     folder = train(recipe)
@@ -95,7 +95,7 @@ def _reloaded(folder: Path) -> dict[str, Any]:
 
     from rectune.methods.token_audit import PROBE, check_reloaded
     from rectune.model.adapters import load_tuned
-    from rectune.run import open_run
+    from rectune.run.run import open_run
 
     line = open_run(folder)
     tuned = line.tuned.folder / "model"

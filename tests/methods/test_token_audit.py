@@ -16,7 +16,7 @@ import sys, warnings
 warnings.simplefilter("ignore")
 from rectune.methods.token_audit import check_reloaded
 from rectune.model.adapters import load_tuned
-from rectune.run import open_run
+from rectune.run.run import open_run
 line = open_run(sys.argv[1])
 tuned = line.tuned.folder / "model"
 model = load_tuned(line.model_settings, line.base_stage.folder, tuned, line.index, seed=line.seed)
@@ -42,7 +42,7 @@ output_dir: OUT
 
 def run_once(base: Path, out: Path, *overrides: tuple[str, str]) -> Path:
     from rectune.recipe.load import load_recipe
-    from rectune.run import train
+    from rectune.run.run import train
 
     recipe = out.parent / "audit.yaml"
     recipe.write_text(RECIPE.replace("BASE", str(base)).replace("OUT", str(out)))
@@ -130,7 +130,7 @@ def test_an_adapter_with_a_whole_matrix_is_an_error(checkpoints: dict[str, Path]
 
 @pytest.mark.heavy
 def test_an_adapter_on_another_base_or_prompt_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    from rectune.run import open_run
+    from rectune.run.run import open_run
 
     folder = run_once(checkpoints["tied"], tmp_path / "run", *LORA)
     (stage,) = folder.glob("stages/train0-*")

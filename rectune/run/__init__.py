@@ -1,0 +1,1 @@
+"""One folder, the stages in it, the report."""
