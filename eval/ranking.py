@@ -30,7 +30,7 @@ from rectune.eval.several import over_wordings, summarise
 from rectune.decoding.ranking import Ranking, target_ranks
 from rectune.evidence import HIDDEN, SHOWN, Evidence, Report
 from rectune.log.split import Split, evenly
-from rectune.run_folder import source_of
+from rectune.run.folder import source_of
 
 __all__ = ["ranking", "summarise"]
 

@@ -156,7 +156,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
 def test_two_runs_cannot_work_in_one_folder(
     quick_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from rectune.run_folder import RunFolder
+    from rectune.run.folder import RunFolder
 
     with RunFolder(tmp_path / "run", "quick").lock():
         assert "another run is working in" in fails(capsys, "train", str(quick_recipe))

@@ -11,8 +11,8 @@ import pytest
 from rectune.eval import prior
 from safetensors import SafetensorError
 
-from rectune import run_folder
-from rectune.run_folder import RunFolder, inputs, source_of, stamp
+from rectune.run import folder as run_folder
+from rectune.run.folder import RunFolder, inputs, source_of, stamp
 
 
 def touch(file: Path) -> None:

@@ -14,7 +14,7 @@ from rectune.prompts.encoder import Form
 from rectune.recipe.checking import near
 from rectune.recipe.library import library_config
 from rectune.recipe.load import Recipe
-from rectune.run_folder import stamp
+from rectune.run.folder import stamp
 
 OWN_KEYS = ("from_scratch", "text_vocab_size", "prompt_form", "device")
 

@@ -12,7 +12,7 @@ from rectune.methods.measured import FILE
 from rectune.model.settings import pick_device
 from rectune.planning.known import examples_of
 from rectune.planning.plan import length_of, stage_plan
-from rectune.run_folder import write_atomic
+from rectune.run.folder import write_atomic
 
 PLAN = "planned.json"
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from rectune.line import Line, signature_defaults
 from rectune.log.split import evenly
-from rectune.run_folder import RunFolder, Stage, fingerprint
+from rectune.run.folder import RunFolder, Stage, fingerprint
 
 _SAMPLE = 200  # examples whose lengths are looked at
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from rectune.log.log import UNTITLED
 from rectune.log.split import Split
-from rectune.run_folder import stamp
+from rectune.run.folder import stamp
 from rectune.runtime.cache import made_once
 from rectune.vectors.item_vectors import ItemVectors, Vectors, item_vectors
 
