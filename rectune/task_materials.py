@@ -7,12 +7,12 @@ from typing import Any
 
 from rectune.decoding.language_model import RankSettings
 from rectune.log.split import Part, Split
-from rectune.materials import Materials
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template
 from rectune.recipe.checking import check_keywords
 from rectune.recipe.load import section_at
 from rectune.run.folder import Stage
+from rectune.run.materials import Materials
 from rectune.tasks.examples import TaskSpec, sample_texts
 from rectune.tasks.task_calls import TaskCall, read_task, read_template
 from rectune.tasks.tasks import TaskRows

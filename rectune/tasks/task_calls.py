@@ -17,7 +17,7 @@ from rectune.tasks.history import Chosen
 from rectune.tasks.tasks import TaskRows
 
 if TYPE_CHECKING:
-    from rectune.materials import Materials
+    from rectune.run.materials import Materials
 
 
 @dataclass(frozen=True)
