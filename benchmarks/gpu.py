@@ -159,9 +159,6 @@ def _part(args: argparse.Namespace) -> int:
         import transformers
         import trl  # noqa: F401
 
-        import rectune.line
-        import rectune.methods.sft  # noqa: F401
-
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
     if not sys.stdin.readline():

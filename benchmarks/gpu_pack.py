@@ -163,8 +163,8 @@ def prepare(args: argparse.Namespace, folder: Path) -> list[Path]:
 
 def first_boxes(source: Path, folder: Path, made: Path) -> None:
     """Log, split, item vectors and index of the recipe. `made`: a folder that keeps them between calls."""
-    from rectune.line import Line
     from rectune.recipe.load import load_recipe
+    from rectune.run.line import Line
 
     # A base is named but not opened: none of these boxes reads it.
     line = Line(load_recipe(RECIPE, [("data.path", str(source)), ("output_dir", str(made))]))

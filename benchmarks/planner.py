@@ -97,8 +97,8 @@ output_dir: {place / "run"}
 
 def trained(recipe: Path) -> dict[str, Any]:
     """Train as `rectune train` does, up to the tuned model; what was measured."""
-    from rectune.line import Line
     from rectune.recipe.load import load_recipe
+    from rectune.run.line import Line
 
     line = Line(load_recipe(recipe))
     with line.folder.lock():

@@ -23,10 +23,10 @@ from rectune.eval.baselines.scoring import list_rows
 
 from rectune.cli import parse_overrides
 from rectune.decoding.ranking import recall_and_ndcg
-from rectune.line import Line
 from rectune.log.split import evenly
 from rectune.methods.measured import FILE as MEASURED
 from rectune.recipe.load import load_recipe
+from rectune.run.line import Line
 from rectune.run_ranking import prior_weight
 
 TEXT = "{call: 'rectune.vectors.texts:sentences', text: [title, brand, categories]}"

@@ -12,7 +12,7 @@ import jinja2
 
 from rectune import exported
 from rectune.evidence import HIDDEN
-from rectune.line import Line
+from rectune.run.line import Line
 
 
 def card(listed: Line, about: dict[str, Any], work: Path) -> str:

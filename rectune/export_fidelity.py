@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from rectune.line import Line, check_origin
 from rectune.methods.token_audit import PROBE, check_reloaded, probe_logits
 from rectune.model.adapters import load_tuned
 from rectune.model.load import load_plain
 from rectune.model.settings import quantization_config, unquantised
+from rectune.run.line import Line, check_origin
 
 EXACT = 1e-5  # of the largest logit, at least of 1: float32 sums in another order
 ROUNDED = 0.05  # the same, where an adapter is added to weights of half precision

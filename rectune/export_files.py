@@ -14,8 +14,8 @@ from typing import Any
 import rectune
 from rectune.decoding.language_model import answer_ids
 from rectune.indexing.item_index import ItemIndex
-from rectune.line import Line
 from rectune.prompts.template import Template
+from rectune.run.line import Line
 from rectune.tasks.tasks import ItemViews
 
 ABOUT, ITEMS, TEMPLATE = "rectune.json", "items.jsonl", "template.jinja"

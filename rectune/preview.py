@@ -21,7 +21,7 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
 
     Nothing is kept: stages that the run folder already holds are used, the others are built in a temporary place.
     """
-    from rectune.line import Line
+    from rectune.run.line import Line
 
     if examples < 1:
         raise ValueError(f"`--examples` must be at least 1, got {examples}.")

@@ -26,7 +26,7 @@ from rectune.tasks.tasks import history_split
 from rectune.vectors.item_vectors import ItemVectors, join
 
 if TYPE_CHECKING:
-    from rectune.line import Line
+    from rectune.run.line import Line
 
 POINTER = "added.json"
 READERS: dict[str, Callable[[Path], pl.DataFrame]] = {

@@ -19,10 +19,10 @@ from rectune.export_card import card, plain_code
 from rectune.export_fidelity import check_written, plain_model
 from rectune.export_files import ABOUT, TEMPLATE
 from rectune.exported import prompt_ids, read
-from rectune.line import Line
 from rectune.log.split import evenly
 from rectune.methods.validation import answer_metrics
 from rectune.model.settings import quantization_config
+from rectune.run.line import Line
 from rectune.run.run import open_run
 from rectune.run_ranking import answered, ranked
 from rectune.runtime.processes import gather, is_main, wait

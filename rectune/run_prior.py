@@ -22,7 +22,7 @@ from rectune.run.folder import Stage, inputs, source_of
 from rectune.runtime.processes import is_main
 
 if TYPE_CHECKING:
-    from rectune.line import Line
+    from rectune.run.line import Line
 
 OWN = ("call", "weight", "rows")
 WEIGHTS = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0)

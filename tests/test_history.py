@@ -13,10 +13,10 @@ import pytest
 
 from rectune.cli import main
 from rectune.indexing.atomic import atomic
-from rectune.line import Line
 from rectune.log.log import make_log
 from rectune.log.split import Rows, Split, leave_one_out
 from rectune.recipe.load import load_recipe
+from rectune.run.line import Line
 from rectune.tasks.history import mixed, recent, similar, window
 from rectune.tasks.tasks import TaskRows, like_or_dislike, rating
 from rectune.vectors.item_vectors import ItemVectors

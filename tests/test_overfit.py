@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from rectune.decoding.language_model import Shelf
-from rectune.line import Line
 from rectune.recipe.load import Recipe
+from rectune.run.line import Line
 
 ITEMS, USERS, LENGTH = 50, 90, 9
 SENTENCES = {"call": "rectune.vectors.texts:sentences", "text": ["title", "categories"]}

@@ -160,7 +160,7 @@ def test_windows_with_a_loss_on_completions_only_are_refused(
 
 
 def test_a_callable_within_an_index_is_checked_and_its_path_found(tmp_path: Path) -> None:
-    from rectune.line import Line
+    from rectune.run.line import Line
 
     (tmp_path / "names.json").write_text("{}")
     text = f"""

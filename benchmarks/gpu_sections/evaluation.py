@@ -42,8 +42,8 @@ def run(bench: Bench) -> None:
 
 
 def _line(place: Path, shape: str, users: int, items: int, bench: Bench) -> Any:
-    from rectune.line import Line
     from rectune.recipe.load import load_recipe
+    from rectune.run.line import Line
 
     device = str(bench.card["device"])
     recipe = write_recipe(

@@ -70,8 +70,8 @@ def _settings(inputs: Path, data: str, place: Path, bench: Bench) -> list[tuple[
 
 
 def _line(settings: list[tuple[str, str]]) -> Any:
-    from rectune.line import Line
     from rectune.recipe.load import load_recipe
+    from rectune.run.line import Line
 
     line = Line(load_recipe(RECIPE, settings))
     line.check()

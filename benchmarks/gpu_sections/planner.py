@@ -55,8 +55,8 @@ class Case:
     """A shape with its plan; the model is made anew for every attempt."""
 
     def __init__(self, shape: str, quantised: bool, bench: Bench, place: Path) -> None:
-        from rectune.line import Line
         from rectune.recipe.load import load_recipe
+        from rectune.run.line import Line
 
         device = str(bench.card["device"])
         base = write_base(shape, place / "base", device, weights=False)

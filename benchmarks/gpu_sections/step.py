@@ -51,9 +51,9 @@ class Case:
     """A shape, its examples, and the two trainers; each makes its model anew from the same seed."""
 
     def __init__(self, shape: str, quantised: bool, examples: int, rows: int, bench: Bench, place: Path) -> None:
-        from rectune.line import Line
         from rectune.model.new_tokens import new_token_ids
         from rectune.recipe.load import load_recipe
+        from rectune.run.line import Line
 
         self.shape, self.bench, self.place, self.device = shape, bench, place, str(bench.card["device"])
         base = write_base(shape, place / "base", self.device, weights=False)

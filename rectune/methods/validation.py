@@ -14,7 +14,7 @@ from rectune.log.split import evenly
 from rectune.tasks.tasks import TaskRows
 
 if TYPE_CHECKING:
-    from rectune.line import Line
+    from rectune.run.line import Line
 
 
 def validation_metrics(ranker: LanguageModelRanker, rows: TaskRows) -> dict[str, float]:

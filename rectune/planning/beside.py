@@ -7,12 +7,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from rectune.line import Line
 from rectune.methods.measured import FILE
 from rectune.model.settings import pick_device
 from rectune.planning.known import examples_of
 from rectune.planning.plan import length_of, stage_plan
 from rectune.run.folder import write_atomic
+from rectune.run.line import Line
 
 PLAN = "planned.json"
 

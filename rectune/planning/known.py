@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rectune.line import Line, signature_defaults
 from rectune.log.split import evenly
 from rectune.run.folder import RunFolder, Stage, fingerprint
+from rectune.run.line import Line, signature_defaults
 
 _SAMPLE = 200  # examples whose lengths are looked at
 

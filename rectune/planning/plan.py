@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import torch
 
-from rectune.line import Line
 from rectune.model.settings import ModelSettings, pick_device
 from rectune.planning.cards import Card
 from rectune.planning.known import UNREAD, Examples, Known, examples_of, known_of
 from rectune.planning.model import base_config, planned_model
 from rectune.planning.need import Need, StagePlan
 from rectune.recipe.load import Recipe
+from rectune.run.line import Line
 
 _LONGEST = 1024  # where neither `max_length` nor the model's positions set a limit
 _NAME = 15  # tokens of an item's name where the index is not known

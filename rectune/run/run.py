@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 import rectune
 from rectune.decoding.language_model import Shelf
-from rectune.line import Line
 from rectune.log.catalogue import Catalogue
 from rectune.log.log import Log
 from rectune.log.split import Split
 from rectune.recipe.load import Recipe, load_recipe
 from rectune.run.folder import write_atomic
+from rectune.run.line import Line
 from rectune.run_added import added_to, judge_added, keep, name_items, read_rows
 from rectune.run_ranking import prior_weight
 from rectune.run_report import report

@@ -18,10 +18,10 @@ from rectune.indexing.item_index import ItemIndex, from_levels, health_of, repai
 from rectune.indexing.quantiser import fit_residuals
 from rectune.indexing.residual_kmeans import residual_kmeans
 from rectune.indexing.titles import titles
-from rectune.line import Line
 from rectune.log.log import make_log
 from rectune.log.split import Split, leave_one_out
 from rectune.recipe.load import load_recipe
+from rectune.run.line import Line
 from rectune.vectors.texts import item_texts, sentences
 
 

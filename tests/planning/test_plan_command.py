@@ -115,7 +115,7 @@ def test_adapters_and_quantised_bases_are_planned(
 
 
 def test_a_built_run_is_planned_with_its_own_examples(quick_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from rectune.line import Line
+    from rectune.run.line import Line
 
     line = Line(load_recipe(quick_recipe))
     with line.folder.lock():
