@@ -27,7 +27,7 @@ from rectune.log.split import evenly
 from rectune.methods.measured import FILE as MEASURED
 from rectune.recipe.load import load_recipe
 from rectune.run.line import Line
-from rectune.run_ranking import prior_weight
+from rectune.run.rankings import prior_weight
 
 TEXT = "{call: 'rectune.vectors.texts:sentences', text: [title, brand, categories]}"
 CHANGES: dict[str, dict[str, str]] = {

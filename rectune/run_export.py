@@ -23,8 +23,8 @@ from rectune.log.split import evenly
 from rectune.methods.validation import answer_metrics
 from rectune.model.settings import quantization_config
 from rectune.run.line import Line
+from rectune.run.rankings import answered, ranked
 from rectune.run.run import open_run
-from rectune.run_ranking import answered, ranked
 from rectune.runtime.processes import gather, is_main, wait
 from rectune.tasks.tasks import history_split
 

@@ -23,7 +23,7 @@ from rectune.planning.beside import measured_of
 from rectune.recipe.load import bind, resolve_call
 from rectune.run.folder import Stage, write_atomic
 from rectune.run.line import Line, signature_defaults
-from rectune.run_ranking import answered, by_wording, prior_weight, ranked, shuffled_sample
+from rectune.run.rankings import answered, by_wording, prior_weight, ranked, shuffled_sample
 from rectune.runtime.processes import is_main, wait
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rectune.run.rankings import answered
 from rectune.run.run import open_run
-from rectune.run_ranking import answered
 from tests.exports import LORA, SHOP, SHORT, by_the_card, exported, tune
 
 TEMPLATE = "like-or-dislike.jinja"

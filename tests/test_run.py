@@ -49,7 +49,7 @@ def test_lists_are_complete_distinct_and_free_of_seen_items(finished: tuple[Path
 
     _, folder = finished
     line = open_run(folder)
-    from rectune.run_ranking import ranked
+    from rectune.run.rankings import ranked
 
     ranking, _ = ranked(line, "tuned", "seen items hidden")
     assert np.array_equal(ranking.row, line.split.test.row)

@@ -16,8 +16,8 @@ from rectune.log.split import Split
 from rectune.recipe.load import Recipe, load_recipe
 from rectune.run.folder import write_atomic
 from rectune.run.line import Line
+from rectune.run.rankings import prior_weight
 from rectune.run_added import added_to, judge_added, keep, name_items, read_rows
-from rectune.run_ranking import prior_weight
 from rectune.run_report import report
 from rectune.runtime.processes import is_main, wait
 from rectune.tasks.tasks import history_split
