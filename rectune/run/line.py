@@ -18,8 +18,8 @@ from rectune.decoding.language_model import LanguageModelRanker, catalogue_trie
 from rectune.decoding.trie import FILE, Trie
 from rectune.recipe.load import bind, resolve_call
 from rectune.run.folder import Stage, source_of, write_atomic
+from rectune.run.prior_box import RunPrior
 from rectune.run.task_materials import TaskMaterials
-from rectune.run_prior import RunPrior
 from rectune.runtime.processes import is_main
 from rectune.tasks.tasks import ItemViews
 
