@@ -16,8 +16,8 @@ from rectune.log.log import Log
 from rectune.log.row_splits import few_shots
 from rectune.log.split import Split
 from rectune.recipe.load import Recipe, bind, resolve_call
+from rectune.run.added_box import Added
 from rectune.run.folder import RunFolder, Stage, inputs, source_of, stamps
-from rectune.run_added import Added
 from rectune.runtime.processes import start_processes
 from rectune.vectors.item_vectors import ItemVectors, join, refuse_alike
 

@@ -14,10 +14,10 @@ from rectune.log.catalogue import Catalogue
 from rectune.log.log import Log
 from rectune.log.split import Split
 from rectune.recipe.load import Recipe, load_recipe
+from rectune.run.added_box import added_to, judge_added, keep, name_items, read_rows
 from rectune.run.folder import write_atomic
 from rectune.run.line import Line
 from rectune.run.rankings import prior_weight
-from rectune.run_added import added_to, judge_added, keep, name_items, read_rows
 from rectune.run_report import report
 from rectune.runtime.processes import is_main, wait
 from rectune.tasks.tasks import history_split
