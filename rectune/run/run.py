@@ -18,7 +18,7 @@ from rectune.run.added_box import added_to, judge_added, keep, name_items, read_
 from rectune.run.folder import write_atomic
 from rectune.run.line import Line
 from rectune.run.rankings import prior_weight
-from rectune.run_report import report
+from rectune.run.report import report
 from rectune.runtime.processes import is_main, wait
 from rectune.tasks.tasks import history_split
 
