@@ -16,8 +16,8 @@ from rectune.eval.metrics.user_auc import mean_user_auc
 from rectune.eval.page import answer_figures, answer_text, page
 from rectune.eval.several import over_wordings, summarise
 
-from rectune.evidence import Evidence, Report
 from rectune.log.split import evenly
+from rectune.run.judged import Evidence, Report
 
 __all__ = ["answers", "summarise"]
 

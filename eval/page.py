@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rectune.eval.undefined import SAMPLES, defined, need, undefined
 
-from rectune.evidence import HIDDEN
+from rectune.run.judged import HIDDEN
 
 ROUNDING = 1e-12  # what sums of gains that cancel out may leave of 0; far below one user's part of any mean
 COLOURS = ("#8aa4c8", "#b9bec7", "#d1603d")  # best baseline, untuned, tuned

@@ -28,9 +28,9 @@ from rectune.eval.page import page, ranking_figures, ranking_text
 from rectune.eval.several import over_wordings, summarise
 
 from rectune.decoding.ranking import Ranking, target_ranks
-from rectune.evidence import HIDDEN, SHOWN, Evidence, Report
 from rectune.log.split import Split, evenly
 from rectune.run.folder import source_of
+from rectune.run.judged import HIDDEN, SHOWN, Evidence, Report
 
 __all__ = ["ranking", "summarise"]
 

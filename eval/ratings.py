@@ -15,8 +15,8 @@ from rectune.eval.metrics.rmse import rmse
 from rectune.eval.page import page, rating_figures, rating_text
 from rectune.eval.several import summarise
 
-from rectune.evidence import Evidence, Report
 from rectune.log.split import evenly
+from rectune.run.judged import Evidence, Report
 
 __all__ = ["ratings", "summarise"]
 

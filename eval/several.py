@@ -10,7 +10,7 @@ import numpy as np
 from rectune.eval.page import interval, new_figure, number, signed, svg, text_table
 from rectune.eval.undefined import defined, undefined
 
-from rectune.evidence import Report
+from rectune.run.judged import Report
 
 
 def summarise(

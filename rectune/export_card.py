@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 
 from rectune import exported
-from rectune.evidence import HIDDEN
+from rectune.run.judged import HIDDEN
 from rectune.run.line import Line
 
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rectune.evidence import Report, as_json
 from rectune.recipe.checking import near
 from rectune.recipe.load import SECTIONS, Recipe, load_recipe, resolve_call
 from rectune.run.folder import RunFolder, write_atomic
+from rectune.run.judged import Report, as_json
 from rectune.run.line import Line
 from rectune.run.run import train
 from rectune.runtime.processes import is_main, wait

@@ -14,7 +14,6 @@ import numpy as np
 from rectune import export_files as files
 from rectune.decoding.language_model import LanguageModelRanker
 from rectune.decoding.ranking import recall_and_ndcg, target_ranks
-from rectune.evidence import HIDDEN
 from rectune.export_card import card, plain_code
 from rectune.export_fidelity import check_written, plain_model
 from rectune.export_files import ABOUT, TEMPLATE
@@ -22,6 +21,7 @@ from rectune.exported import prompt_ids, read
 from rectune.log.split import evenly
 from rectune.methods.validation import answer_metrics
 from rectune.model.settings import quantization_config
+from rectune.run.judged import HIDDEN
 from rectune.run.line import Line
 from rectune.run.rankings import answered, ranked
 from rectune.run.run import open_run

@@ -16,7 +16,7 @@ import torch
 from rectune.cli import main
 from rectune.decoding.language_model import LanguageModelRanker
 from rectune.decoding.ranking import Ranking
-from rectune.evidence import HIDDEN
+from rectune.run.judged import HIDDEN
 from rectune.run.rankings import ranked
 from rectune.run.run import open_run
 from tests.exports import LORA, SHOP, SHORT, exported, listed_by_the_card, tune

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from rectune.decoding.language_model import LanguageModelRanker, Shelf
 from rectune.decoding.ranking import Ranking, recall_and_ndcg, target_ranks
-from rectune.evidence import HIDDEN
 from rectune.log.split import Rows, evenly
 from rectune.methods.validation import validation_metrics
+from rectune.run.judged import HIDDEN
 from rectune.run.line import Line
 from rectune.runtime.processes import is_main, wait
 from rectune.runtime.seeded import seeded

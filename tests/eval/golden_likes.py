@@ -15,11 +15,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rectune.evidence import Evidence
 from rectune.indexing.atomic import atomic
 from rectune.log.log import make_log
 from rectune.log.split import Split, rows_of, user_bounds
 from rectune.recipe.load import Recipe
+from rectune.run.judged import Evidence
 from rectune.tasks.tasks import TaskRows, like_or_dislike, rating
 from tests.eval.golden import ENVIRONMENT
 

@@ -11,7 +11,7 @@ import pytest
 from rectune.eval.answers import answers
 from rectune.eval.baselines.likes import logistic
 
-from rectune.evidence import Report
+from rectune.run.judged import Report
 from tests.eval import golden_likes
 from tests.eval.golden_likes import LIKED, USERS, YES
 from tests.eval.tables import Page, console_table, shown, shown_interval

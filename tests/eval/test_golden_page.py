@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rectune.eval.ranking import ranking
 
-from rectune.evidence import HIDDEN, SHOWN, Report
+from rectune.run.judged import HIDDEN, SHOWN, Report
 from tests.eval import golden
 from tests.eval.tables import Page, bars, console_table, shown, shown_interval
 

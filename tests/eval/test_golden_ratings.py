@@ -9,7 +9,7 @@ import pytest
 from rectune.eval.baselines.rating_rows import rating_rows
 from rectune.eval.ratings import ratings
 
-from rectune.evidence import Report
+from rectune.run.judged import Report
 from tests.eval import golden_likes
 from tests.eval.golden_likes import GIVEN
 from tests.eval.tables import Page, console_table, shown, shown_interval

@@ -12,7 +12,7 @@ from rectune.eval.baselines.item_knn import item_knn
 from rectune.eval.baselines.scoring import list_rows
 from rectune.eval.ranking import ranking
 
-from rectune.evidence import HIDDEN, SHOWN
+from rectune.run.judged import HIDDEN, SHOWN
 from tests.eval import golden
 
 SECOND, THIRD = 0.6309297535714575, 0.5  # 1 / log2(3), 1 / log2(4): what a target in second and in third place gains

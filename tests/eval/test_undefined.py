@@ -16,7 +16,7 @@ from rectune.eval.ratings import ratings
 from rectune.eval.several import summarise
 from rectune.eval.undefined import defined, undefined
 
-from rectune.evidence import HIDDEN, Report, as_json
+from rectune.run.judged import HIDDEN, Report, as_json
 from tests.eval import golden, golden_likes
 from tests.eval.tables import Page
 
