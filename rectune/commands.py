@@ -65,8 +65,8 @@ def plan(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
 def train(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Run a recipe, or its grid."""
     _quiet_libraries()
-    from rectune.grid import train_grid
     from rectune.recipe.load import load_recipe
+    from rectune.run.grid import train_grid
     from rectune.run.run import run
 
     recipe = load_recipe(args.recipe, overrides)

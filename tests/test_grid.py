@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from rectune.cli import main
-from rectune.grid import cell_folder, cells_of
 from rectune.recipe.load import Recipe, load_recipe
+from rectune.run.grid import cell_folder, cells_of
 
 
 def recipe(grid: Any, **more: Any) -> Recipe:
