@@ -37,8 +37,8 @@ def show(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
 
 def preview(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Print examples as they are trained."""
-    from rectune import preview as previews
     from rectune.recipe.load import load_recipe
+    from rectune.run import preview as previews
 
     print(previews.preview(load_recipe(args.recipe, overrides), examples=args.examples))
 

@@ -19,9 +19,9 @@ from rectune.log.log import Log, LogWarning, make_log
 from rectune.log.rating_scale import scale_of
 from rectune.log.split import leave_one_out
 from rectune.methods.validation import validation_metrics
-from rectune.preview import preview
 from rectune.prompts.template import load_template
 from rectune.recipe.load import bundled, load_recipe
+from rectune.run.preview import preview
 from rectune.tasks.tasks import rating
 from tests.test_cli import fails
 

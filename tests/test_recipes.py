@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from rectune.preview import preview
 from rectune.recipe.load import bundled, load_recipe
+from rectune.run.preview import preview
 
 RECIPES = sorted(file for folder in bundled("recipes") for file in folder.glob("*.yaml"))
 
