@@ -11,9 +11,9 @@ from rectune.log.split import Part, Split
 from rectune.prompts.template import Template, load_template
 from rectune.recipe.load import bind, resolve_call, section_at
 from rectune.run.folder import inputs, source_of
-from rectune.run_history import history_call
 from rectune.tasks.examples import TaskSpec
 from rectune.tasks.history import Chosen
+from rectune.tasks.history_call import history_call
 from rectune.tasks.tasks import TaskRows
 
 if TYPE_CHECKING:
