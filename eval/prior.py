@@ -27,8 +27,8 @@ from rectune.eval.baselines.scoring import (
 )
 from scipy import sparse
 
+from rectune.baselines.sasrec_network import SasRecSettings, load_sasrec, train_sasrec
 from rectune.log.split import Rows, Split
-from rectune.sasrec import SasRecSettings, load_sasrec, train_sasrec
 
 Score = Callable[[Split, Rows], Floats]
 MARKOV = (0.0, 0.03, 0.1, 0.3, 1.0)

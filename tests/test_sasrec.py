@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from rectune.baselines.sasrec_network import SasRecSettings, load_sasrec, train_sasrec, validation_ndcg
 from rectune.indexing.rq_vae import RqVaeSettings
 from rectune.log.log import make_log
 from rectune.log.split import Split, leave_one_out
-from rectune.sasrec import SasRecSettings, load_sasrec, train_sasrec, validation_ndcg
 
 SMALL = SasRecSettings(dimensions=16, dropout=0.0, epochs=40, batch=8, learning_rate=1e-2)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rectune.eval.baselines.scoring import Baseline, Floats
 
+from rectune.baselines.sasrec_network import SasRecSettings, train_sasrec
 from rectune.log.split import Rows, Split
-from rectune.sasrec import SasRecSettings, train_sasrec
 
 MADE_OF = (train_sasrec,)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from rectune.baselines.sasrec_network import SasRecSettings, train_sasrec
 from rectune.log.split import Split
-from rectune.sasrec import SasRecSettings, train_sasrec
 from rectune.vectors.item_vectors import ItemVectors, item_vectors
 
 MADE_OF = (train_sasrec,)

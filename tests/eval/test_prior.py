@@ -13,9 +13,9 @@ from rectune.eval.baselines.ease import ease
 from rectune.eval.baselines.markov import transition_scores
 from rectune.eval.page import mixed_verdict
 
+from rectune.baselines.sasrec_network import SasRecSettings, train_sasrec
 from rectune.log.split import leave_one_out
 from rectune.run.judged import HIDDEN
-from rectune.sasrec import SasRecSettings, train_sasrec
 from rectune.tasks.tasks import history_split
 
 
