@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rectune.eval.baselines.markov import markov
-from rectune.eval.baselines.scoring import list_rows
+from rectune.baselines.markov import markov
+from rectune.baselines.scoring import list_rows
 
 from rectune.cli import parse_overrides
 from rectune.decoding.ranking import recall_and_ndcg

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rectune.eval.baselines.likes import both, item_like_rate, logistic, share_of_likes
+from rectune.baselines.likes import both, item_like_rate, logistic, share_of_likes
 from rectune.eval.intervals import Bootstrap
 from rectune.eval.metrics.auc import auc
 from rectune.eval.metrics.calibration_error import calibration_error

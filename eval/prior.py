@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rectune.eval.baselines.ease import EaseScorer, ease
-from rectune.eval.baselines.markov import last_item_scores, transition_scores
-from rectune.eval.baselines.scoring import (
+from rectune.baselines.ease import EaseScorer, ease
+from rectune.baselines.markov import last_item_scores, transition_scores
+from rectune.baselines.scoring import (
     CHUNK,
     MOST_ITEMS,
     Floats,

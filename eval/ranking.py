@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rectune.eval.baselines.ease import ease, ease_with_markov
-from rectune.eval.baselines.item_knn import item_knn
-from rectune.eval.baselines.markov import markov
-from rectune.eval.baselines.popularity import popularity
-from rectune.eval.baselines.repeat_last import repeat_last
-from rectune.eval.baselines.sasrec import sasrec
-from rectune.eval.baselines.scoring import MOST_ITEMS, NOWHERE, Baseline, Lists, list_rows, train_counts
+from rectune.baselines.ease import ease, ease_with_markov
+from rectune.baselines.item_knn import item_knn
+from rectune.baselines.markov import markov
+from rectune.baselines.popularity import popularity
+from rectune.baselines.repeat_last import repeat_last
+from rectune.baselines.sasrec import sasrec
+from rectune.baselines.scoring import MOST_ITEMS, NOWHERE, Baseline, Lists, list_rows, train_counts
 from rectune.eval.intervals import Bootstrap
 from rectune.eval.metrics.coverage import coverage
 from rectune.eval.metrics.hits import hits_at

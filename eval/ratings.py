@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rectune.eval.baselines.rating_rows import rating_rows
+from rectune.baselines.rating_rows import rating_rows
 from rectune.eval.intervals import Bootstrap
 from rectune.eval.metrics.accuracy import accuracy
 from rectune.eval.metrics.auc import auc

@@ -130,9 +130,9 @@ def _ranked(line: Any, who: str) -> dict[str, Any]:
 
 def _baselines(line: Any) -> dict[str, Any]:
     """EASE with recency weights and popularity on the same rows, seen items hidden."""
-    from rectune.eval.baselines.ease import ease
-    from rectune.eval.baselines.popularity import popularity
-    from rectune.eval.baselines.scoring import list_rows
+    from rectune.baselines.ease import ease
+    from rectune.baselines.popularity import popularity
+    from rectune.baselines.scoring import list_rows
 
     from rectune.decoding.ranking import recall_and_ndcg
 

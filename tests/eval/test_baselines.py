@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from rectune.eval.baselines.ease import ease, ease_weights, ease_with_markov
-from rectune.eval.baselines.item_knn import item_knn
-from rectune.eval.baselines.likes import both, item_like_rate, logistic, share_of_likes
-from rectune.eval.baselines.markov import markov
-from rectune.eval.baselines.popularity import popularity
-from rectune.eval.baselines.repeat_last import repeat_last
-from rectune.eval.baselines.scoring import (
+from rectune.baselines.ease import ease, ease_weights, ease_with_markov
+from rectune.baselines.item_knn import item_knn
+from rectune.baselines.likes import both, item_like_rate, logistic, share_of_likes
+from rectune.baselines.markov import markov
+from rectune.baselines.popularity import popularity
+from rectune.baselines.repeat_last import repeat_last
+from rectune.baselines.scoring import (
     NOWHERE,
     Lists,
     Scorer,

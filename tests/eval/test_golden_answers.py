@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rectune.baselines.likes import logistic
 from rectune.eval.answers import answers
-from rectune.eval.baselines.likes import logistic
 
 from rectune.run.judged import Report
 from tests.eval import golden_likes

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rectune.eval.baselines.rating_rows import rating_rows
+from rectune.baselines.rating_rows import rating_rows
 from rectune.eval.ratings import ratings
 
 from rectune.run.judged import Report

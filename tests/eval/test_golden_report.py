@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rectune.eval.baselines.ease import ease, ease_with_markov
-from rectune.eval.baselines.item_knn import item_knn
-from rectune.eval.baselines.scoring import list_rows
+from rectune.baselines.ease import ease, ease_with_markov
+from rectune.baselines.item_knn import item_knn
+from rectune.baselines.scoring import list_rows
 from rectune.eval.ranking import ranking
 
 from rectune.run.judged import HIDDEN, SHOWN

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rectune.baselines.ease import ease
+from rectune.baselines.markov import transition_scores
 from rectune.eval import prior
-from rectune.eval.baselines.ease import ease
-from rectune.eval.baselines.markov import transition_scores
 from rectune.eval.page import mixed_verdict
 
 from rectune.baselines.sasrec_network import SasRecSettings, train_sasrec

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from rectune.eval.baselines.rating_factors import Penalty, RatingFactors, fit_factors, one_side
-from rectune.eval.baselines.rating_means import earlier_mean, global_mean, user_mean
-from rectune.eval.baselines.rating_rows import rating_rows
+from rectune.baselines.rating_factors import Penalty, RatingFactors, fit_factors, one_side
+from rectune.baselines.rating_means import earlier_mean, global_mean, user_mean
+from rectune.baselines.rating_rows import rating_rows
 from rectune.eval.metrics.rmse import rmse
 
 from rectune.log.log import make_log

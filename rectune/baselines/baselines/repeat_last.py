@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from rectune.eval.baselines.scoring import Baseline, Floats, history_matrix
 
+from rectune.baselines.scoring import Baseline, Floats, history_matrix
 from rectune.log.split import Rows, Split
 
 

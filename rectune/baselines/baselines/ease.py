@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rectune.eval.baselines.markov import last_item_scores, transition_scores
-from rectune.eval.baselines.scoring import (
+from scipy import linalg
+
+from rectune.baselines.markov import last_item_scores, transition_scores
+from rectune.baselines.scoring import (
     MOST_ITEMS,
     Baseline,
     Floats,
@@ -21,8 +23,6 @@ from rectune.eval.baselines.scoring import (
     train_matrix,
     weighted_sum,
 )
-from scipy import linalg
-
 from rectune.log.split import Rows, Split
 
 MIX = (0.0, 0.03, 0.1, 0.3, 1.0)

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from rectune.eval.baselines.scoring import (
+from scipy import sparse
+
+from rectune.baselines.scoring import (
     MOST_ITEMS,
     Baseline,
     Floats,
@@ -16,8 +18,6 @@ from rectune.eval.baselines.scoring import (
     train_counts,
     train_matrix,
 )
-from scipy import sparse
-
 from rectune.log.split import Rows, Split
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from rectune.eval.baselines.scoring import Baseline, Floats, train_counts
 from scipy import sparse
 
+from rectune.baselines.scoring import Baseline, Floats, train_counts
 from rectune.log.split import Rows, Split
 
 

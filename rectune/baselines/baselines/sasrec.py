@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from rectune.eval.baselines.scoring import Baseline, Floats
-
 from rectune.baselines.sasrec_network import SasRecSettings, train_sasrec
+from rectune.baselines.scoring import Baseline, Floats
 from rectune.log.split import Rows, Split
 
 MADE_OF = (train_sasrec,)

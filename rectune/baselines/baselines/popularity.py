@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from rectune.eval.baselines.scoring import Baseline, Floats, train_counts
 
+from rectune.baselines.scoring import Baseline, Floats, train_counts
 from rectune.log.split import Rows, Split
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from rectune.eval.baselines.scoring import Floats
 
+from rectune.baselines.scoring import Floats
 from rectune.log.split import Rows, Split
 
 

@@ -8,11 +8,11 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from rectune.eval.baselines.rating_factors import Penalty, RatingFactors, fit_factors
-from rectune.eval.baselines.rating_means import earlier_mean, global_mean, log_ratings, user_mean
-from rectune.eval.baselines.scoring import Floats
-from rectune.eval.metrics.rmse import rmse
 
+from rectune.baselines.rating_factors import Penalty, RatingFactors, fit_factors
+from rectune.baselines.rating_means import earlier_mean, global_mean, log_ratings, user_mean
+from rectune.baselines.scoring import Floats
+from rectune.eval.metrics.rmse import rmse
 from rectune.log.split import Rows, Split, evenly
 
 # The first of each is taken where there are no validation rows to choose on.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from rectune.eval.baselines.scoring import Floats
 
+from rectune.baselines.scoring import Floats
 from rectune.log.split import Rows, Split
 
 
