@@ -8,9 +8,9 @@ import os
 from pathlib import Path
 
 import pytest
-from rectune.eval import prior
 from safetensors import SafetensorError
 
+from rectune.baselines import prior
 from rectune.run import folder as run_folder
 from rectune.run.folder import RunFolder, inputs, source_of, stamp
 

@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import sparse
+
 from rectune.baselines.ease import EaseScorer, ease
 from rectune.baselines.markov import last_item_scores, transition_scores
+from rectune.baselines.sasrec_network import SasRecSettings, load_sasrec, train_sasrec
 from rectune.baselines.scoring import (
     CHUNK,
     MOST_ITEMS,
@@ -25,9 +28,6 @@ from rectune.baselines.scoring import (
     top_columns,
     weighted_sum,
 )
-from scipy import sparse
-
-from rectune.baselines.sasrec_network import SasRecSettings, load_sasrec, train_sasrec
 from rectune.log.split import Rows, Split
 
 Score = Callable[[Split, Rows], Floats]
