@@ -31,7 +31,7 @@ from rectune.indexing.sequential import sequential
 from rectune.log.split import Split, leave_one_out
 from rectune.vectors.item_vectors import join
 from rectune.vectors.sasrec import sasrec
-from rectune.vectors.texts import sentences
+from rectune.vectors.sentences import sentences
 
 COLLABORATIVE = {"call": "rectune.indexing.collaborative:collaborative"}
 

@@ -29,7 +29,7 @@ from rectune.recipe.load import load_recipe
 from rectune.run.line import Line
 from rectune.run.rankings import prior_weight
 
-TEXT = "{call: 'rectune.vectors.texts:sentences', text: [title, brand, categories]}"
+TEXT = "{call: 'rectune.vectors.sentences:sentences', text: [title, brand, categories]}"
 CHANGES: dict[str, dict[str, str]] = {
     "as the recipe": {},
     "index: RQ-VAE 3 x 256": {

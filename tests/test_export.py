@@ -265,7 +265,7 @@ def test_weights_that_score_otherwise_are_not_exported(
 def test_items_that_were_added_to_the_run_are_exported_and_marked(tmp_path: Path) -> None:
     settings = {
         **SHOP,
-        "vectors": [{"call": "rectune.vectors.texts:sentences", "text": ["categories", "title"]}],
+        "vectors": [{"call": "rectune.vectors.sentences:sentences", "text": ["categories", "title"]}],
         "index": {"call": "rectune.indexing.residual_kmeans:residual_kmeans", "levels": 2, "codes": 8},
         "tasks": [{"call": "rectune.tasks.tasks:next_item", "template": "next-item-names.jinja"}],
         "model": {"from_scratch": {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2}, "text_vocab_size": 300},

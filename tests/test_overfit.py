@@ -14,7 +14,7 @@ from rectune.recipe.load import Recipe
 from rectune.run.line import Line
 
 ITEMS, USERS, LENGTH = 50, 90, 9
-SENTENCES = {"call": "rectune.vectors.texts:sentences", "text": ["title", "categories"]}
+SENTENCES = {"call": "rectune.vectors.sentences:sentences", "text": ["title", "categories"]}
 SASREC = {"call": "rectune.vectors.sasrec:sasrec", "dimensions": 8, "epochs": 3}
 SMALL = {"codes": 16, "levels": 2}
 MLP = {"hidden": [32], "epochs": 60}

@@ -22,7 +22,7 @@ def with_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     place = tmp_path_factory.mktemp("prior")
     settings = yaml.safe_load(QUICK)
-    settings["vectors"] = [{"call": "rectune.vectors.texts:sentences", "text": ["categories", "title"]}]
+    settings["vectors"] = [{"call": "rectune.vectors.sentences:sentences", "text": ["categories", "title"]}]
     settings["index"] = {"call": "rectune.indexing.residual_kmeans:residual_kmeans", "levels": 2, "codes": 12}
     settings["rank"]["prior"] = {"call": "rectune.baselines.prior", "weight": [0, 20, 80], "rows": 60}
     settings["eval"]["sasrec_epochs"] = 2

@@ -156,7 +156,7 @@ class Materials:
         if self.wants_vectors(function) and not self.recipe.settings.get("vectors"):
             raise ValueError(
                 f"{self.recipe.where(f'{key}.call')}: `{function.__name__}` {why}. Add a section, e.g. "
-                'vectors: [{call: "rectune.vectors.texts:sentences", text: [title]}]'
+                'vectors: [{call: "rectune.vectors.sentences:sentences", text: [title]}]'
             )
 
     @staticmethod

@@ -22,7 +22,7 @@ from rectune.log.log import make_log
 from rectune.log.split import Split, leave_one_out
 from rectune.recipe.load import load_recipe
 from rectune.run.line import Line
-from rectune.vectors.texts import item_texts, sentences
+from rectune.vectors.sentences import item_texts, sentences
 
 
 def split_of(item_titles: list[str]) -> Split:

@@ -19,7 +19,7 @@ from rectune.runtime.cache import made_once
 from rectune.vectors.from_file import from_file
 from rectune.vectors.item_vectors import ItemVectors, item_vectors, join, refuse_alike
 from rectune.vectors.sasrec import sasrec
-from rectune.vectors.texts import hidden_states, item_texts, sentences
+from rectune.vectors.sentences import hidden_states, item_texts, sentences
 
 IDS = ("a", "b", "c")
 
