@@ -115,7 +115,7 @@ def recommend(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> Non
 def export(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Write a run as a folder that transformers alone loads."""
     _quiet_libraries()
-    from rectune import run_export
+    from rectune.bundle import export as run_export
 
     place, about = run_export.export(args.folder, args.to)
     items = f"{about['items']['total']:,} items, {about['items']['added']:,} of them added"

@@ -110,7 +110,7 @@ def _reloaded(folder: Path) -> dict[str, Any]:
 
 def _exported(folder: Path) -> dict[str, Any]:
     """The adapter merged into bfloat16: bytes, and what ranking loses or gains by it."""
-    from rectune.run_export import export
+    from rectune.bundle.export import export
 
     place, about = export(folder)
     size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())

@@ -1,0 +1,1 @@
+"""A tuned recommender as a folder for others."""
