@@ -166,7 +166,7 @@ def test_an_export_of_the_same_run_is_replaced_and_nothing_else_is(
 def test_which_places_may_be_written(tmp_path: Path) -> None:
     from types import SimpleNamespace
 
-    from rectune.export_files import check_place
+    from rectune.bundle.files import check_place
 
     run = tmp_path / "run"
     line: Any = SimpleNamespace(
@@ -217,7 +217,7 @@ def test_a_disk_without_room_is_one_line_and_leaves_nothing(
 ) -> None:
     import errno
 
-    import rectune.export_files as files
+    import rectune.bundle.files as files
 
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
