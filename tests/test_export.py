@@ -236,7 +236,7 @@ def test_a_disk_without_room_is_one_line_and_leaves_nothing(
 def test_weights_that_score_otherwise_are_not_exported(
     adapted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import rectune.export_fidelity as fidelity
+    import rectune.bundle.fidelity as fidelity
 
     place, plain = tmp_path / "out", fidelity.load_plain
 
