@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from rectune import exported
+from rectune.bundle import plain as exported
 from rectune.run.judged import HIDDEN
 from rectune.run.line import Line
 
@@ -50,7 +50,7 @@ def plain_code(line: Line) -> bool:
 
 
 def code(kind: str) -> str:
-    """The functions of `rectune.exported` that a run of this kind needs, imports first."""
+    """The functions of `rectune.bundle.plain` that a run of this kind needs, imports first."""
     head = inspect.getsource(exported).partition("\ndef ")[0].partition('"""\n')[2].strip()
     last = exported.recommend if kind == "item" else exported.chance_of_yes
     return "\n\n\n".join(

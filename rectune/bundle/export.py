@@ -15,9 +15,9 @@ from rectune.bundle import files as files
 from rectune.bundle.card import card, plain_code
 from rectune.bundle.fidelity import check_written, plain_model
 from rectune.bundle.files import ABOUT, TEMPLATE
+from rectune.bundle.plain import prompt_ids, read
 from rectune.decoding.language_model import LanguageModelRanker
 from rectune.decoding.ranking import recall_and_ndcg, target_ranks
-from rectune.exported import prompt_ids, read
 from rectune.log.split import evenly
 from rectune.methods.validation import answer_metrics
 from rectune.model.settings import quantization_config
