@@ -20,7 +20,6 @@ from pathlib import Path
 
 from rectune.baselines.markov import markov
 from rectune.baselines.scoring import list_rows
-
 from rectune.cli import parse_overrides
 from rectune.decoding.ranking import recall_and_ndcg
 from rectune.log.split import evenly

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rectune.baselines.likes import both, item_like_rate, logistic, share_of_likes
 from rectune.eval.intervals import Bootstrap
 from rectune.eval.metrics.auc import auc
 from rectune.eval.metrics.calibration_error import calibration_error
@@ -16,6 +15,7 @@ from rectune.eval.metrics.user_auc import mean_user_auc
 from rectune.eval.page import answer_figures, answer_text, page
 from rectune.eval.several import over_wordings, summarise
 
+from rectune.baselines.likes import both, item_like_rate, logistic, share_of_likes
 from rectune.log.split import evenly
 from rectune.run.judged import Evidence, Report
 

@@ -10,13 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rectune.baselines.ease import ease, ease_with_markov
-from rectune.baselines.item_knn import item_knn
-from rectune.baselines.markov import markov
-from rectune.baselines.popularity import popularity
-from rectune.baselines.repeat_last import repeat_last
-from rectune.baselines.sasrec import sasrec
-from rectune.baselines.scoring import MOST_ITEMS, NOWHERE, Baseline, Lists, list_rows, train_counts
 from rectune.eval.intervals import Bootstrap
 from rectune.eval.metrics.coverage import coverage
 from rectune.eval.metrics.hits import hits_at
@@ -27,6 +20,13 @@ from rectune.eval.metrics.recall import recall
 from rectune.eval.page import page, ranking_figures, ranking_text
 from rectune.eval.several import over_wordings, summarise
 
+from rectune.baselines.ease import ease, ease_with_markov
+from rectune.baselines.item_knn import item_knn
+from rectune.baselines.markov import markov
+from rectune.baselines.popularity import popularity
+from rectune.baselines.repeat_last import repeat_last
+from rectune.baselines.sasrec import sasrec
+from rectune.baselines.scoring import MOST_ITEMS, NOWHERE, Baseline, Lists, list_rows, train_counts
 from rectune.decoding.ranking import Ranking, target_ranks
 from rectune.log.split import Split, evenly
 from rectune.run.folder import source_of

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rectune.baselines.rating_rows import rating_rows
 from rectune.eval.intervals import Bootstrap
 from rectune.eval.metrics.accuracy import accuracy
 from rectune.eval.metrics.auc import auc
@@ -15,6 +14,7 @@ from rectune.eval.metrics.rmse import rmse
 from rectune.eval.page import page, rating_figures, rating_text
 from rectune.eval.several import summarise
 
+from rectune.baselines.rating_rows import rating_rows
 from rectune.log.split import evenly
 from rectune.run.judged import Evidence, Report
 

@@ -66,8 +66,8 @@ def train(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Run a recipe, or its grid."""
     _quiet_libraries()
     from rectune.recipe.load import load_recipe
+    from rectune.run import run
     from rectune.run.grid import train_grid
-    from rectune.run.run import run
 
     recipe = load_recipe(args.recipe, overrides)
     if args.seeds is None and not recipe.settings.get("grid"):
@@ -79,7 +79,7 @@ def train(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
 def evaluate(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Rank and report again in a run folder."""
     _quiet_libraries()
-    from rectune.run.run import run
+    from rectune.run import run
 
     run.evaluate(args.folder, overrides)
 
@@ -90,7 +90,7 @@ def recommend(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> Non
     if len(given) != 1:
         raise ValueError("give the history in exactly one way: --items ID …, --titles TITLE …, or --users FILE.")
     _quiet_libraries()
-    from rectune.run.run import run
+    from rectune.run import run
 
     users, histories, candidates = _histories(args)
     lists = run.recommend(
@@ -133,7 +133,7 @@ def export(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
 def index_add(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Name new items, and judge them where rows are given."""
     _quiet_libraries()
-    from rectune.run.run import run
+    from rectune.run import run
 
     done = run.add_to_index(args.folder, args.items, args.rows)
     print(f"added {done['added']} items; no name of an old item changed.")

@@ -96,7 +96,7 @@ def test_the_wheel_runs_the_quickstart_in_an_unrelated_folder(tmp_path: Path) ->
         str(wheel),
     ]
     subprocess.run(install, check=True, capture_output=True)
-    assert (site / "rectune" / "export-card.md.jinja").exists()
+    assert (site / "rectune" / "bundle" / "export-card.md.jinja").exists()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     few = [

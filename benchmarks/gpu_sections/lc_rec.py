@@ -133,7 +133,6 @@ def _baselines(line: Any) -> dict[str, Any]:
     from rectune.baselines.ease import ease
     from rectune.baselines.popularity import popularity
     from rectune.baselines.scoring import list_rows
-
     from rectune.decoding.ranking import recall_and_ndcg
 
     out: dict[str, Any] = {}

@@ -125,7 +125,7 @@ def _tuned_on(stage: Stage) -> list[dict[str, Any]]:
 
 def _commit() -> str | None:
     """The commit of the clone that rectune runs from, or None when it was installed."""
-    here = Path(__file__).parent
+    here = Path(rectune.__file__).parent
     if not (here.parent / ".git").exists():
         return None
     try:

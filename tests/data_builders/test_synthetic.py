@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from rectune.baselines.markov import markov
-from rectune.baselines.scoring import list_rows
 from rectune.data_builders.synthetic import oracle, synthetic
 
+from rectune.baselines.markov import markov
+from rectune.baselines.scoring import list_rows
 from rectune.log.split import leave_one_out
 
 

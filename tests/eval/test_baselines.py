@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from rectune.eval.metrics.auc import auc
+
 from rectune.baselines.ease import ease, ease_weights, ease_with_markov
 from rectune.baselines.item_knn import item_knn
 from rectune.baselines.likes import both, item_like_rate, logistic, share_of_likes
@@ -25,8 +27,6 @@ from rectune.baselines.scoring import (
     list_rows,
     top_columns,
 )
-from rectune.eval.metrics.auc import auc
-
 from rectune.log.log import make_log
 from rectune.log.split import Split, given, leave_one_out
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rectune.baselines.likes import logistic
 from rectune.eval.answers import answers
 
+from rectune.baselines.likes import logistic
 from rectune.run.judged import Report
 from tests.eval import golden_likes
 from tests.eval.golden_likes import LIKED, USERS, YES

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rectune.baselines.rating_rows import rating_rows
 from rectune.eval.ratings import ratings
 
+from rectune.baselines.rating_rows import rating_rows
 from rectune.run.judged import Report
 from tests.eval import golden_likes
 from tests.eval.golden_likes import GIVEN

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rectune.eval.ranking import ranking
+
 from rectune.baselines.ease import ease, ease_with_markov
 from rectune.baselines.item_knn import item_knn
 from rectune.baselines.scoring import list_rows
-from rectune.eval.ranking import ranking
-
 from rectune.run.judged import HIDDEN, SHOWN
 from tests.eval import golden
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rectune.baselines.ease import ease
-from rectune.baselines.markov import transition_scores
 from rectune.eval.page import mixed_verdict
 
 from rectune.baselines import prior
+from rectune.baselines.ease import ease
+from rectune.baselines.markov import transition_scores
 from rectune.baselines.sasrec_network import SasRecSettings, train_sasrec
 from rectune.log.split import leave_one_out
 from rectune.run.judged import HIDDEN

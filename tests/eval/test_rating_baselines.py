@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from rectune.eval.metrics.rmse import rmse
+
 from rectune.baselines.rating_factors import Penalty, RatingFactors, fit_factors, one_side
 from rectune.baselines.rating_means import earlier_mean, global_mean, user_mean
 from rectune.baselines.rating_rows import rating_rows
-from rectune.eval.metrics.rmse import rmse
-
 from rectune.log.log import make_log
 from rectune.log.split import Rows, Split, by_time, leave_one_out
 

@@ -12,7 +12,6 @@ import numpy as np
 from rectune.baselines.rating_factors import Penalty, RatingFactors, fit_factors
 from rectune.baselines.rating_means import earlier_mean, global_mean, log_ratings, user_mean
 from rectune.baselines.scoring import Floats
-from rectune.eval.metrics.rmse import rmse
 from rectune.log.split import Rows, Split, evenly
 
 # The first of each is taken where there are no validation rows to choose on.
@@ -60,10 +59,14 @@ def _chosen(name: str, split: Split, fitted: Sequence[RatingFactors], predict: P
     """The model with the lowest RMSE on validation rows, or the first where there are none."""
     rows = split.validation.take(evenly(len(split.validation), MOST_ROWS))
     given = log_ratings(split)[rows.target]
-    errors = [rmse(predict(model, split, rows), given) for model in fitted]
+    errors = [_rmse(predict(model, split, rows), given) for model in fitted]
     best = int(np.argmin(errors)) if len(rows) else 0
     model = fitted[best]
     settings = {"bias_penalty": model.penalty.bias}
     if model.items.shape[1] > 1:
         settings |= {"factors": model.items.shape[1] - 1, "factor_penalty": model.penalty.factor}
     return RatingRow(name, {**settings, "validation_rmse": round(errors[best], 6)}, predict(model, split, split.test))
+
+
+def _rmse(predicted: Floats, given: Floats) -> float:
+    return float(np.sqrt(((predicted - given) ** 2).mean())) if len(given) else float("nan")

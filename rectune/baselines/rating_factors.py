@@ -89,7 +89,7 @@ def one_side(others: Floats, above_mean: Floats, penalty: Penalty) -> Floats:
     x = others.copy()
     x[:, 0] = 1.0
     normal = x.T @ x + np.diag(penalty.of(x.shape[1]))
-    return np.linalg.solve(normal, x.T @ (above_mean - others[:, 0]))
+    return np.asarray(np.linalg.solve(normal, x.T @ (above_mean - others[:, 0])), dtype=np.float64)
 
 
 def _groups(codes: NDArray[np.int32]) -> Iterator[tuple[int, Ints]]:

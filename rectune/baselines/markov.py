@@ -31,7 +31,7 @@ def markov(split: Split) -> Baseline:
     backoff = 1e-9 * counts / max(counts.max(), 1.0)
 
     def score(rows: Rows) -> Floats:
-        return backoff + last_item_scores(split, rows, chances)
+        return np.asarray(backoff + last_item_scores(split, rows, chances))
 
     return Baseline("first-order Markov", {}, score)
 

@@ -1,1 +1,0 @@
-"""The rankers that need no language model; one file each."""
