@@ -28,7 +28,8 @@ from rectune.indexing.random_numbers import random_numbers
 from rectune.indexing.residual_kmeans import residual_kmeans
 from rectune.indexing.rq_vae import rq_vae
 from rectune.indexing.sequential import sequential
-from rectune.log.split import Split, leave_one_out
+from rectune.log.split import Split
+from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.vectors.item_vectors import join
 from rectune.vectors.sasrec import sasrec
 from rectune.vectors.sentences import sentences

@@ -172,7 +172,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 RATED = """
 include: tallrec-ml-100k-cpu.yaml
 data: {call: "rectune.data_builders.table:table", path: log.csv, time: time, rating: rating, items_path: items.csv}
-split: {call: "rectune.log.split:leave_one_out", max_history: 3}
+split: {call: "rectune.log.splits.leave_one_out:leave_one_out", max_history: 3}
 model:
   from_scratch: {n_embd: 16, n_layer: 1, n_head: 2, n_positions: 64}
 stages:

@@ -19,7 +19,7 @@ from rectune.methods.validation import validation_metrics
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template, load_template
 from rectune.recipe.load import bundled
-from rectune.tasks.tasks import TaskRows
+from rectune.tasks.rows import TaskRows
 
 TITLES = ["Yes Man", "No Country for Old Men", "Yes", "No.", "Heat", "Yesterday: No, Yes"]
 ANSWERS = ({"liked": False}, {"liked": True})
@@ -132,8 +132,8 @@ def test_validation_with_one_answer_has_no_auc(model: Any, checkpoints: dict[str
 RECIPE = """
 include: tallrec-movie-json-cpu.yaml
 data: {call: "rectune.data_builders.table:table", path: log.csv, user: user, item: item, time: time, rating: rating}
-split: {call: "rectune.log.split:leave_one_out", max_history: 5}
-tasks: [{call: "rectune.tasks.tasks:like_or_dislike", template: like-or-dislike-names.jinja, like_above: 3}]
+split: {call: "rectune.log.splits.leave_one_out:leave_one_out", max_history: 5}
+tasks: [{call: "rectune.tasks.like_or_dislike:like_or_dislike", template: like-or-dislike-names.jinja, like_above: 3}]
 stages:
   - call: "rectune.methods.sft"
     max_steps: 40

@@ -66,7 +66,7 @@ def test_ls_and_show(capsys: pytest.CaptureFixture[str]) -> None:
         (["--eval.kk", "[1]"], "unknown key. Did you mean `k`"),
         (["--split.max_history", "0"], "`max_history` is in items and must be at least 1"),
         (["--data.users", "0"], "sizes must be at least 1"),
-        (["--split.call", "rectune.log.split:given"], "does not come split"),
+        (["--split.call", "rectune.log.splits.given:given"], "does not come split"),
         (["--nothing.here", "1"], "unknown section"),
     ],
 )  # fmt: skip
@@ -106,7 +106,7 @@ eval: {oracle: null}
         ("user,item\nu,a\nu,b\nu,c\n", ["--data.user_core", "9"], "no event is left at user_core=9"),
         ("user,item\nu,a\nu,a\nu,a\n", [], "the catalogue holds 1 item; ranking needs at least 2"),
         ("user,item\n" + "u,a\nu,b\nu,c\nv,b\nv,c\nv,a\n" * 2, ["--eval.k", "[4]"], "k = 4, but the catalogue holds only 3 items"),
-        ("user,item\nu,a\nu,b\nu,c\n", ["--split.call", "rectune.log.split:by_time"], "`by_time` needs times"),
+        ("user,item\nu,a\nu,b\nu,c\n", ["--split.call", "rectune.log.splits.by_time:by_time"], "`by_time` needs times"),
         ("user,item\nu,a\nu,b\nu,c\n", ["--data.path", "lgo.csv"], "`lgo.csv` was not found. Looked for"),
         ("user,item\nu,a\nu,b\nu,c\nv,d\nv,e\nv,f\n", [], "there is no training example"),
     ],

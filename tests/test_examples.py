@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from rectune.indexing.titles import titles
-from rectune.log.split import leave_one_out
+from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.model.new_tokens import train_tokenizer
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import load_template
 from rectune.recipe.load import bundled
 from rectune.tasks.examples import Mixture, TaskSpec, fit
-from rectune.tasks.tasks import index_to_item, item_to_index, next_item
+from rectune.tasks.index_to_item import index_to_item
+from rectune.tasks.item_to_index import item_to_index
+from rectune.tasks.next_item import next_item
 
 TEMPLATES = bundled("templates")[0]
 
@@ -130,7 +132,7 @@ def test_titles_with_nasty_texts_render_in_every_task(tmp_path: Path, encoder: E
 
 
 def test_a_given_history_is_as_long_as_what_the_model_was_tuned_on(tiny_log: Any) -> None:
-    from rectune.tasks.tasks import history_split
+    from rectune.tasks.asked_histories import history_split
 
     split = leave_one_out(tiny_log, max_history=2)
     rows = history_split(split, [[0, 1, 2, 3], []])

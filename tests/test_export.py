@@ -34,7 +34,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = {
         **SHOP,
         "index": {"call": "rectune.indexing.random_numbers:random_numbers", "base": 8},
-        "tasks": [{"call": "rectune.tasks.tasks:next_item", "template": template}],
+        "tasks": [{"call": "rectune.tasks.next_item:next_item", "template": template}],
         "model": {"from_scratch": {"model_type": "qwen3", **sizes, "tie_word_embeddings": True}, "text_vocab_size": 300},
         "rank": {**SHOP["rank"], "template": template},
     }  # fmt: skip
@@ -116,7 +116,7 @@ def test_encoder_decoders_are_exported(tmp_path: Path) -> None:
     settings = {
         **SHOP,
         "index": {**SHOP["index"], "user_tokens": 20},
-        "tasks": [{"call": "rectune.tasks.tasks:next_item", "template": template}],
+        "tasks": [{"call": "rectune.tasks.next_item:next_item", "template": template}],
         "model": {"from_scratch": {"model_type": "t5", **sizes}, "text_vocab_size": 300},
         "stages": [{**SHORT, "call": "rectune.methods.seq2seq", "max_length": 128}],
         "rank": {**SHOP["rank"], "template": template},
@@ -267,7 +267,7 @@ def test_items_that_were_added_to_the_run_are_exported_and_marked(tmp_path: Path
         **SHOP,
         "vectors": [{"call": "rectune.vectors.sentences:sentences", "text": ["categories", "title"]}],
         "index": {"call": "rectune.indexing.residual_kmeans:residual_kmeans", "levels": 2, "codes": 8},
-        "tasks": [{"call": "rectune.tasks.tasks:next_item", "template": "next-item-names.jinja"}],
+        "tasks": [{"call": "rectune.tasks.next_item:next_item", "template": "next-item-names.jinja"}],
         "model": {"from_scratch": {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2}, "text_vocab_size": 300},
         "stages": [{**SHORT, "max_length": 128}],
         "rank": {**SHOP["rank"], "template": "next-item-names.jinja"},

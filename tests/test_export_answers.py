@@ -28,7 +28,7 @@ def films(place: Path, model: dict[str, Any], *, method: str = "sft", title: str
     settings = {
         "data": {"call": "rectune.data_builders.table:table", **files, "rating": "rating", "time": "time", "title": "title"},
         "split": SHOP["split"],
-        "tasks": [{"call": "rectune.tasks.tasks:like_or_dislike", "template": TEMPLATE}],
+        "tasks": [{"call": "rectune.tasks.like_or_dislike:like_or_dislike", "template": TEMPLATE}],
         "model": model,
         "stages": [{**SHORT, "call": f"rectune.methods.{method}"}],
         "rank": {"template": TEMPLATE},

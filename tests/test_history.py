@@ -14,11 +14,14 @@ import pytest
 from rectune.cli import main
 from rectune.indexing.atomic import atomic
 from rectune.log.log import make_log
-from rectune.log.split import Rows, Split, leave_one_out
+from rectune.log.split import Rows, Split
+from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.recipe.load import load_recipe
 from rectune.run.line import Line
 from rectune.tasks.history import mixed, recent, similar, window
-from rectune.tasks.tasks import TaskRows, like_or_dislike, rating
+from rectune.tasks.like_or_dislike import like_or_dislike
+from rectune.tasks.rating import rating
+from rectune.tasks.rows import TaskRows
 from rectune.vectors.item_vectors import ItemVectors
 from tests.test_cli import fails
 
@@ -207,7 +210,7 @@ def test_a_run_with_similar_histories_is_judged_again_from_its_folder_alone(rate
 
 
 def test_rows_with_both_histories_train_together(rated_recipe: Path, tmp_path: Path) -> None:
-    entry = '{{call: "rectune.tasks.tasks:like_or_dislike", template: like-or-dislike-names.jinja, history: {{call: "rectune.tasks.history:{}", events: 2}}}}'
+    entry = '{{call: "rectune.tasks.like_or_dislike:like_or_dislike", template: like-or-dislike-names.jinja, history: {{call: "rectune.tasks.history:{}", events: 2}}}}'
     both = ("tasks", f"[{entry.format('similar')}, {entry.format('recent')}]")
     line = line_of(rated_recipe, *with_vectors(tmp_path), both)
     line.check()

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from rectune.log.log import Log, LogWarning, k_core, make_log
-from rectune.log.split import leave_one_out
+from rectune.log.splits.leave_one_out import leave_one_out
 
 
 def events(*rows: tuple[Any, ...], columns: tuple[str, ...] = ("user", "item", "time")) -> pl.DataFrame:

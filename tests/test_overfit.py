@@ -87,14 +87,14 @@ def recall_at_1(source: Path, out: Path, index: str, *, encoder: bool = False, u
         stage |= {"call": "rectune.methods.sft", "num_train_epochs": 20}
     settings: dict[str, Any] = {
         "data": {"call": "rectune.data_builders.lc_rec:lc_rec", "path": str(source)},
-        "split": {"call": "rectune.log.split:leave_one_out", "max_history": 6},
+        "split": {"call": "rectune.log.splits.leave_one_out:leave_one_out", "max_history": 6},
         "vectors": vectors,
         "index": {
             **call,
             "user_tokens": user_tokens,
             **({"path": str(source / call["path"])} if "path" in call else {}),
         },
-        "tasks": [{"call": "rectune.tasks.tasks:next_item", "template": template, **windows}],
+        "tasks": [{"call": "rectune.tasks.next_item:next_item", "template": template, **windows}],
         "model": {"from_scratch": T5 if encoder else DECODER, "text_vocab_size": 400},
         "stages": [stage],
         "rank": {"template": template, "beams": 5, "k": 1, "scores": "catalogue"},

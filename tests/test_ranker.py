@@ -20,7 +20,7 @@ from rectune.decoding.trie import build_trie
 from rectune.indexing.item_index import from_levels
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import codes_value, load_template
-from rectune.tasks.tasks import TaskRows
+from rectune.tasks.rows import TaskRows
 
 NAMES = '{% set wordings = 1 %}{% set end = false %}{% macro prompt(wording, history) %}{% for i in history %}{{ i.name }}{% endfor %}{% endmacro %}{% macro completion(wording, target) %}{{ target.name }}{% endmacro %}'  # fmt: skip
 LEVELS = np.array([[i % 5, i // 5] for i in range(20)], dtype=np.int32)

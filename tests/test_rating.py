@@ -17,12 +17,12 @@ from rectune.cli import main
 from rectune.indexing.atomic import atomic
 from rectune.log.log import Log, LogWarning, make_log
 from rectune.log.rating_scale import scale_of
-from rectune.log.split import leave_one_out
+from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.methods.validation import validation_metrics
 from rectune.prompts.template import load_template
 from rectune.recipe.load import bundled, load_recipe
 from rectune.run.preview import preview
-from rectune.tasks.tasks import rating
+from rectune.tasks.rating import rating
 from tests.test_cli import fails
 
 
@@ -124,7 +124,7 @@ def test_validation_is_the_rmse_of_the_expected_rating() -> None:
 RATING = """
 include: rated.yaml
 tasks:
-  - {call: "rectune.tasks.tasks:rating", template: rating-names.jinja}
+  - {call: "rectune.tasks.rating:rating", template: rating-names.jinja}
 stages:
   - call: "rectune.methods.sft"
     max_steps: 6
@@ -195,7 +195,7 @@ def test_ratings_of_two_lengths_are_told_apart(rating_recipe: Path, tmp_path: Pa
 def test_half_stars_are_previewed(rating_recipe: Path, data: Any) -> None:
     small = [
         ("data", json.dumps({"call": "rectune.data_builders.movielens:movielens", "size": "latest-small", "path": str(data("ml-latest-small"))})),
-        ("split", '{call: "rectune.log.split:by_time", max_history: 5}'),
+        ("split", '{call: "rectune.log.splits.by_time:by_time", max_history: 5}'),
     ]  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LogWarning)  # five titles of that set repeat
@@ -226,9 +226,10 @@ def test_a_judge_of_another_kind_is_refused_before_anything_is_tuned(
 ) -> None:
     error = fails(capsys, "train", str(rated_recipe), "--eval", '{call: "rectune.eval.ratings:ratings"}')
     assert (
-        "judges tasks of the kind `rating`, but `rectune.tasks.tasks:like_or_dislike` is of the kind `answer`" in error
+        "judges tasks of the kind `rating`, but `rectune.tasks.like_or_dislike:like_or_dislike` is of the kind `answer`"
+        in error
     )
     other = ["--eval", '{call: "rectune.eval.answers:answers"}', "--output_dir", str(tmp_path / "other")]
     error = fails(capsys, "train", str(rating_recipe), *other)
-    assert "judges tasks of the kind `answer`, but `rectune.tasks.tasks:rating` is of the kind `rating`" in error
+    assert "judges tasks of the kind `answer`, but `rectune.tasks.rating:rating` is of the kind `rating`" in error
     assert not list(tmp_path.glob("*/stages/train0-*"))

@@ -9,9 +9,9 @@ import pytest
 from rectune.recipe.load import bind, load_recipe, merge, read_yaml, resolve_call
 
 BASE = """data: {call: "rectune.data_builders.synthetic:synthetic", users: 50}
-split: {call: "rectune.log.split:leave_one_out"}
+split: {call: "rectune.log.splits.leave_one_out:leave_one_out"}
 tasks:
-  - {call: "rectune.tasks.tasks:next_item", template: next-item.jinja}
+  - {call: "rectune.tasks.next_item:next_item", template: next-item.jinja}
 model: {model_name_or_path: some/where}
 stages:
   - {call: "rectune.methods.sft", learning_rate: 1e-4}
@@ -97,7 +97,9 @@ def test_an_unknown_section_gets_a_near_miss(tmp_path: Path) -> None:
 
 def test_a_missing_section_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the section `split` is missing"):
-        load_recipe(write(tmp_path, BASE.replace('split: {call: "rectune.log.split:leave_one_out"}\n', "")))
+        load_recipe(
+            write(tmp_path, BASE.replace('split: {call: "rectune.log.splits.leave_one_out:leave_one_out"}\n', ""))
+        )
 
 
 def test_an_unknown_recipe_gets_a_near_miss() -> None:
@@ -152,7 +154,7 @@ def test_windows_with_a_loss_on_completions_only_are_refused(
     (tmp_path / "r.yaml").write_text(f"include: quickstart.yaml\noutput_dir: {tmp_path / 'run'}\n")
     assert main(["train", str(tmp_path / "r.yaml"), "--stages.0.completion_only_loss", "true"]) == 1
     assert "`windows` trains all targets only where the loss covers the whole sequence" in capsys.readouterr().err
-    own = '[{call: "rectune.tasks.tasks:next_item", template: next-item-names.jinja, examples: windows}]'
+    own = '[{call: "rectune.tasks.next_item:next_item", template: next-item-names.jinja, examples: windows}]'
     stage = ["--stages.0.tasks", own, "--stages.0.completion_only_loss", "true", "--tasks.0.examples", "targets"]
     assert main(["train", str(tmp_path / "r.yaml"), *stage]) == 1
     assert "stages.0.tasks.0.examples" in capsys.readouterr().err

@@ -11,9 +11,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from rectune.log.few_shots import few_shots
 from rectune.log.log import Log, make_log
-from rectune.log.row_splits import by_user, few_shots, tallrec_movie
-from rectune.log.split import PARTS, Split, leave_one_out
+from rectune.log.split import PARTS, Split
+from rectune.log.splits.by_user import by_user
+from rectune.log.splits.leave_one_out import leave_one_out
+from rectune.log.splits.tallrec_movie import tallrec_movie
 
 
 @pytest.mark.filterwarnings("ignore:MovieLens 100k")

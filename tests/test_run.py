@@ -230,7 +230,7 @@ def test_six_families_train_in_one_run_and_the_report_shows_the_spread_over_word
     walks = {str(u): [(u * 7 + step) % 40 for step in range(7)] for u in range(30)}
     (place / "s.item.json").write_text(json.dumps(items))
     (place / "s.inter.json").write_text(json.dumps(walks))
-    ids = [{"call": "rectune.tasks.tasks:next_item", "template": "next-item-names.jinja", "examples": "windows"}]
+    ids = [{"call": "rectune.tasks.next_item:next_item", "template": "next-item-names.jinja", "examples": "windows"}]
     stage = {
         "call": "rectune.methods.sft", "completion_only_loss": False, "per_device_train_batch_size": 16, "max_length": 384,
         "learning_rate": 0.003,

@@ -13,7 +13,8 @@ import pytest
 from rectune.baselines.sasrec_network import SasRecSettings, load_sasrec, train_sasrec, validation_ndcg
 from rectune.indexing.rq_vae import RqVaeSettings
 from rectune.log.log import make_log
-from rectune.log.split import Split, leave_one_out
+from rectune.log.split import Split
+from rectune.log.splits.leave_one_out import leave_one_out
 
 SMALL = SasRecSettings(dimensions=16, dropout=0.0, epochs=40, batch=8, learning_rate=1e-2)
 

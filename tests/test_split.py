@@ -9,7 +9,10 @@ import polars as pl
 import pytest
 
 from rectune.log.log import Log, make_log
-from rectune.log.split import Split, by_time, given, leave_one_out, windows
+from rectune.log.split import Split, windows
+from rectune.log.splits.by_time import by_time
+from rectune.log.splits.given import given
+from rectune.log.splits.leave_one_out import leave_one_out
 
 
 def names(log: Log, codes: np.ndarray) -> str:

@@ -14,15 +14,14 @@ from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import load_template
 from rectune.recipe.load import bundled
 from rectune.tasks.examples import Mixture, TaskSpec
-from rectune.tasks.tasks import (
-    index_to_item,
-    item_to_index,
-    next_description,
-    next_item,
-    next_item_from_titles,
-    next_title,
-)
-from rectune.tasks.text_tasks import item_search, preference
+from rectune.tasks.index_to_item import index_to_item
+from rectune.tasks.item_search import item_search
+from rectune.tasks.item_to_index import item_to_index
+from rectune.tasks.next_description import next_description
+from rectune.tasks.next_item import next_item
+from rectune.tasks.next_item_from_titles import next_item_from_titles
+from rectune.tasks.next_title import next_title
+from rectune.tasks.preference import preference
 from tests.tea_shop import ITEMS, A, B, C, index, split_of
 
 TEMPLATES = bundled("templates")[0]

@@ -10,7 +10,7 @@ import pytest
 
 from rectune.decoding.ranking import Ranking
 from rectune.methods.validation import validation_metrics
-from rectune.tasks.tasks import TaskRows
+from rectune.tasks.rows import TaskRows
 
 
 def test_a_target_outside_a_short_list_is_no_hit() -> None:

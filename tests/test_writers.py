@@ -13,7 +13,8 @@ import pytest
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import load_template
 from rectune.recipe.load import bundled
-from rectune.tasks.text_tasks import item_search, preference
+from rectune.tasks.item_search import item_search
+from rectune.tasks.preference import preference
 from rectune.tasks.writers import causal_model as causal
 from rectune.tasks.writers.extractive import extractive
 from tests.conftest import save_checkpoint

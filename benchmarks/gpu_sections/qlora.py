@@ -47,9 +47,9 @@ def _recipe(place: Path, base: Path, device: str, *, quick: bool) -> Path:
     return write_recipe(
         place / "qlora.yaml",
         data={"call": f"{MADE_BY}:shop", "users": users, "items": users, "shortest": 5, "longest": 30},
-        split={"call": "rectune.log.split:leave_one_out", "max_history": 20},
+        split={"call": "rectune.log.splits.leave_one_out:leave_one_out", "max_history": 20},
         index={"call": f"{MADE_BY}:random_ids", "levels": 3, "codes": 32},
-        tasks=[{"call": "rectune.tasks.tasks:next_item", "template": "next-item.jinja"}],
+        tasks=[{"call": "rectune.tasks.next_item:next_item", "template": "next-item.jinja"}],
         model={
             "model_name_or_path": str(base), "dtype": "bfloat16", "load_in_4bit": True, "use_bnb_nested_quant": True, "use_peft": True,
             "lora_r": 16, "lora_alpha": 32, "device": device,

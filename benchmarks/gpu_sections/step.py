@@ -211,9 +211,9 @@ def _recipe(place: Path, base: Path, device: str, quantised: bool, examples: int
     return write_recipe(
         place / "step.yaml",
         data={"call": f"{MADE_BY}:shop", "users": examples, "items": 2000, "shortest": 5, "longest": longest},
-        split={"call": "rectune.log.split:leave_one_out", "max_history": longest},
+        split={"call": "rectune.log.splits.leave_one_out:leave_one_out", "max_history": longest},
         index={"call": f"{MADE_BY}:random_ids", "levels": 4, "codes": 256},
-        tasks=[{"call": "rectune.tasks.tasks:next_item", "template": "next-item-names.jinja", "examples": "windows"}],
+        tasks=[{"call": "rectune.tasks.next_item:next_item", "template": "next-item-names.jinja", "examples": "windows"}],
         model={
             "model_name_or_path": str(base), "dtype": "bfloat16", "use_peft": True, "lora_r": 16, "lora_dropout": 0.0, "device": device, **four,
         },

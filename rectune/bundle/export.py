@@ -26,7 +26,7 @@ from rectune.run.line import Line
 from rectune.run.rankings import answered, ranked
 from rectune.run.run import open_run
 from rectune.runtime.processes import gather, is_main, wait
-from rectune.tasks.tasks import history_split
+from rectune.tasks.asked_histories import history_split
 
 COMPARED = 200  # prompts that are encoded both ways
 

@@ -16,7 +16,7 @@ from rectune.decoding.language_model import answer_ids
 from rectune.indexing.item_index import ItemIndex
 from rectune.prompts.template import Template
 from rectune.run.line import Line
-from rectune.tasks.tasks import ItemViews
+from rectune.tasks.views import ItemViews
 
 ABOUT, ITEMS, TEMPLATE = "rectune.json", "items.jsonl", "template.jinja"
 LIBRARIES = ("torch", "transformers", "tokenizers", "trl", "peft", "bitsandbytes")

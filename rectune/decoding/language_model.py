@@ -30,7 +30,7 @@ from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Segment, Template, codes_value
 from rectune.runtime.processes import gather, wait
 from rectune.tasks.examples import fit_prompt
-from rectune.tasks.tasks import TaskRows
+from rectune.tasks.rows import TaskRows
 
 _WIDEST = 2**24  # scored children in one batch; each takes about 25 bytes
 

@@ -1,4 +1,4 @@
-"""Splits: the log cut into histories and targets, no future in any history."""
+"""A split: the log cut into histories and targets, no future in any history."""
 
 from __future__ import annotations
 
@@ -97,115 +97,6 @@ class Split:
         return Split(log=log, train_events=events, notes=json.loads((folder / "split.json").read_text()), **parts)
 
 
-def leave_one_out(log: Log, *, max_history: int = 20) -> Split:
-    """Hold out the last event of each user for the test and the one before it for validation.
-
-    Users with fewer than three events only train. `max_history` is in items; the oldest go first.
-    Raises ValueError when no user has three events.
-    """
-    _check(log, max_history)
-    first, end = user_bounds(log)
-    position = np.arange(log.interactions.height)
-    left = end - position  # events of the same user from here on, this one included
-    long = (end - first) >= 3
-    if not long.any():
-        raise ValueError(f"{log.source}: no user has 3 events, so none can be held out. Use `by_time` or a longer log.")
-    train = ~long | (left > 2)
-    return Split(
-        log=log,
-        train=rows_of(log, position[train & (position > first)], first, max_history),
-        validation=rows_of(log, position[long & (left == 2)], first, max_history),
-        test=rows_of(log, position[long & (left == 1)], first, max_history),
-        train_events=position[train],
-        notes={
-            "rule": "leave_one_out",
-            "max_history": max_history,
-            "users_only_in_training": int(log.n_users - (long & (left == 1)).sum()),
-        },
-    )
-
-
-def by_time(
-    log: Log, *, max_history: int = 20, validation: float = 0.1, test: float = 0.1, min_history: int = 1
-) -> Split:
-    """Cut the whole log at two moments: the last `test` share of events, and the `validation` share before it.
-
-    Every event after a cut is a row whose history is what its user did before it, so no history holds anything
-    later than its target. Events at the very moment of a cut fall after it. Rows with fewer than `min_history`
-    earlier events are left out and counted in the notes.
-    Raises ValueError where the log has no times, or a part is empty.
-    """
-    _check(log, max_history)
-    times = log.times
-    if times is None:
-        raise ValueError(f"{log.source}: `by_time` needs times, and this log has none. Use `leave_one_out`.")
-    if not (0 < validation < 1 and 0 < test < 1 and validation + test < 1):
-        raise ValueError(
-            f"`validation` ({validation}) and `test` ({test}) must be shares above 0 that sum to less than 1."
-        )
-    ordered = np.sort(times)
-    cuts = [ordered[int(len(ordered) * share)] for share in (1 - validation - test, 1 - test)]
-    if ordered[0] == cuts[0] or cuts[0] == cuts[1]:
-        raise ValueError(f"{log.source}: too many events share one time to cut it at {validation} and {test}.")
-    first, _ = user_bounds(log)
-    position = np.arange(len(times))
-    enough = (position - first) >= max(min_history, 0)
-    stage = np.searchsorted(np.array(cuts), times, side="right")  # 0 train, 1 validation, 2 test
-    parts = {name: position[(stage == i) & enough] for i, name in enumerate(PARTS)}
-    parts["train"] = parts["train"][position[parts["train"]] > first[parts["train"]]]
-    for name in ("validation", "test"):
-        if len(parts[name]) == 0:
-            raise ValueError(
-                f"{log.source}: no row in `{name}`: no event there has {min_history} earlier ones of its user."
-            )
-    notes = {
-        "rule": "by_time",
-        "max_history": max_history,
-        "cuts": [float(c) for c in cuts],
-        "rows_left_out": int(((stage > 0) & ~enough).sum()),
-    }
-    rows = {name: rows_of(log, events, first, max_history) for name, events in parts.items()}
-    return Split(log=log, train_events=position[stage == 0], notes=notes, **rows)
-
-
-def given(log: Log, *, max_history: int = 20) -> Split:
-    """Use the split that the data came with.
-
-    Training events are those of the training rows, each counted once. Raises ValueError when there is none.
-    """
-    _check(log, max_history)
-    if log.cut is None:
-        raise ValueError(f"{log.source}: this data does not come split. Use `leave_one_out` or `by_time`.")
-    parts = {}
-    for name in PARTS:
-        cut = log.cut.filter(pl.col("part") == name)
-        start, stop = cut["start"].to_numpy(), cut["stop"].to_numpy()
-        recent = np.maximum(start, stop - max_history)
-        rows = cut["row"].to_numpy()
-        parts[name] = Rows(rows, cut["user"].cast(pl.Int64).to_numpy(), start, recent, stop, cut["target"].to_numpy())
-    if len(parts["train"]) == 0 or len(parts["test"]) == 0:
-        raise ValueError(f"{log.source}: the given split has no rows in `train` or none in `test`.")
-    return Split(
-        log=log,
-        train_events=_given_train_events(parts["train"]),
-        notes={"rule": "given", "max_history": max_history},
-        **parts,
-    )
-
-
-def _given_train_events(train: Rows) -> Ints:
-    """First row of each user with its whole history, then only the targets: sliding windows repeat the rest."""
-    order = np.lexsort((train.row, train.user))
-    opens = np.ones(len(order), dtype=bool)
-    opens[1:] = train.user[order][1:] != train.user[order][:-1]
-    events: list[Ints] = []
-    for i, new in zip(order, opens, strict=True):
-        if new:
-            events.append(np.arange(train.first[i], train.stop[i]))
-        events.append(train.target[i : i + 1])
-    return np.concatenate(events)
-
-
 def windows(split: Split, *, length: int) -> Rows:
     """Cover the training events of each user with windows of at most `length` + 1 events that share one event.
 
@@ -250,7 +141,8 @@ def rows_of(log: Log, targets: Ints, first: Ints, max_history: int) -> Rows:
     )
 
 
-def _check(log: Log, max_history: int) -> None:
+def check_log(log: Log, max_history: int) -> None:
+    """Raise ValueError for a history of no items, or a catalogue that cannot be ranked."""
     if max_history < 1:
         raise ValueError(f"`max_history` is in items and must be at least 1, got {max_history}.")
     if log.n_items < 2:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rectune.decoding.language_model import LanguageModelRanker
 from rectune.decoding.ranking import recall_and_ndcg, target_ranks
 from rectune.log.split import evenly
-from rectune.tasks.tasks import TaskRows
+from rectune.tasks.rows import TaskRows
 
 if TYPE_CHECKING:
     from rectune.run.line import Line

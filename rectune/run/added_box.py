@@ -22,7 +22,7 @@ from rectune.log.catalogue import Catalogue
 from rectune.log.log import Log, clean_items, with_titles
 from rectune.log.split import Split
 from rectune.run.folder import fingerprint, write_atomic
-from rectune.tasks.tasks import history_split
+from rectune.tasks.asked_histories import history_split
 from rectune.vectors.item_vectors import ItemVectors, join
 
 if TYPE_CHECKING:

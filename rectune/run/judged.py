@@ -16,7 +16,7 @@ from rectune.decoding.ranking import Ranking
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Rows, Split
 from rectune.recipe.load import Recipe
-from rectune.tasks.tasks import TaskRows
+from rectune.tasks.rows import TaskRows
 
 HIDDEN, SHOWN = "seen items hidden", "seen items not hidden"  # the two protocols, never mixed
 

@@ -21,7 +21,7 @@ from rectune.run.folder import Stage, source_of, write_atomic
 from rectune.run.prior_box import RunPrior
 from rectune.run.task_materials import TaskMaterials
 from rectune.runtime.processes import is_main
-from rectune.tasks.tasks import ItemViews
+from rectune.tasks.views import ItemViews
 
 
 class Line(TaskMaterials):

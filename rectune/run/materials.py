@@ -12,8 +12,8 @@ from typing import Any
 from rectune.decoding.language_model import LanguageModelRanker
 from rectune.indexing.health import judged
 from rectune.indexing.item_index import ItemIndex
+from rectune.log.few_shots import few_shots
 from rectune.log.log import Log
-from rectune.log.row_splits import few_shots
 from rectune.log.split import Split
 from rectune.recipe.load import Recipe, bind, resolve_call
 from rectune.run.added_box import Added

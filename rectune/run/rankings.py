@@ -19,7 +19,8 @@ from rectune.run.judged import HIDDEN
 from rectune.run.line import Line
 from rectune.runtime.processes import is_main, wait
 from rectune.runtime.seeded import seeded
-from rectune.tasks.tasks import TaskRows, history_split
+from rectune.tasks.asked_histories import history_split
+from rectune.tasks.rows import TaskRows
 
 
 def _rank_keys(line: Line) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from rectune.run.line import Line
 from rectune.run.rankings import prior_weight
 from rectune.run.report import report
 from rectune.runtime.processes import is_main, wait
-from rectune.tasks.tasks import history_split
+from rectune.tasks.asked_histories import history_split
 
 RESOLVED = "recipe.yaml"
 

@@ -14,8 +14,8 @@ from rectune.recipe.load import section_at
 from rectune.run.folder import Stage
 from rectune.run.materials import Materials
 from rectune.tasks.examples import TaskSpec, sample_texts
+from rectune.tasks.rows import TaskRows
 from rectune.tasks.task_calls import TaskCall, read_task, read_template
-from rectune.tasks.tasks import TaskRows
 
 
 class TaskMaterials(Materials):

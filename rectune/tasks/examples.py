@@ -12,7 +12,7 @@ from rectune.log.split import Ints, Part, evenly
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template, draw_wording
 from rectune.runtime.seeded import seeded
-from rectune.tasks.tasks import TaskRows, Variables
+from rectune.tasks.rows import TaskRows, Variables
 
 
 @dataclass(frozen=True)

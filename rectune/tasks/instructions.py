@@ -12,7 +12,7 @@ from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Part, Split
 from rectune.prompts.template import clean_value
 from rectune.runtime.text_files import read_json, read_json_lines
-from rectune.tasks.tasks import TaskRows
+from rectune.tasks.rows import TaskRows
 
 ROLES = {
     "system": "system", "user": "user", "human": "user", "prompter": "user", "assistant": "assistant", "gpt": "assistant", "model": "assistant",

@@ -14,7 +14,7 @@ from rectune.run.folder import inputs, source_of
 from rectune.tasks.examples import TaskSpec
 from rectune.tasks.history import Chosen
 from rectune.tasks.history_call import history_call
-from rectune.tasks.tasks import TaskRows
+from rectune.tasks.rows import TaskRows
 
 if TYPE_CHECKING:
     from rectune.run.materials import Materials

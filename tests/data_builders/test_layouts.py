@@ -12,7 +12,7 @@ from rectune.data_builders.minionerec import minionerec
 from rectune.data_builders.recbole import recbole
 from rectune.data_builders.tallrec import tallrec
 
-from rectune.log.split import given
+from rectune.log.splits.given import given
 from tests.data_builders.small import counts, quietly
 
 

@@ -8,7 +8,7 @@ from rectune.data_builders.synthetic import oracle, synthetic
 
 from rectune.baselines.markov import markov
 from rectune.baselines.scoring import list_rows
-from rectune.log.split import leave_one_out
+from rectune.log.splits.leave_one_out import leave_one_out
 
 
 def test_the_shop_is_the_same_for_a_seed_and_another_for_another() -> None:

@@ -25,10 +25,11 @@ from numpy.typing import NDArray
 from rectune.decoding.ranking import Ranking
 from rectune.indexing.atomic import atomic
 from rectune.log.log import make_log
-from rectune.log.split import Rows, Split, leave_one_out
+from rectune.log.split import Rows, Split
+from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.recipe.load import Recipe
 from rectune.run.judged import HIDDEN, SHOWN, Evidence
-from rectune.tasks.tasks import next_item
+from rectune.tasks.next_item import next_item
 
 EVENTS = "abd bce abdf aaceb abacf cababaf aaabada aacbdabe".split()
 TITLES = ["Apple", "Bread", "Cheese", "Dates", "Egg", "Fig"]

@@ -20,7 +20,9 @@ from rectune.log.log import make_log
 from rectune.log.split import Split, rows_of, user_bounds
 from rectune.recipe.load import Recipe
 from rectune.run.judged import Evidence
-from rectune.tasks.tasks import TaskRows, like_or_dislike, rating
+from rectune.tasks.like_or_dislike import like_or_dislike
+from rectune.tasks.rating import rating
+from rectune.tasks.rows import TaskRows
 from tests.eval.golden import ENVIRONMENT
 
 ITEMS = "dbac cabd dbca cbad".split()

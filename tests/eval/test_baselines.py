@@ -28,7 +28,9 @@ from rectune.baselines.scoring import (
     top_columns,
 )
 from rectune.log.log import make_log
-from rectune.log.split import Split, given, leave_one_out
+from rectune.log.split import Split
+from rectune.log.splits.given import given
+from rectune.log.splits.leave_one_out import leave_one_out
 
 
 def figures(lists: Lists) -> list[float]:

@@ -14,9 +14,9 @@ from rectune.baselines import prior
 from rectune.baselines.ease import ease
 from rectune.baselines.markov import transition_scores
 from rectune.baselines.sasrec_network import SasRecSettings, train_sasrec
-from rectune.log.split import leave_one_out
+from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.run.judged import HIDDEN
-from rectune.tasks.tasks import history_split
+from rectune.tasks.asked_histories import history_split
 
 
 def test_a_prior_is_ease_plus_a_share_of_markov(small_shop: Any, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from rectune.eval.several import summarise
 
 from rectune.indexing.atomic import atomic
 from rectune.log.log import make_log
-from rectune.log.split import leave_one_out
-from rectune.tasks.tasks import rating
+from rectune.log.splits.leave_one_out import leave_one_out
+from rectune.tasks.rating import rating
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from rectune.indexing.category_path import category_path
 from rectune.indexing.hybrid import hybrid
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.log import make_log
-from rectune.log.split import Split, leave_one_out
+from rectune.log.split import Split
+from rectune.log.splits.leave_one_out import leave_one_out
 
 
 def split_of(categories: Sequence[str]) -> Split:

@@ -16,7 +16,8 @@ from rectune.indexing.collaborative import cluster_paths, co_occurrence, collabo
 from rectune.indexing.hybrid import hybrid
 from rectune.indexing.item_index import from_levels
 from rectune.log.log import from_sequences
-from rectune.log.split import Split, leave_one_out
+from rectune.log.split import Split
+from rectune.log.splits.leave_one_out import leave_one_out
 
 # Two groups of four in which everything is bought together, and one user who joins d and e. Users of two events only
 # train; the last one trains on `i` alone, and what is held out would tie the groups together.

@@ -12,7 +12,8 @@ from rectune.indexing.item_index import ItemIndex
 from rectune.indexing.random_numbers import random_numbers
 from rectune.indexing.sequential import number_index, sequential
 from rectune.log.log import from_sequences
-from rectune.log.split import Split, leave_one_out
+from rectune.log.split import Split
+from rectune.log.splits.leave_one_out import leave_one_out
 
 
 def split_of(sequences: Sequence[str], catalogue: str = "abcdefgh") -> Split:

@@ -14,7 +14,7 @@ from rectune.model.new_tokens import train_tokenizer
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import load_template
 from rectune.tasks.examples import Example, Mixture, TaskSpec
-from rectune.tasks.tasks import TaskRows
+from rectune.tasks.rows import TaskRows
 
 WORDS = """{% set wordings = 2 %}
 {% macro prompt(wording, item) %}{% if wording == 0 %}{{ item }}{% else %}{% for i in range(40) %}{{ item }} {% endfor %}{% endif %}{% endmacro %}

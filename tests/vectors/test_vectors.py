@@ -14,7 +14,7 @@ import pytest
 import torch
 from rectune.data_builders.lc_rec import lc_rec
 
-from rectune.log.split import leave_one_out
+from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.runtime.cache import made_once
 from rectune.vectors.from_file import from_file
 from rectune.vectors.item_vectors import ItemVectors, item_vectors, join, refuse_alike

@@ -14,7 +14,7 @@ from rectune.prompts.template import Template, load_template
 from rectune.recipe.load import bundled
 from rectune.runtime.cache import made_once
 from rectune.tasks.examples import fit_prompt
-from rectune.tasks.tasks import ItemTexts
+from rectune.tasks.views import ItemTexts
 from rectune.vectors.sentences import model_identity
 
 Kind = Literal["intention", "preference"]

@@ -1,0 +1,36 @@
+"""Leave one out: the last event of each user is the test."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rectune.log.log import Log
+from rectune.log.split import Split, check_log, rows_of, user_bounds
+
+
+def leave_one_out(log: Log, *, max_history: int = 20) -> Split:
+    """Hold out the last event of each user for the test and the one before it for validation.
+
+    Users with fewer than three events only train. `max_history` is in items; the oldest go first.
+    Raises ValueError when no user has three events.
+    """
+    check_log(log, max_history)
+    first, end = user_bounds(log)
+    position = np.arange(log.interactions.height)
+    left = end - position  # events of the same user from here on, this one included
+    long = (end - first) >= 3
+    if not long.any():
+        raise ValueError(f"{log.source}: no user has 3 events, so none can be held out. Use `by_time` or a longer log.")
+    train = ~long | (left > 2)
+    return Split(
+        log=log,
+        train=rows_of(log, position[train & (position > first)], first, max_history),
+        validation=rows_of(log, position[long & (left == 2)], first, max_history),
+        test=rows_of(log, position[long & (left == 1)], first, max_history),
+        train_events=position[train],
+        notes={
+            "rule": "leave_one_out",
+            "max_history": max_history,
+            "users_only_in_training": int(log.n_users - (long & (left == 1)).sum()),
+        },
+    )

@@ -1,0 +1,39 @@
+"""Given the history, name the next item."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from rectune.indexing.item_index import ItemIndex
+from rectune.log.split import Part, Split, windows
+from rectune.prompts.template import codes_value
+
+if TYPE_CHECKING:
+    pass
+from rectune.tasks.rows import TaskRows, Variables
+from rectune.tasks.views import ItemViews
+
+
+def next_item(
+    split: Split, index: ItemIndex, part: Part, *, examples: Literal["targets", "windows"] = "targets"
+) -> TaskRows:
+    """Given the history, name the next item. Variables: `history`, `target`, and `user`, the user's token ('' where the
+    index has none, and for a history from outside the log).
+
+    `examples` says what a training example is: 'targets', one for each target with the history before it; or
+    'windows', one for each window of `max_history` + 1 events, for a template that prints nothing but names and a
+    method whose loss covers all of them (`completion_only_loss: false`).
+    """
+    rows = split.part(part)
+    if part == "train" and examples == "windows":
+        longest = int(max((r.stop - r.start).max() if len(r) else 1 for r in (split.train, split.test)))
+        rows = windows(split, length=max(longest, 1))
+    view, users = ItemViews(split, index), split.log.users.to_list()
+
+    def variables(i: int) -> Variables:
+        history = [view(int(item)) for item in split.history(rows, i)]
+        code = index.user_code(users[int(rows.user[i])])
+        user = "" if code is None else codes_value([code])
+        return {"history": history, "target": view(int(split.log.item_codes[rows.target[i]])), "user": user}
+
+    return TaskRows(rows.row, variables, "item", split.targets(rows))

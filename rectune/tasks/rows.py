@@ -1,0 +1,47 @@
+"""The rows of a task: what one row of a split asks of the model, as the variables of a template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from numpy.typing import NDArray
+
+from rectune.log.split import Ints
+
+if TYPE_CHECKING:
+    pass
+Variables = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """The rows of a task in one part of a split.
+
+    `row`: lasting row numbers, shape (rows,). `variables(i)`: what the template may use for row i; `history`, where
+    there is one, is a list, oldest first. `kind` is 'item' when the model must name an item out of the catalogue,
+    'answer' when it must choose one of `answers`, 'text' when it only writes. `target`: item code or position in
+    `answers`, shape (rows,). `values`: the number that each answer stands for, lowest first, where it stands for one.
+    `notes`: counts of what was left out, and who wrote the texts.
+    """
+
+    row: Ints
+    variables: Callable[[int], Variables]
+    kind: Literal["item", "answer", "text"]
+    target: NDArray[Any]
+    answers: tuple[Variables, ...] = ()
+    values: tuple[float, ...] = ()
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def take(self, positions: Ints) -> TaskRows:
+        """Return the rows at `positions`, in that order."""
+        return replace(
+            self,
+            row=self.row[positions],
+            variables=lambda i: self.variables(int(positions[i])),
+            target=self.target[positions],
+        )

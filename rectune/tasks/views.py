@@ -1,0 +1,43 @@
+"""What a template sees of an item."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rectune.indexing.item_index import ItemIndex
+from rectune.log.split import Split
+from rectune.prompts.template import clean_value, codes_value
+
+if TYPE_CHECKING:
+    import polars as pl
+from rectune.tasks.rows import Variables
+
+
+class ItemTexts:
+    """The columns of an item (`title`, `brand`, …) as a template sees them, without the item's name."""
+
+    def __init__(self, items: pl.DataFrame, *, max_characters: int = 300) -> None:
+        self._limit = max_characters
+        self._columns = {name: items[name].to_list() for name in items.columns if name != "item_id"}
+
+    def __call__(self, item: int) -> Variables:
+        """Return the texts of an item, each cut to `max_characters`; cut ones end with '…'."""
+        return {name: self._cut(values[item]) for name, values in self._columns.items()}
+
+    def _cut(self, text: str) -> str:
+        text = clean_value(text)
+        return text if len(text) <= self._limit else text[: self._limit - 1].rstrip() + "…"
+
+
+class ItemViews:
+    """What a template sees of an item: its texts (`title`, `brand`, …) and `name`, its name in the index."""
+
+    def __init__(self, split: Split, index: ItemIndex, *, max_characters: int = 300) -> None:
+        self._index = index
+        self._texts = ItemTexts(split.log.items, max_characters=max_characters)
+
+    def __call__(self, item: int) -> Variables:
+        """Return the view of an item; texts are cut like those of `ItemTexts`."""
+        codes = [int(code) for code in self._index.codes[item] if code >= 0]
+        name = codes_value(codes) if codes else clean_value(self._index.titles[item])
+        return {**self._texts(item), "name": name}
