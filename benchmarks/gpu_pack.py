@@ -270,12 +270,13 @@ python=${PYTHON:-python3}
 work=${WORK:-$pack/work}
 mkdir -p "$work"
 [ -e "$work/unpacked" ] || "$python" "$pack/part-1/unpack.py" "$pack" "$work"
+# The folder is called as packages expect: dill pickles what lies elsewhere by its contents.
 if [ ! -e "$work/installed" ]; then
-  mkdir -p "$work/site"
-  find "$work" -path "$work/wheels/*.whl" -print0 | xargs -0 -r "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check --upgrade --target "$work/site"
+  mkdir -p "$work/site-packages"
+  find "$work" -path "$work/wheels/*.whl" -print0 | xargs -0 -r "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check --upgrade --target "$work/site-packages"
   touch "$work/installed"
 fi
-export PYTHONPATH="$work/site:$work/rectune${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$work/site-packages:$work/rectune${PYTHONPATH:+:$PYTHONPATH}"
 [ ! -e "$work/inputs/gguf" ] || "$python" "$work/rectune/benchmarks/smollm2.py" --gguf "$work/inputs/gguf/smollm2.gguf" --to "$work/inputs/smollm2"
 mkdir -p "$work/inputs"
 exec "$python" "$work/rectune/benchmarks/gpu.py" --inputs "$work/inputs" --out "${FIGURES:-$work/figures}" "$@"
