@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Part, Split
-
-if TYPE_CHECKING:
-    pass
 from rectune.tasks.item_to_index import item_to_index
 from rectune.tasks.rows import TaskRows
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Part, Split
-
-if TYPE_CHECKING:
-    pass
 from rectune.tasks.rows import TaskRows
 from rectune.tasks.views import ItemViews
 

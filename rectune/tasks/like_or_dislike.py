@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Part, Split
 from rectune.tasks.history import ChooseHistory, window
-
-if TYPE_CHECKING:
-    pass
 from rectune.tasks.opinions import with_opinions
 from rectune.tasks.rows import TaskRows
 

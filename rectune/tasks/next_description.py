@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Part, Split
-
-if TYPE_CHECKING:
-    pass
 from rectune.tasks.next_title import next_title
 from rectune.tasks.rows import TaskRows
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Part, Split, windows
 from rectune.prompts.template import codes_value
-
-if TYPE_CHECKING:
-    pass
 from rectune.tasks.rows import TaskRows, Variables
 from rectune.tasks.views import ItemViews
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Part, Split
-
-if TYPE_CHECKING:
-    pass
 from rectune.tasks.next_item import next_item
 from rectune.tasks.rows import TaskRows
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Rows, Split
 from rectune.tasks.history import ChooseHistory
-
-if TYPE_CHECKING:
-    pass
 from rectune.tasks.rows import Variables
 from rectune.tasks.views import ItemViews
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.rating_scale import scale_of
 from rectune.log.split import Part, Split
 from rectune.tasks.history import ChooseHistory, window
-
-if TYPE_CHECKING:
-    pass
 from rectune.tasks.opinions import with_opinions
 from rectune.tasks.rows import TaskRows
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
 from rectune.log.split import Ints
 
-if TYPE_CHECKING:
-    pass
 Variables = dict[str, Any]
 
 
