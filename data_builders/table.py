@@ -8,7 +8,7 @@ import polars as pl
 from rectune.data_builders.files import read_rows
 
 from rectune.log.log import Log, Repeats, make_log
-from rectune.recipe.checking import near
+from rectune.runtime.near import near
 from rectune.runtime.text_files import read_json_lines
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}

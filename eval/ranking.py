@@ -29,7 +29,7 @@ from rectune.baselines.sasrec import sasrec
 from rectune.baselines.scoring import MOST_ITEMS, NOWHERE, Baseline, Lists, list_rows, train_counts
 from rectune.decoding.ranking import Ranking, target_ranks
 from rectune.log.split import Split, evenly
-from rectune.run.folder import source_of
+from rectune.recipe.fingerprints import source_of
 from rectune.run.judged import HIDDEN, SHOWN, Evidence, Report
 
 __all__ = ["ranking", "summarise"]

@@ -11,8 +11,10 @@ import pytest
 from safetensors import SafetensorError
 
 from rectune.baselines import prior
+from rectune.recipe.fingerprints import source_of
 from rectune.run import folder as run_folder
-from rectune.run.folder import RunFolder, inputs, source_of, stamp
+from rectune.run.folder import RunFolder
+from rectune.runtime.files import inputs, stamp
 
 
 def touch(file: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rectune.log.log import Log
-from rectune.recipe.checking import near
+from rectune.runtime.near import near
 
 
 class Catalogue:

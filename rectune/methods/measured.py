@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from rectune.run.folder import write_atomic
+from rectune.runtime.files import write_atomic
 
 FILE = "measured.json"
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from rectune.prompts.encoder import Encoder
-from rectune.run.folder import write_atomic
+from rectune.runtime.files import write_atomic
 
 PROBE = "probe.safetensors"
 

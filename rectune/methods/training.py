@@ -20,7 +20,7 @@ from rectune.methods.measured import Meter
 from rectune.methods.progress import TrainingBar
 from rectune.methods.token_audit import TokenAudit, check_saved, save_probe
 from rectune.methods.trainable import Trainable
-from rectune.run.folder import write_atomic
+from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import is_main, wait
 from rectune.tasks.examples import Mixture
 

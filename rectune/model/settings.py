@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from rectune.prompts.encoder import Form
-from rectune.recipe.checking import near
 from rectune.recipe.library import library_config
 from rectune.recipe.load import Recipe
-from rectune.run.folder import stamp
+from rectune.runtime.files import stamp
+from rectune.runtime.near import near
 
 OWN_KEYS = ("from_scratch", "text_vocab_size", "prompt_form", "device")
 

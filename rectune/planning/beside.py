@@ -11,8 +11,8 @@ from rectune.methods.measured import FILE
 from rectune.model.settings import pick_device
 from rectune.planning.known import examples_of
 from rectune.planning.plan import length_of, stage_plan
-from rectune.run.folder import write_atomic
 from rectune.run.line import Line
+from rectune.runtime.files import write_atomic
 
 PLAN = "planned.json"
 

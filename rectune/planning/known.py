@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rectune.log.split import evenly
-from rectune.run.folder import RunFolder, Stage, fingerprint
+from rectune.recipe.fingerprints import fingerprint
+from rectune.run.folder import RunFolder, Stage
 from rectune.run.line import Line, signature_defaults
 
 _SAMPLE = 200  # examples whose lengths are looked at

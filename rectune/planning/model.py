@@ -12,7 +12,7 @@ from rectune.model.adapters import with_adapter
 from rectune.model.load import kind_of
 from rectune.model.settings import ModelSettings, load_options, quantization_config
 from rectune.planning.quantised import quantise
-from rectune.recipe.checking import near
+from rectune.runtime.near import near
 
 
 def base_config(settings: ModelSettings, *, vocabulary: int | None) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from rectune.recipe.checking import near
+from rectune.runtime.near import near
 from rectune.runtime.seeded import hashed
 
 # Private-use characters that fence what comes out of an expression; they are replaced in every value that goes in.

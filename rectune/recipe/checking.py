@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import types
 import typing
@@ -10,14 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, Union
 
-
-def near(name: str, known: Iterable[str]) -> str:
-    """Return ' Did you mean `x`?' for the known names close to `name`, else the list of what is known."""
-    names = sorted(set(known))
-    close = difflib.get_close_matches(name, names, n=2, cutoff=0.6)
-    if close:
-        return f" Did you mean {' or '.join(f'`{c}`' for c in close)}?"
-    return f" Known: {', '.join(names)}." if names else ""
+from rectune.runtime.near import near
 
 
 def check_type(value: Any, annotation: Any, where: str) -> Any:

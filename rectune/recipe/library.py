@@ -8,8 +8,9 @@ import typing
 from collections.abc import Iterable
 from typing import Any
 
-from rectune.recipe.checking import check_type, near
+from rectune.recipe.checking import check_type
 from rectune.recipe.load import Recipe
+from rectune.runtime.near import near
 
 
 def library_config(kind: type, section: dict[str, Any], recipe: Recipe, key: str, *, also: Iterable[str] = ()) -> Any:

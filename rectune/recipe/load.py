@@ -14,7 +14,8 @@ from typing import Any
 import yaml
 
 import rectune
-from rectune.recipe.checking import check_keywords, keywords_of, near
+from rectune.recipe.checking import check_keywords, keywords_of
+from rectune.runtime.near import near
 
 SECTIONS = (
     "include",

@@ -21,7 +21,8 @@ from rectune.indexing.quantised import names_of_new
 from rectune.log.catalogue import Catalogue
 from rectune.log.log import Log, clean_items, with_titles
 from rectune.log.split import Split
-from rectune.run.folder import fingerprint, write_atomic
+from rectune.recipe.fingerprints import fingerprint
+from rectune.runtime.files import write_atomic
 from rectune.tasks.asked_histories import history_split
 from rectune.vectors.item_vectors import ItemVectors, join
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -15,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import rectune
+from rectune.recipe.fingerprints import fingerprint
+from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import gather, is_main, wait
 
 MARK = "run.json"
-HASHED = 256 * 2**20  # bytes; larger inputs are told by their time
 
 
 @dataclass(frozen=True)
@@ -143,69 +143,3 @@ def _remove_empty(folder: Path) -> None:
         stages.rmdir()
     if {p.name for p in folder.iterdir()} <= {".lock"}:
         shutil.rmtree(folder)
-
-
-def fingerprint(name: str, keys: Any, inputs: Sequence[str]) -> str:
-    """Twelve hex digits of a SHA-256 over everything a stage depends on."""
-    text = json.dumps([rectune.__version__, name, keys, list(inputs)], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def write_atomic(file: Path, text: str) -> None:
-    """Write beside the place and rename."""
-    beside = file.with_name(f".{file.name}.partial")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, file)
-
-
-def source_of(function: Callable[..., Any]) -> str:
-    """Hash of the file that defines `function`, so that editing it rebuilds what it made.
-
-    A module whose work is done elsewhere names functions from there in `MADE_OF`; their files, and so on, count as well.
-    """
-    import inspect
-
-    files: dict[str, None] = {}
-    waiting = [inspect.getmodule(function)]
-    while waiting:
-        module = waiting.pop()
-        file = getattr(module, "__file__", None)
-        if file and file not in files:
-            files[file] = None
-            waiting += [inspect.getmodule(other) for other in getattr(module, "MADE_OF", ())]
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()[:12] if files else ""
-
-
-def stamp(path: Path, *, without: Path | None = None) -> list[Any]:
-    """Name, size and content of a file, or of all files below a folder (but those below `without`): tells a changed input.
-
-    Above `HASHED` bytes in all, times stand for contents.
-    """
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    files = [f for f in files if without is None or without not in f.resolve().parents]
-    known = [(f, f.stat()) for f in files]
-    large = sum(about.st_size for _, about in known) > HASHED
-
-    def content(file: Path) -> str:
-        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-
-    return [
-        [str(f.relative_to(path.parent)), about.st_size, about.st_mtime_ns if large else content(f)]
-        for f, about in known
-    ]
-
-
-def stamps(arguments: dict[str, Any], *, without: Path) -> dict[str, Any]:
-    """Stamps of all arguments that are paths, or texts that name an existing file or folder."""
-    paths = {
-        n: Path(v)
-        for n, v in arguments.items()
-        if isinstance(v, Path) or (isinstance(v, str) and v and Path(v).exists())
-    }
-    return {name: stamp(path, without=without) for name, path in paths.items()}
-
-
-def inputs(arguments: dict[str, Any], *, without: Path) -> dict[str, Any]:
-    """What a fingerprint says of the arguments of a callable: files and folders by their stamps, wherever they lie."""
-    files = stamps(arguments, without=without)
-    return {"arguments": {name: value for name, value in arguments.items() if name not in files}, "files": files}

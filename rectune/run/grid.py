@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rectune.recipe.checking import near
 from rectune.recipe.load import SECTIONS, Recipe, load_recipe, resolve_call
-from rectune.run.folder import RunFolder, write_atomic
+from rectune.run.folder import RunFolder
 from rectune.run.judged import Report, as_json
 from rectune.run.line import Line
 from rectune.run.run import train
+from rectune.runtime.files import write_atomic
+from rectune.runtime.near import near
 from rectune.runtime.processes import is_main, wait
 
 Cell = dict[str, Any]  # dotted key -> value

@@ -16,10 +16,12 @@ import numpy as np
 
 from rectune.decoding.language_model import LanguageModelRanker, catalogue_trie
 from rectune.decoding.trie import FILE, Trie
+from rectune.recipe.fingerprints import source_of
 from rectune.recipe.load import bind, resolve_call
-from rectune.run.folder import Stage, source_of, write_atomic
+from rectune.run.folder import Stage
 from rectune.run.prior_box import RunPrior
 from rectune.run.task_materials import TaskMaterials
+from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import is_main
 from rectune.tasks.views import ItemViews
 

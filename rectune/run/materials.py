@@ -15,9 +15,11 @@ from rectune.indexing.item_index import ItemIndex
 from rectune.log.few_shots import few_shots
 from rectune.log.log import Log
 from rectune.log.split import Split
+from rectune.recipe.fingerprints import source_of
 from rectune.recipe.load import Recipe, bind, resolve_call
 from rectune.run.added_box import Added
-from rectune.run.folder import RunFolder, Stage, inputs, source_of, stamps
+from rectune.run.folder import RunFolder, Stage
+from rectune.runtime.files import inputs, stamps
 from rectune.runtime.processes import start_processes
 from rectune.vectors.item_vectors import ItemVectors, join, refuse_alike
 

@@ -20,10 +20,11 @@ import rectune
 from rectune.decoding.ranking import Ranking
 from rectune.planning.beside import measured_of
 from rectune.recipe.load import bind, resolve_call
-from rectune.run.folder import Stage, write_atomic
+from rectune.run.folder import Stage
 from rectune.run.judged import HIDDEN, SHOWN, Evidence, Report, as_json
 from rectune.run.line import Line, signature_defaults
 from rectune.run.rankings import answered, by_wording, prior_weight, ranked, shuffled_sample
+from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import is_main, wait
 
 

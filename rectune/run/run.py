@@ -15,10 +15,10 @@ from rectune.log.log import Log
 from rectune.log.split import Split
 from rectune.recipe.load import Recipe, load_recipe
 from rectune.run.added_box import added_to, judge_added, keep, name_items, read_rows
-from rectune.run.folder import write_atomic
 from rectune.run.line import Line
 from rectune.run.rankings import prior_weight
 from rectune.run.report import report
+from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import is_main, wait
 from rectune.tasks.asked_histories import history_split
 

