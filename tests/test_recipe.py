@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from rectune.recipe.calls import bind, resolve_call
 
-from rectune.recipe.load import bind, load_recipe, merge, read_yaml, resolve_call
+from rectune.recipe.load import load_recipe, merge, read_yaml
 
 BASE = """data: {call: "rectune.data_builders.synthetic:synthetic", users: 50}
 split: {call: "rectune.log.splits.leave_one_out:leave_one_out"}

@@ -9,7 +9,8 @@ import numpy as np
 
 from rectune.indexing.item_index import ItemIndex, from_levels
 from rectune.log.split import Split
-from rectune.recipe.load import Recipe, bind, resolve_call
+from rectune.recipe.calls import bind, resolve_call
+from rectune.recipe.load import Recipe
 
 
 def hybrid(split: Split, *, base: dict[str, Any], seed: int = 0) -> ItemIndex:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from rectune.decoding.language_model import LanguageModelRanker
 from rectune.decoding.ranking import recall_and_ndcg, target_ranks
-from rectune.log.split import evenly
 from rectune.tasks.rows import TaskRows
-
-if TYPE_CHECKING:
-    from rectune.run.line import Line
 
 
 def validation_metrics(ranker: LanguageModelRanker, rows: TaskRows) -> dict[str, float]:
@@ -38,13 +31,3 @@ def answer_metrics(rows: TaskRows, chances: NDArray[np.float64]) -> dict[str, fl
 
     both = len(np.unique(rows.target)) > 1
     return {"auc": float(roc_auc_score(rows.target, chances[:, -1])) if both else float("nan")}
-
-
-def validation_metrics_of(line: Line, model: Any, most: int) -> dict[str, float]:
-    """Ranking metrics of a model in training on a sample of at most `most` validation rows of its run."""
-    rows = line.part_rows("validation")
-    sample = rows.take(evenly(len(rows), most))
-    ranker = line.as_ranker(model)
-    ranker.settings = replace(line.rank_settings, exact=False)  # the beam chooses checkpoints, whatever lists are for
-    ranker.progress = False
-    return validation_metrics(ranker, sample)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ from typing import Any
 import yaml
 
 import rectune
-from rectune.recipe.checking import check_keywords, keywords_of
 from rectune.runtime.near import near
 
 SECTIONS = (
@@ -255,71 +252,3 @@ def _check_sections(recipe: Recipe) -> None:
         raise TypeError(
             f"{recipe.where('output_dir')}: got {recipe.settings['output_dir']!r}, but it must be a folder."
         )
-
-
-# -------------------------------------------------------------------------------------------------- naming a callable
-
-
-def resolve_call(recipe: Recipe, key: str) -> Any:
-    """Import what `key`.call names: 'package.module:function', or 'package.module' for a method."""
-    section = section_at(recipe, key)
-    name = section.get("call")
-    if not isinstance(name, str):
-        raise TypeError(
-            f"{recipe.where(f'{key}.call')}: got {name!r}, but it must be a text such as 'package.module:function'."
-        )
-    where = recipe.where(f"{key}.call")
-    module_name, _, attribute = name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise
-        raise ValueError(f"{where}: no module `{module_name}`.{near(module_name, _siblings(module_name))}") from None
-    if not attribute:
-        return module
-    if not callable(getattr(module, attribute, None)):
-        offers = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__]
-        offers = [n for n in offers if not n.startswith("_")]
-        raise ValueError(f"{where}: `{module_name}` has nothing to call named `{attribute}`.{near(attribute, offers)}")
-    return getattr(module, attribute)
-
-
-def _siblings(module_name: str) -> list[str]:
-    """Return the modules that stand where `module_name` was looked for."""
-    parent = module_name.rpartition(".")[0]
-    if not parent:
-        return []
-    try:
-        places = importlib.import_module(parent).__path__
-    except (ImportError, AttributeError):
-        return [name for name in sys.modules if name.startswith("rectune.")]
-    return [f"{parent}.{f.stem}" for place in places for f in Path(place).glob("*.py") if not f.stem.startswith("_")]
-
-
-def section_at(recipe: Recipe, key: str) -> dict[str, Any]:
-    """Return the mapping at the dotted `key`, e.g. 'tasks.0'."""
-    here: Any = recipe.settings
-    for part in key.split("."):
-        here = here[int(part)] if isinstance(here, list) else here[part]
-    assert isinstance(here, dict)
-    return here
-
-
-def bind(
-    recipe: Recipe, key: str, function: Callable[..., Any], *, given: Sequence[str] = (), own: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Return the keyword arguments that the section `key` gives to `function`, checked by its signature.
-
-    `given` are the parameters that rectune passes itself; `own` are keys of the section that are not for the
-    function. A parameter annotated `Path` is looked for by `Recipe.find`.
-    """
-    section = {k: v for k, v in section_at(recipe, key).items() if k not in ("call", *own)}
-    arguments = check_keywords(function, section, lambda k: recipe.where(f"{key}.{k}"), given=given)
-    for name, parameter in keywords_of(function, given).items():
-        if name in arguments and "Path" in str(parameter.annotation) and isinstance(arguments[name], Path):
-            try:
-                arguments[name] = recipe.find(arguments[name])
-            except FileNotFoundError as error:
-                raise FileNotFoundError(f"{recipe.where(f'{key}.{name}')}: {error}") from None
-    return arguments

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rectune.recipe.load import SECTIONS, Recipe, load_recipe, resolve_call
+from rectune.recipe.calls import resolve_call
+from rectune.recipe.load import SECTIONS, Recipe, load_recipe
 from rectune.run.folder import RunFolder
 from rectune.run.judged import Report, as_json
 from rectune.run.line import Line

@@ -16,8 +16,9 @@ import numpy as np
 
 from rectune.decoding.language_model import LanguageModelRanker, catalogue_trie
 from rectune.decoding.trie import FILE, Trie
+from rectune.log.split import evenly
+from rectune.recipe.calls import bind, resolve_call
 from rectune.recipe.fingerprints import source_of
-from rectune.recipe.load import bind, resolve_call
 from rectune.run.folder import Stage
 from rectune.run.prior_box import RunPrior
 from rectune.run.task_materials import TaskMaterials
@@ -163,7 +164,6 @@ class Line(TaskMaterials):
         from rectune.methods.measured import resident
         from rectune.methods.out_of_memory import advised
         from rectune.methods.trainable import Trainable
-        from rectune.methods.validation import validation_metrics_of
         from rectune.model.adapters import load_tuned, with_adapter
         from rectune.model.load import load_base
         from rectune.model.new_tokens import new_token_ids
@@ -182,7 +182,7 @@ class Line(TaskMaterials):
                 model = load_base(settings, base, self.index, seed=self.seed)
                 if adapter:
                     model = with_adapter(model, settings, tokens, seed=self.seed)
-            ranked = partial(validation_metrics_of, self)
+            ranked = self.rank_validation
             specs = self.stage_specs(i)
             rows = [spec.rows("train") for spec in specs]
             names_items = i not in self.own_tasks or any(some.kind == "item" for some in rows)
@@ -256,6 +256,18 @@ class Line(TaskMaterials):
     def as_ranker(self, model: Any) -> LanguageModelRanker:
         """A model as a ranker of this run's rows."""
         return LanguageModelRanker(model, self.encoder, self.rank_template, self.rank_settings, self.trie)
+
+    def rank_validation(self, model: Any, most: int) -> dict[str, float]:
+        """Ranking metrics of a model in training on a sample of at most `most` validation rows."""
+        from rectune.methods.validation import validation_metrics
+
+        rows = self.part_rows("validation")
+        ranker = self.as_ranker(model)
+        ranker.settings = replace(
+            self.rank_settings, exact=False
+        )  # the beam chooses checkpoints, whatever lists are for
+        ranker.progress = False
+        return validation_metrics(ranker, rows.take(evenly(len(rows), most)))
 
     def worded(self, ranker: LanguageModelRanker, wording: int) -> LanguageModelRanker:
         """The same model, asked in another wording of the template."""

@@ -15,8 +15,9 @@ from rectune.indexing.item_index import ItemIndex
 from rectune.log.few_shots import few_shots
 from rectune.log.log import Log
 from rectune.log.split import Split
+from rectune.recipe.calls import bind, resolve_call
 from rectune.recipe.fingerprints import source_of
-from rectune.recipe.load import Recipe, bind, resolve_call
+from rectune.recipe.load import Recipe
 from rectune.run.added_box import Added
 from rectune.run.folder import RunFolder, Stage
 from rectune.runtime.files import inputs, stamps

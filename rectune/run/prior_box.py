@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from rectune.decoding.language_model import LanguageModelRanker, Shelf
 from rectune.decoding.ranking import recall_and_ndcg, target_ranks
 from rectune.log.split import Rows, Split, evenly
+from rectune.recipe.calls import resolve_call
 from rectune.recipe.checking import check_keywords
 from rectune.recipe.fingerprints import source_of
-from rectune.recipe.load import resolve_call
 from rectune.run.folder import Stage
 from rectune.runtime.files import inputs
 from rectune.runtime.processes import is_main

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 import rectune
 from rectune.decoding.ranking import Ranking
 from rectune.planning.beside import measured_of
-from rectune.recipe.load import bind, resolve_call
+from rectune.recipe.calls import bind, resolve_call
 from rectune.run.folder import Stage
 from rectune.run.judged import HIDDEN, SHOWN, Evidence, Report, as_json
 from rectune.run.line import Line, signature_defaults

@@ -9,8 +9,8 @@ from rectune.decoding.language_model import RankSettings
 from rectune.log.split import Part, Split
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template
+from rectune.recipe.calls import section_at
 from rectune.recipe.checking import check_keywords
-from rectune.recipe.load import section_at
 from rectune.run.folder import Stage
 from rectune.run.materials import Materials
 from rectune.tasks.examples import TaskSpec, sample_texts

@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from rectune.recipe.load import Recipe, bind, resolve_call, section_at
+from rectune.recipe.calls import bind, resolve_call, section_at
+from rectune.recipe.load import Recipe
 from rectune.tasks.history import Chosen
 
 EXAMPLE = '{call: "rectune.tasks.history:similar", events: 10}'

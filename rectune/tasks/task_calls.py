@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rectune.log.split import Part, Split
 from rectune.prompts.template import Template, load_template
+from rectune.recipe.calls import bind, resolve_call, section_at
 from rectune.recipe.fingerprints import source_of
-from rectune.recipe.load import bind, resolve_call, section_at
 from rectune.runtime.files import inputs
 from rectune.tasks.examples import TaskSpec
 from rectune.tasks.history import Chosen

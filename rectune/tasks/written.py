@@ -10,7 +10,8 @@ import numpy as np
 
 from rectune.log.split import Ints, Part, Rows, Split
 from rectune.prompts.template import clean_value
-from rectune.recipe.load import Recipe, bind, resolve_call
+from rectune.recipe.calls import bind, resolve_call
+from rectune.recipe.load import Recipe
 from rectune.tasks.rows import TaskRows, Variables
 
 

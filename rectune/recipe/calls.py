@@ -1,0 +1,211 @@
+"""Naming a callable: a short name is looked up in its section's home, `module:function` works everywhere."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import rectune
+from rectune.recipe.checking import check_keywords, keywords_of
+from rectune.recipe.load import Recipe
+from rectune.runtime.near import near
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where the short names of a section live.
+
+    `place`: a package, whose file `name.py` offers `attribute` (by default the function `name`), or a module, whose public
+    functions are the names (`whole`). `returns`: the annotation by which an offered function is known; `needs`: what a module
+    must define that is named itself.
+    """
+
+    place: str
+    returns: str = ""
+    needs: tuple[str, ...] = ()
+    attribute: str = ""
+    whole: bool = False
+
+    def full(self, name: str) -> str:
+        """The dotted name of a short one."""
+        if self.whole:
+            return f"{self.place}:{name}"
+        return f"{self.place}.{name}" if self.needs else f"{self.place}.{name}:{self.attribute or name}"
+
+
+HOMES = {
+    "data": Home("rectune.data_builders", returns="Log"),
+    "split": Home("rectune.log.splits", returns="Split"),
+    "vectors": Home("rectune.vectors", returns="ItemVectors"),
+    "index": Home("rectune.indexing", returns="ItemIndex"),
+    "tasks": Home("rectune.tasks", returns="TaskRows"),
+    "tasks.history": Home("rectune.tasks.history", returns="Chosen", whole=True),
+    "tasks.writer": Home("rectune.tasks.writers", returns="list[str]"),
+    "stages": Home("rectune.methods", needs=("Config", "train", "config_defaults")),
+    "rank.prior": Home("rectune.baselines", needs=("fit", "load")),
+    "eval": Home("rectune.eval", returns="Report"),
+    "eval.oracle": Home("rectune.data_builders", attribute="oracle"),
+}
+# Where a dotted name stood before the folders were cut by their jobs -> the section whose short name is the same word.
+MOVED = {
+    "rectune.split": "split", "rectune.row_splits": "split", "rectune.tasks": "tasks", "rectune.text_tasks": "tasks",
+    "rectune.instructions": "tasks", "rectune.history": "tasks.history", "rectune.writers.extractive": "tasks.writer",
+    "rectune.writers.causal_model": "tasks.writer", "rectune.vectors.texts": "vectors", "rectune.eval.prior": "rank.prior",
+}  # fmt: skip
+
+
+def home_of(key: str) -> Home | None:
+    """The home of the callable that `key` names, e.g. 'tasks.0.writer'; None where only dotted names work."""
+    parts = [part for part in key.split(".") if not part.isdigit()]
+    if parts[:2] == ["stages", "tasks"]:
+        parts = parts[1:]
+    for length in range(len(parts), 0, -1):  # an index that takes another one names it in its own home
+        if ".".join(parts[:length]) in HOMES:
+            return HOMES[".".join(parts[:length])]
+    return None
+
+
+@cache
+def offered(home: Home) -> dict[str, str]:
+    """The short names of a home with the first sentence of what each says of itself; nothing is imported."""
+    found = {}
+    for file in _files(home.place):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        defined = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        if home.whole:
+            found |= {name: _sentence(node) for name, node in defined.items() if _offers(node, home)}
+        elif home.needs:
+            found |= {file.stem: _sentence(tree)} if all(name in defined for name in home.needs) else {}
+        else:
+            node = defined.get(home.attribute or file.stem)
+            found |= {file.stem: _sentence(node)} if node is not None and _offers(node, home) else {}
+    return found
+
+
+def _files(place: str) -> list[Path]:
+    """The Python files of a package of ours, or the one file of a module."""
+    inside = place.split(".")[1:]
+    for root in map(Path, rectune.__path__):
+        folder = root.joinpath(*inside)
+        if folder.is_dir():
+            return sorted(file for file in folder.glob("*.py") if not file.stem.startswith("_"))
+        if folder.with_suffix(".py").is_file():
+            return [folder.with_suffix(".py")]
+    raise ModuleNotFoundError(f"no module `{place}`", name=place)
+
+
+def _offers(node: ast.AST, home: Home) -> bool:
+    if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
+        return False
+    return not home.returns or (node.returns is not None and ast.unparse(node.returns) == home.returns)
+
+
+def _sentence(node: Any) -> str:
+    text = " ".join((ast.get_docstring(node) or "").split())
+    return text.partition(". ")[0].rstrip(".") + "." if text else ""
+
+
+def resolve_call(recipe: Recipe, key: str) -> Any:
+    """Import what `key`.call names: a short name of the section's home, 'package.module:function', or 'package.module' for a
+    method or a prior."""
+    name = section_at(recipe, key).get("call")
+    if not isinstance(name, str):
+        raise TypeError(
+            f"{recipe.where(f'{key}.call')}: got {name!r}, but it must be a text such as {_example(key)}'package.module:function'."
+        )
+    return named(name, home_of(key), recipe.where(f"{key}.call"))
+
+
+def named(name: str, home: Home | None, where: str) -> Any:
+    """Import what a name means. `where` names the key in messages. Raises ValueError for a name that means nothing."""
+    module_name, _, attribute = _dotted(name, home, where).partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise
+        _tell_what_moved(module_name, attribute, where)
+        raise ValueError(f"{where}: no module `{module_name}`.{near(module_name, _siblings(module_name))}") from None
+    if not attribute:
+        return module
+    if not callable(getattr(module, attribute, None)):
+        _tell_what_moved(module_name, attribute, where)
+        offers = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__]
+        offers = [n for n in offers if not n.startswith("_")]
+        raise ValueError(f"{where}: `{module_name}` has nothing to call named `{attribute}`.{near(attribute, offers)}")
+    return getattr(module, attribute)
+
+
+def _dotted(name: str, home: Home | None, where: str) -> str:
+    """A name with its module; a module of the working folder without a dot is one, too."""
+    if "." in name or ":" in name:
+        return name
+    if home is None:
+        raise ValueError(f"{where}: got `{name}`; here only 'package.module:function' is a name.")
+    known = offered(home)
+    if name not in known:
+        raise ValueError(
+            f"{where}: there is no `{name}`.{near(name, known)} A function of your own is 'module:function'."
+        )
+    return home.full(name)
+
+
+def _tell_what_moved(module_name: str, attribute: str, where: str) -> None:
+    """Raise ValueError with what to type for a name that has moved."""
+    if module_name not in MOVED:
+        return
+    short = attribute or module_name.rpartition(".")[2]
+    if short in offered(HOMES[MOVED[module_name]]):
+        said = f"{module_name}:{attribute}" if attribute else module_name
+        raise ValueError(f"{where}: `{said}` has moved. Type `{short}`.") from None
+
+
+def _example(key: str) -> str:
+    home = home_of(key)
+    return f"`{next(iter(offered(home)))}` or " if home is not None else ""
+
+
+def _siblings(module_name: str) -> list[str]:
+    """Return the modules that stand where `module_name` was looked for."""
+    parent = module_name.rpartition(".")[0]
+    if not parent:
+        return []
+    try:
+        places = importlib.import_module(parent).__path__
+    except (ImportError, AttributeError):
+        return [name for name in sys.modules if name.startswith("rectune.")]
+    return [f"{parent}.{f.stem}" for place in places for f in Path(place).glob("*.py") if not f.stem.startswith("_")]
+
+
+def section_at(recipe: Recipe, key: str) -> dict[str, Any]:
+    """Return the mapping at the dotted `key`, e.g. 'tasks.0'."""
+    here: Any = recipe.settings
+    for part in key.split("."):
+        here = here[int(part)] if isinstance(here, list) else here[part]
+    assert isinstance(here, dict)
+    return here
+
+
+def bind(
+    recipe: Recipe, key: str, function: Callable[..., Any], *, given: Sequence[str] = (), own: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return the keyword arguments that the section `key` gives to `function`, checked by its signature.
+
+    `given` are the parameters that rectune passes itself; `own` are keys of the section that are not for the
+    function. A parameter annotated `Path` is looked for by `Recipe.find`.
+    """
+    section = {k: v for k, v in section_at(recipe, key).items() if k not in ("call", *own)}
+    arguments = check_keywords(function, section, lambda k: recipe.where(f"{key}.{k}"), given=given)
+    for name, parameter in keywords_of(function, given).items():
+        if name in arguments and "Path" in str(parameter.annotation) and isinstance(arguments[name], Path):
+            try:
+                arguments[name] = recipe.find(arguments[name])
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"{recipe.where(f'{key}.{name}')}: {error}") from None
+    return arguments
