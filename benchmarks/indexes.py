@@ -34,7 +34,7 @@ from rectune.vectors.item_vectors import join
 from rectune.vectors.sasrec import sasrec
 from rectune.vectors.sentences import sentences
 
-COLLABORATIVE = {"call": "rectune.indexing.collaborative:collaborative"}
+COLLABORATIVE = {"call": "collaborative"}
 
 
 def indexers(split: Split) -> dict[str, Callable[[], ItemIndex]]:

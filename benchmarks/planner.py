@@ -83,10 +83,10 @@ def write_recipe(case: Case, place: Path) -> Path:
     text = f"""include: quickstart.yaml
 data: {{users: 100, items: {2 * events + 8}, categories: 2, shortest: {events}, longest: {events + 2}}}
 split: {{max_history: {events}}}
-index: {{call: "rectune.indexing.random_numbers:random_numbers", base: 36}}
+index: {{call: random_numbers, base: 36}}
 model: {{from_scratch: null, model_name_or_path: {place / "base"}, dtype: {case.dtype}, device: cpu{peft}}}
 stages:
-  - {{call: "rectune.methods.sft", completion_only_loss: false, max_steps: 2, per_device_train_batch_size: {case.rows},
+  - {{call: sft, completion_only_loss: false, max_steps: 2, per_device_train_batch_size: {case.rows},
      max_length: {case.length}, logging_steps: 1, activation_checkpointing: {str(case.checkpointing).lower()}}}
 output_dir: {place / "run"}
 """

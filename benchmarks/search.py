@@ -28,22 +28,18 @@ from rectune.recipe.load import load_recipe
 from rectune.run.line import Line
 from rectune.run.rankings import prior_weight
 
-TEXT = "{call: 'rectune.vectors.sentences:sentences', text: [title, brand, categories]}"
+TEXT = "{call: sentences, text: [title, brand, categories]}"
 CHANGES: dict[str, dict[str, str]] = {
     "as the recipe": {},
-    "index: RQ-VAE 3 x 256": {
-        "index": "{call: 'rectune.indexing.rq_vae:rq_vae', levels: 3, repair: digit, sinkhorn: 0}"
-    },
-    "index: RQ-VAE 4 x 256": {"index": "{call: 'rectune.indexing.rq_vae:rq_vae'}"},
+    "index: RQ-VAE 3 x 256": {"index": "{call: rq_vae, levels: 3, repair: digit, sinkhorn: 0}"},
+    "index: RQ-VAE 4 x 256": {"index": "{call: rq_vae}"},
     "index: LETTER 4 x 256": {
-        "index": "{call: 'rectune.indexing.letter:letter'}",
-        "vectors": f"[{TEXT}, {{call: 'rectune.vectors.sasrec:sasrec', dimensions: 32}}]",
+        "index": "{call: letter}",
+        "vectors": f"[{TEXT}, {{call: sasrec, dimensions: 32}}]",
     },
-    "index: balanced k-means 3 x 256": {"index": "{call: 'rectune.indexing.balanced_kmeans:balanced_kmeans'}"},
-    "index: residual k-means 2 x 256": {
-        "index": "{call: 'rectune.indexing.residual_kmeans:residual_kmeans', levels: 2, codes: 256}"
-    },
-    "index: a token an item": {"index": "{call: 'rectune.indexing.atomic:atomic'}"},
+    "index: balanced k-means 3 x 256": {"index": "{call: balanced_kmeans}"},
+    "index: residual k-means 2 x 256": {"index": "{call: residual_kmeans, levels: 2, codes: 256}"},
+    "index: a token an item": {"index": "{call: atomic}"},
     "one target a sequence": {"tasks.0.examples": "targets", "stages.0.completion_only_loss": "true"},
     "attention without dropout, ReLU": {
         "model.from_scratch.attn_pdrop": "0.0",

@@ -16,7 +16,7 @@ def lc_rec(*, path: Path, user_core: int = 0, item_core: int = 1) -> Log:
     """Read a folder with `*.inter.json` (user -> item numbers, oldest first) and, where there is one, item texts.
 
     Item texts come from `*.item.json` (item -> title, description, brand, categories) or `*.item.derived.json`. An
-    `*.index.json` beside them is read by `rectune.indexing.given:given`, not here. Items that nobody touched are left out
+    `*.index.json` beside them is read by `given`, not here. Items that nobody touched are left out
     (`item_core: 0` keeps them).
     """
     inter = find_file(path, "*.inter.json")

@@ -26,7 +26,7 @@ def minionerec(*, path: Path, max_description: int = 2000) -> Log:
 
     A row holds `user_id`, `history_item_id` (a list) and `item_id`; titles and semantic ids in it are not read. The
     `description` of an item is the text of a Python list in these files; it is read as such and cut to
-    `max_description` characters. Use the split `rectune.log.splits.given:given`.
+    `max_description` characters. Use the split `given`.
     """
     items = item_table(find_file(path, "index/*.item.json"))
     if "description" in items.columns:

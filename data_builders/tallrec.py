@@ -28,7 +28,7 @@ def tallrec(*, path: Path) -> Log:
 
     The titles in `input` become items (rated 1 where preferred, 0 where not), `output` the rating of the target. The
     files name no users: each row counts as a user of its own. Liked items come before disliked ones, as the files
-    have them. Use the split `rectune.log.splits.given:given` and `like_above: 0.5`. Raises ValueError naming file and row.
+    have them. Use the split `given` and `like_above: 0.5`. Raises ValueError naming file and row.
     """
     rows = [row for part, name in FILES.items() for row in _rows(find_file(path, name), part)]
     titles = list(dict.fromkeys(title for row in rows for title in (*row.history, row.target)))

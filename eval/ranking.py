@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from rectune.baselines.sasrec import sasrec
 from rectune.baselines.scoring import MOST_ITEMS, NOWHERE, Baseline, Lists, list_rows, train_counts
 from rectune.decoding.ranking import Ranking, target_ranks
 from rectune.log.split import Split, evenly
+from rectune.recipe.calls import HOMES, named
 from rectune.recipe.fingerprints import source_of
 from rectune.run.judged import HIDDEN, SHOWN, Evidence, Report
 
@@ -56,8 +56,8 @@ def ranking(
     """Judge a next-item run.
 
     `k`: list lengths. `ease_items`: above so many items EASE and item-KNN run on the most popular ones.
-    `sasrec_epochs`: above 0 a SASRec is trained for the table. `oracle`:
-    'module:function' of a generator that knows its own probabilities. `shuffled_rows`: how many test rows are ranked
+    `sasrec_epochs`: above 0 a SASRec is trained for the table. `oracle`: a builder
+    that knows its own probabilities (its file has a function `oracle`), or 'module:function'. `shuffled_rows`: how many test rows are ranked
     once more with shuffled histories (0: none); `wording_rows`: how many are ranked once under each wording. `examples`: users shown in words.
     """
     if not k or min(k) < 1:
@@ -162,8 +162,7 @@ def _fit(split: Split, ease_items: int) -> list[Baseline]:
 
 
 def _oracle_lists(evidence: Evidence, name: str, width: int) -> dict[str, Lists]:
-    module, _, function = name.partition(":")
-    oracle = getattr(importlib.import_module(module), function)
+    oracle = named(name, HOMES["eval.oracle"], evidence.recipe.where("eval.oracle"))
     arguments = {k: v for k, v in evidence.recipe.settings["data"].items() if k != "call"}
     arguments.setdefault("seed", evidence.seed)
     hidden, shown = list_rows(

@@ -88,7 +88,13 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     recipe = "a recipe file, or the name of a bundled recipe"
     override = "Any key of the recipe can be set by its dotted name: --stages.0.learning_rate 1e-4"
-    _command(group, "ls", commands.ls, "list the bundled recipes and templates")
+    ls = _command(group, "ls", commands.ls, "list the bundled recipes and templates, or the names that a section knows")
+    ls.add_argument(
+        "home",
+        nargs="?",
+        metavar="SECTION",
+        help="data, split, vectors, index, tasks, tasks.history, tasks.writer, stages, rank.prior, eval",
+    )
     show = _command(group, "show", commands.show, "print a recipe as it is resolved", epilog=override)
     show.add_argument("recipe", help=recipe)
     preview = _command(

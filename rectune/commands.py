@@ -12,9 +12,12 @@ DOES_NOT_FIT = 3  # the exit code of `rectune plan`; 1 is an error and 2 argpars
 
 
 def ls(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
-    """List the bundled recipes and templates."""
+    """List the bundled recipes and templates, or what a section of a recipe can name."""
     from rectune.recipe.load import bundled, read_yaml
 
+    if args.home is not None:
+        _ls_home(args.home)
+        return
     print("recipes (rectune show NAME, rectune train NAME)")
     for folder in bundled("recipes"):
         files = sorted(folder.glob("*.yaml"))
@@ -26,6 +29,19 @@ def ls(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     for folder in bundled("templates"):
         for file in sorted(folder.glob("*.jinja")):
             print(f"  {file.name}")
+
+
+def _ls_home(section: str) -> None:
+    from rectune.recipe.calls import HOMES, offered
+    from rectune.runtime.near import near
+
+    if section not in HOMES:
+        raise ValueError(f"`rectune ls {section}`: no section of that name is made of callables.{near(section, HOMES)}")
+    names = offered(HOMES[section])
+    width = max(map(len, names))
+    print(f"{section}: {{call: NAME, …}} in a recipe, or a function of your own: {{call: 'module:function', …}}")
+    for name, sentence in names.items():
+        print(f"  {name:<{width}}  {sentence}")
 
 
 def show(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

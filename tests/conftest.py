@@ -130,7 +130,7 @@ index: {levels: 2, codes: 8}
 model:
   from_scratch: {hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 2, head_dim: 16}
 stages:
-  - call: "rectune.methods.sft"
+  - call: sft
     completion_only_loss: false
     max_steps: 12
     per_device_train_batch_size: 8
@@ -171,12 +171,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 RATED = """
 include: tallrec-ml-100k-cpu.yaml
-data: {call: "rectune.data_builders.table:table", path: log.csv, time: time, rating: rating, items_path: items.csv}
-split: {call: "rectune.log.splits.leave_one_out:leave_one_out", max_history: 3}
+data: {call: table, path: log.csv, time: time, rating: rating, items_path: items.csv}
+split: {call: leave_one_out, max_history: 3}
 model:
   from_scratch: {n_embd: 16, n_layer: 1, n_head: 2, n_positions: 64}
 stages:
-  - call: "rectune.methods.sft"
+  - call: sft
     max_steps: 4
     per_device_train_batch_size: 8
     learning_rate: 1.0e-2

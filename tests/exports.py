@@ -14,15 +14,15 @@ import yaml
 from rectune.cli import main
 
 ALONE = "import sys\nsys.modules['rectune'] = sys.modules['peft'] = None\n"
-SHORT = {"call": "rectune.methods.sft", "max_steps": 4, "learning_rate": 0.01, "per_device_train_batch_size": 8, "max_length": 512}  # fmt: skip
+SHORT = {"call": "sft", "max_steps": 4, "learning_rate": 0.01, "per_device_train_batch_size": 8, "max_length": 512}  # fmt: skip
 SHOP: dict[str, Any] = {
-    "data": {"call": "rectune.data_builders.synthetic:synthetic", "users": 30, "items": 40, "categories": 5, "shortest": 6, "longest": 8},
-    "split": {"call": "rectune.log.splits.leave_one_out:leave_one_out", "max_history": 6},
-    "index": {"call": "rectune.indexing.atomic:atomic"},
-    "tasks": [{"call": "rectune.tasks.next_item:next_item", "template": "next-item.jinja"}],
+    "data": {"call": "synthetic", "users": 30, "items": 40, "categories": 5, "shortest": 6, "longest": 8},
+    "split": {"call": "leave_one_out", "max_history": 6},
+    "index": {"call": "atomic"},
+    "tasks": [{"call": "next_item", "template": "next-item.jinja"}],
     "stages": [SHORT],
     "rank": {"template": "next-item.jinja", "beams": 6, "k": 5, "scores": "full"},
-    "eval": {"call": "rectune.eval.ranking:ranking", "k": [5], "shuffled_rows": 0, "wording_rows": 0, "examples": 1},
+    "eval": {"call": "ranking", "k": [5], "shuffled_rows": 0, "wording_rows": 0, "examples": 1},
 }  # fmt: skip
 LORA = {"use_peft": True, "lora_r": 4, "lora_dropout": 0.0}
 

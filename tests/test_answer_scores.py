@@ -131,11 +131,11 @@ def test_validation_with_one_answer_has_no_auc(model: Any, checkpoints: dict[str
 
 RECIPE = """
 include: tallrec-movie-json-cpu.yaml
-data: {call: "rectune.data_builders.table:table", path: log.csv, user: user, item: item, time: time, rating: rating}
-split: {call: "rectune.log.splits.leave_one_out:leave_one_out", max_history: 5}
-tasks: [{call: "rectune.tasks.like_or_dislike:like_or_dislike", template: like-or-dislike-names.jinja, like_above: 3}]
+data: {call: table, path: log.csv, user: user, item: item, time: time, rating: rating}
+split: {call: leave_one_out, max_history: 5}
+tasks: [{call: like_or_dislike, template: like-or-dislike-names.jinja, like_above: 3}]
 stages:
-  - call: "rectune.methods.sft"
+  - call: sft
     max_steps: 40
     learning_rate: 0.0
     per_device_train_batch_size: 4

@@ -90,8 +90,8 @@ def torch_sees_cuda() -> bool:
 
 TABLE = """
 include: quick.yaml
-data: {call: "rectune.data_builders.table:table", path: log.csv}
-index: {call: "rectune.indexing.atomic:atomic"}
+data: {call: table, path: log.csv}
+index: {call: atomic}
 eval: {oracle: null}
 """
 

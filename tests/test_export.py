@@ -33,8 +33,8 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     template = "next-item-names.jinja"
     settings = {
         **SHOP,
-        "index": {"call": "rectune.indexing.random_numbers:random_numbers", "base": 8},
-        "tasks": [{"call": "rectune.tasks.next_item:next_item", "template": template}],
+        "index": {"call": "random_numbers", "base": 8},
+        "tasks": [{"call": "next_item", "template": template}],
         "model": {"from_scratch": {"model_type": "qwen3", **sizes, "tie_word_embeddings": True}, "text_vocab_size": 300},
         "rank": {**SHOP["rank"], "template": template},
     }  # fmt: skip
@@ -96,7 +96,7 @@ def test_a_merged_adapter_scores_as_beside_its_base_and_inherits_no_sampling(ada
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_names_of_titles_and_untied_embeddings(checkpoints: dict[str, Path], tmp_path: Path, dtype: str) -> None:
     model = {"model_name_or_path": str(checkpoints["untied"]), "dtype": dtype}
-    settings = {**SHOP, "index": {"call": "rectune.indexing.titles:titles"}, "model": {**model, **LORA}}
+    settings = {**SHOP, "index": {"call": "titles"}, "model": {**model, **LORA}}
     run = tune(tmp_path, settings)
     folder = exported(run, "--to", str(tmp_path / "models" / "shop"))
     about = json.loads((folder / "rectune.json").read_text())
@@ -116,9 +116,9 @@ def test_encoder_decoders_are_exported(tmp_path: Path) -> None:
     settings = {
         **SHOP,
         "index": {**SHOP["index"], "user_tokens": 20},
-        "tasks": [{"call": "rectune.tasks.next_item:next_item", "template": template}],
+        "tasks": [{"call": "next_item", "template": template}],
         "model": {"from_scratch": {"model_type": "t5", **sizes}, "text_vocab_size": 300},
-        "stages": [{**SHORT, "call": "rectune.methods.seq2seq", "max_length": 128}],
+        "stages": [{**SHORT, "call": "seq2seq", "max_length": 128}],
         "rank": {**SHOP["rank"], "template": template},
     }
     run = tune(tmp_path, settings)
@@ -265,9 +265,9 @@ def test_weights_that_score_otherwise_are_not_exported(
 def test_items_that_were_added_to_the_run_are_exported_and_marked(tmp_path: Path) -> None:
     settings = {
         **SHOP,
-        "vectors": [{"call": "rectune.vectors.sentences:sentences", "text": ["categories", "title"]}],
-        "index": {"call": "rectune.indexing.residual_kmeans:residual_kmeans", "levels": 2, "codes": 8},
-        "tasks": [{"call": "rectune.tasks.next_item:next_item", "template": "next-item-names.jinja"}],
+        "vectors": [{"call": "sentences", "text": ["categories", "title"]}],
+        "index": {"call": "residual_kmeans", "levels": 2, "codes": 8},
+        "tasks": [{"call": "next_item", "template": "next-item-names.jinja"}],
         "model": {"from_scratch": {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2}, "text_vocab_size": 300},
         "stages": [{**SHORT, "max_length": 128}],
         "rank": {**SHOP["rank"], "template": "next-item-names.jinja"},

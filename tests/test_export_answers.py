@@ -26,13 +26,13 @@ def films(place: Path, model: dict[str, Any], *, method: str = "sft", title: str
     (place / "items.csv").write_text("item,title\n" + "\n".join(f"p{i},{title} {i}" for i in range(20)))
     files = {"path": str(place / "log.csv"), "items_path": str(place / "items.csv")}
     settings = {
-        "data": {"call": "rectune.data_builders.table:table", **files, "rating": "rating", "time": "time", "title": "title"},
+        "data": {"call": "table", **files, "rating": "rating", "time": "time", "title": "title"},
         "split": SHOP["split"],
-        "tasks": [{"call": "rectune.tasks.like_or_dislike:like_or_dislike", "template": TEMPLATE}],
+        "tasks": [{"call": "like_or_dislike", "template": TEMPLATE}],
         "model": model,
         "stages": [{**SHORT, "call": f"rectune.methods.{method}"}],
         "rank": {"template": TEMPLATE},
-        "eval": {"call": "rectune.eval.answers:answers", "bootstrap_samples": 20},
+        "eval": {"call": "answers", "bootstrap_samples": 20},
     }  # fmt: skip
     return tune(place, settings)
 

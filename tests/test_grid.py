@@ -47,7 +47,7 @@ FEW = """
 include: tallrec-movie-kshot-cpu.yaml
 split: {rows: 600}
 stages:
-  - call: "rectune.methods.sft"
+  - call: sft
     max_steps: 6
     per_device_train_batch_size: 8
     max_length: 64

@@ -113,10 +113,10 @@ def with_vectors(folder: Path, *, flipped: bool = False) -> list[tuple[str, str]
     circle = np.column_stack([np.cos(angle), np.sin(angle)])
     table = {"item_id": [f"i{n}" for n in range(10)], "vector": circle.tolist()}
     pl.DataFrame(table).write_parquet(folder / "circle.parquet")
-    return [("vectors", '[{call: "rectune.vectors.from_file:from_file", path: circle.parquet}]')]
+    return [("vectors", "[{call: from_file, path: circle.parquet}]")]
 
 
-SIMILAR = ("tasks.0.history", '{call: "rectune.tasks.history:similar", events: 4}')
+SIMILAR = ("tasks.0.history", "{call: similar, events: 4}")
 
 
 def line_of(recipe: Path, *overrides: tuple[str, str]) -> Line:
@@ -137,9 +137,7 @@ def test_the_line_gives_the_runs_vectors_to_the_selector(rated_recipe: Path, tmp
 def test_vectors_and_selector_enter_the_fingerprints_of_what_they_change(rated_recipe: Path, tmp_path: Path) -> None:
     plain = line_of(rated_recipe, *with_vectors(tmp_path))
     first = line_of(rated_recipe, *with_vectors(tmp_path), SIMILAR)
-    fewer = line_of(
-        rated_recipe, *with_vectors(tmp_path), ("tasks.0.history", '{call: "rectune.tasks.history:similar"}')
-    )
+    fewer = line_of(rated_recipe, *with_vectors(tmp_path), ("tasks.0.history", "{call: similar}"))
     keys = [json.dumps(line.task_keys, default=str) for line in (plain, first, fewer)]
     bases = [line.base_stage.fingerprint for line in (plain, first, fewer)]
     before = first.vectors_stage.fingerprint
@@ -158,9 +156,9 @@ def test_vectors_and_selector_enter_the_fingerprints_of_what_they_change(rated_r
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["--tasks.0.history", '{call: "rectune.tasks.history:similar"}'], "`similar` chooses events by item vectors. Add a section, e.g. vectors:"),
-        (["--tasks.0.history", '{call: "rectune.tasks.history:recent", events: 0}'], "`history.events` must be at least 1, got 0"),
-        (["--tasks.0.history", '{call: "rectune.tasks.history:recent", event: 4}'], "`tasks.0.history.event`: unknown key. Did you mean `events`"),
+        (["--tasks.0.history", '{call: similar}'], "`similar` chooses events by item vectors. Add a section, e.g. vectors:"),
+        (["--tasks.0.history", '{call: recent, events: 0}'], "`history.events` must be at least 1, got 0"),
+        (["--tasks.0.history", '{call: recent, event: 4}'], "`tasks.0.history.event`: unknown key. Did you mean `events`"),
         (["--tasks.0.history", '{call: "rectune.tasks.history:similiar"}'], "Did you mean `similar`"),
         (["--tasks.0.history", "similar"], "`tasks.0.history`: got 'similar', but it must name a function"),
     ],
@@ -175,7 +173,7 @@ def test_a_wrong_history_is_one_line(
 def test_a_task_that_must_not_tell_its_target_takes_no_selector(
     quick_recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    error = fails(capsys, "train", str(quick_recipe), "--tasks.0.history", '{call: "rectune.tasks.history:recent"}')
+    error = fails(capsys, "train", str(quick_recipe), "--tasks.0.history", "{call: recent}")
     assert (
         "`next_item` takes the split's history only: one that is chosen for its target would tell the target" in error
     )
@@ -210,7 +208,7 @@ def test_a_run_with_similar_histories_is_judged_again_from_its_folder_alone(rate
 
 
 def test_rows_with_both_histories_train_together(rated_recipe: Path, tmp_path: Path) -> None:
-    entry = '{{call: "rectune.tasks.like_or_dislike:like_or_dislike", template: like-or-dislike-names.jinja, history: {{call: "rectune.tasks.history:{}", events: 2}}}}'
+    entry = '{{call: like_or_dislike, template: like-or-dislike-names.jinja, history: {{call: "rectune.tasks.history:{}", events: 2}}}}'
     both = ("tasks", f"[{entry.format('similar')}, {entry.format('recent')}]")
     line = line_of(rated_recipe, *with_vectors(tmp_path), both)
     line.check()

@@ -123,13 +123,13 @@ def test_the_template_prints_turns_as_data() -> None:
 TWO = """
 include: tallrec-movie-json-cpu.yaml
 stages:
-  - call: "rectune.methods.sft"
-    tasks: [{call: "rectune.tasks.instructions:instructions", template: instruction.jinja, path: said.json}]
+  - call: sft
+    tasks: [{call: instructions, template: instruction.jinja, path: said.json}]
     completion_only_loss: false
     max_steps: 3
     max_length: 128
     per_device_train_batch_size: 2
-  - {call: "rectune.methods.sft", completion_only_loss: false, max_steps: 3, max_length: 256, per_device_train_batch_size: 4}
+  - {call: sft, completion_only_loss: false, max_steps: 3, max_length: 256, per_device_train_batch_size: 4}
 eval: {bootstrap_samples: 10}
 """
 

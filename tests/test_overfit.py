@@ -14,25 +14,25 @@ from rectune.recipe.load import Recipe
 from rectune.run.line import Line
 
 ITEMS, USERS, LENGTH = 50, 90, 9
-SENTENCES = {"call": "rectune.vectors.sentences:sentences", "text": ["title", "categories"]}
-SASREC = {"call": "rectune.vectors.sasrec:sasrec", "dimensions": 8, "epochs": 3}
+SENTENCES = {"call": "sentences", "text": ["title", "categories"]}
+SASREC = {"call": "sasrec", "dimensions": 8, "epochs": 3}
 SMALL = {"codes": 16, "levels": 2}
 MLP = {"hidden": [32], "epochs": 60}
 INDEXES: dict[str, tuple[list[Any] | None, dict[str, Any]]] = {
-    "titles": (None, {"call": "rectune.indexing.titles:titles"}),
-    "atomic": (None, {"call": "rectune.indexing.atomic:atomic"}),
-    "given": (None, {"call": "rectune.indexing.given:given", "path": "names.index.json"}),
-    "residual_kmeans": ([SENTENCES], {"call": "rectune.indexing.residual_kmeans:residual_kmeans", **SMALL}),
-    "balanced_kmeans": ([SENTENCES], {"call": "rectune.indexing.balanced_kmeans:balanced_kmeans", **SMALL}),
-    "rq_vae": ([SENTENCES], {"call": "rectune.indexing.rq_vae:rq_vae", "dimensions": 8, **SMALL, **MLP, "levels": 3}),
-    "letter": ([SENTENCES, SASREC], {"call": "rectune.indexing.letter:letter", "groups": 4, **SMALL, **MLP}),
-    "collaborative": (None, {"call": "rectune.indexing.collaborative:collaborative", "clusters": 4, "leaf": 10}),
-    "sequential": (None, {"call": "rectune.indexing.sequential:sequential"}),
-    "random_numbers": (None, {"call": "rectune.indexing.random_numbers:random_numbers"}),
-    "category_path": (None, {"call": "rectune.indexing.category_path:category_path"}),
+    "titles": (None, {"call": "titles"}),
+    "atomic": (None, {"call": "atomic"}),
+    "given": (None, {"call": "given", "path": "names.index.json"}),
+    "residual_kmeans": ([SENTENCES], {"call": "residual_kmeans", **SMALL}),
+    "balanced_kmeans": ([SENTENCES], {"call": "balanced_kmeans", **SMALL}),
+    "rq_vae": ([SENTENCES], {"call": "rq_vae", "dimensions": 8, **SMALL, **MLP, "levels": 3}),
+    "letter": ([SENTENCES, SASREC], {"call": "letter", "groups": 4, **SMALL, **MLP}),
+    "collaborative": (None, {"call": "collaborative", "clusters": 4, "leaf": 10}),
+    "sequential": (None, {"call": "sequential"}),
+    "random_numbers": (None, {"call": "random_numbers"}),
+    "category_path": (None, {"call": "category_path"}),
     "hybrid": (
         None,
-        {"call": "rectune.indexing.hybrid:hybrid", "base": {"call": "rectune.indexing.category_path:category_path"}},
+        {"call": "hybrid", "base": {"call": "category_path"}},
     ),
 }
 DECODER = {
@@ -79,26 +79,26 @@ def recall_at_1(source: Path, out: Path, index: str, *, encoder: bool = False, u
         "lr_scheduler_type": "cosine", "warmup_steps": 0.05, "logging_steps": 1000,
     }  # fmt: skip
     if windows:
-        stage |= {"call": "rectune.methods.sft", "completion_only_loss": False}
+        stage |= {"call": "sft", "completion_only_loss": False}
     elif encoder:
-        stage |= {"call": "rectune.methods.seq2seq", "num_train_epochs": 60}
+        stage |= {"call": "seq2seq", "num_train_epochs": 60}
         stage |= {"per_device_train_batch_size": 32, "learning_rate": 3.0e-3}
     else:
-        stage |= {"call": "rectune.methods.sft", "num_train_epochs": 20}
+        stage |= {"call": "sft", "num_train_epochs": 20}
     settings: dict[str, Any] = {
-        "data": {"call": "rectune.data_builders.lc_rec:lc_rec", "path": str(source)},
-        "split": {"call": "rectune.log.splits.leave_one_out:leave_one_out", "max_history": 6},
+        "data": {"call": "lc_rec", "path": str(source)},
+        "split": {"call": "leave_one_out", "max_history": 6},
         "vectors": vectors,
         "index": {
             **call,
             "user_tokens": user_tokens,
             **({"path": str(source / call["path"])} if "path" in call else {}),
         },
-        "tasks": [{"call": "rectune.tasks.next_item:next_item", "template": template, **windows}],
+        "tasks": [{"call": "next_item", "template": template, **windows}],
         "model": {"from_scratch": T5 if encoder else DECODER, "text_vocab_size": 400},
         "stages": [stage],
         "rank": {"template": template, "beams": 5, "k": 1, "scores": "catalogue"},
-        "eval": {"call": "rectune.eval.ranking:ranking"},
+        "eval": {"call": "ranking"},
         "seed": 0,
         "output_dir": str(out),
     }

@@ -22,9 +22,9 @@ def with_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     place = tmp_path_factory.mktemp("prior")
     settings = yaml.safe_load(QUICK)
-    settings["vectors"] = [{"call": "rectune.vectors.sentences:sentences", "text": ["categories", "title"]}]
-    settings["index"] = {"call": "rectune.indexing.residual_kmeans:residual_kmeans", "levels": 2, "codes": 12}
-    settings["rank"]["prior"] = {"call": "rectune.baselines.prior", "weight": [0, 20, 80], "rows": 60}
+    settings["vectors"] = [{"call": "sentences", "text": ["categories", "title"]}]
+    settings["index"] = {"call": "residual_kmeans", "levels": 2, "codes": 12}
+    settings["rank"]["prior"] = {"call": "prior", "weight": [0, 20, 80], "rows": 60}
     settings["eval"]["sasrec_epochs"] = 2
     settings["output_dir"] = str(place / "run")
     (place / "prior.yaml").write_text(yaml.safe_dump(settings))
@@ -103,7 +103,7 @@ def test_new_items_are_named_listed_and_judged(
 def test_an_index_without_vectors_adds_nothing(
     quick_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(quick_recipe, "--index", '{call: "rectune.indexing.atomic:atomic"}')
+    train(quick_recipe, "--index", "{call: atomic}")
     (tmp_path / "new.csv").write_text("item_id,title\nx9,Soap\n")
     assert main(["index", "add", str(tmp_path / "run"), str(tmp_path / "new.csv")]) == 1
     assert "this index cannot name a new item without tuning again" in capsys.readouterr().err

@@ -124,9 +124,9 @@ def test_validation_is_the_rmse_of_the_expected_rating() -> None:
 RATING = """
 include: rated.yaml
 tasks:
-  - {call: "rectune.tasks.rating:rating", template: rating-names.jinja}
+  - {call: rating, template: rating-names.jinja}
 stages:
-  - call: "rectune.methods.sft"
+  - call: sft
     max_steps: 6
     per_device_train_batch_size: 8
     learning_rate: 1.0e-2
@@ -140,7 +140,7 @@ stages:
     greater_is_better: false
     ranked_rows: 12
 rank: {template: rating-names.jinja}
-eval: {call: "rectune.eval.ratings:ratings", bootstrap_samples: 20, examples: 3}
+eval: {call: ratings, bootstrap_samples: 20, examples: 3}
 """
 
 
@@ -194,8 +194,8 @@ def test_ratings_of_two_lengths_are_told_apart(rating_recipe: Path, tmp_path: Pa
 
 def test_half_stars_are_previewed(rating_recipe: Path, data: Any) -> None:
     small = [
-        ("data", json.dumps({"call": "rectune.data_builders.movielens:movielens", "size": "latest-small", "path": str(data("ml-latest-small"))})),
-        ("split", '{call: "rectune.log.splits.by_time:by_time", max_history: 5}'),
+        ("data", json.dumps({"call": "movielens", "size": "latest-small", "path": str(data("ml-latest-small"))})),
+        ("split", '{call: by_time, max_history: 5}'),
     ]  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LogWarning)  # five titles of that set repeat
@@ -224,12 +224,12 @@ def test_a_bad_rating_run_is_one_line(
 def test_a_judge_of_another_kind_is_refused_before_anything_is_tuned(
     rated_recipe: Path, rating_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    error = fails(capsys, "train", str(rated_recipe), "--eval", '{call: "rectune.eval.ratings:ratings"}')
+    error = fails(capsys, "train", str(rated_recipe), "--eval", "{call: ratings}")
     assert (
         "judges tasks of the kind `rating`, but `rectune.tasks.like_or_dislike:like_or_dislike` is of the kind `answer`"
         in error
     )
-    other = ["--eval", '{call: "rectune.eval.answers:answers"}', "--output_dir", str(tmp_path / "other")]
+    other = ["--eval", "{call: answers}", "--output_dir", str(tmp_path / "other")]
     error = fails(capsys, "train", str(rating_recipe), *other)
     assert "judges tasks of the kind `answer`, but `rectune.tasks.rating:rating` is of the kind `rating`" in error
     assert not list(tmp_path.glob("*/stages/train0-*"))

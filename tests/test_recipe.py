@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rectune.recipe.calls import bind, resolve_call
 
+from rectune.recipe.calls import bind, resolve_call
 from rectune.recipe.load import load_recipe, merge, read_yaml
 
-BASE = """data: {call: "rectune.data_builders.synthetic:synthetic", users: 50}
-split: {call: "rectune.log.splits.leave_one_out:leave_one_out"}
+BASE = """data: {call: synthetic, users: 50}
+split: {call: leave_one_out}
 tasks:
-  - {call: "rectune.tasks.next_item:next_item", template: next-item.jinja}
+  - {call: next_item, template: next-item.jinja}
 model: {model_name_or_path: some/where}
 stages:
-  - {call: "rectune.methods.sft", learning_rate: 1e-4}
+  - {call: sft, learning_rate: 1e-4}
 rank: {template: next-item.jinja}
-eval: {call: "rectune.eval.ranking:ranking"}
+eval: {call: ranking}
 output_dir: runs/base
 """
 
@@ -45,7 +45,7 @@ def test_broken_yaml_names_file_and_line(tmp_path: Path) -> None:
 def test_include_takes_over_what_is_not_changed(tmp_path: Path) -> None:
     write(tmp_path, BASE)
     child = load_recipe(write(tmp_path, "include: base.yaml\ndata: {users: 9}\nseed: 4\n", "child.yaml"))
-    assert child.settings["data"] == {"call": "rectune.data_builders.synthetic:synthetic", "users": 9}
+    assert child.settings["data"] == {"call": "synthetic", "users": 9}
     assert child.settings["seed"] == 4
     assert child.name == "child"
     assert child.where("data.users") == "`data.users` (child.yaml:2)"
@@ -98,9 +98,7 @@ def test_an_unknown_section_gets_a_near_miss(tmp_path: Path) -> None:
 
 def test_a_missing_section_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the section `split` is missing"):
-        load_recipe(
-            write(tmp_path, BASE.replace('split: {call: "rectune.log.splits.leave_one_out:leave_one_out"}\n', ""))
-        )
+        load_recipe(write(tmp_path, BASE.replace("split: {call: leave_one_out}\n", "")))
 
 
 def test_an_unknown_recipe_gets_a_near_miss() -> None:
@@ -155,7 +153,7 @@ def test_windows_with_a_loss_on_completions_only_are_refused(
     (tmp_path / "r.yaml").write_text(f"include: quickstart.yaml\noutput_dir: {tmp_path / 'run'}\n")
     assert main(["train", str(tmp_path / "r.yaml"), "--stages.0.completion_only_loss", "true"]) == 1
     assert "`windows` trains all targets only where the loss covers the whole sequence" in capsys.readouterr().err
-    own = '[{call: "rectune.tasks.next_item:next_item", template: next-item-names.jinja, examples: windows}]'
+    own = "[{call: next_item, template: next-item-names.jinja, examples: windows}]"
     stage = ["--stages.0.tasks", own, "--stages.0.completion_only_loss", "true", "--tasks.0.examples", "targets"]
     assert main(["train", str(tmp_path / "r.yaml"), *stage]) == 1
     assert "stages.0.tasks.0.examples" in capsys.readouterr().err
@@ -168,7 +166,7 @@ def test_a_callable_within_an_index_is_checked_and_its_path_found(tmp_path: Path
     (tmp_path / "names.json").write_text("{}")
     text = f"""
 include: quickstart.yaml
-index: {{call: "rectune.indexing.hybrid:hybrid", base: {{call: "rectune.indexing.given:given", path: names.json}}}}
+index: {{call: hybrid, base: {{call: given, path: names.json}}}}
 output_dir: {tmp_path / "run"}
 """
     (tmp_path / "r.yaml").write_text(text)

@@ -65,17 +65,17 @@ def test_a_recipe_loads_resolves_and_renders(
     file: Path, sources: dict[str, Path], checkpoints: dict[str, Path]
 ) -> None:
     settings = load_recipe(file).settings
-    builder = settings["data"]["call"].partition(":")[2]
+    builder = settings["data"]["call"]
     overrides = [("data.path", str(sources[builder]))] if builder in sources else [("data.users", "80")]
     if "path" in settings.get("index", {}):
         overrides.append(("index.path", str(sources["lc_rec"] / "S.index.json")))
     if "codes" in (settings.get("index") or {}) and builder in sources:  # 40 items, seconds
         overrides += [("index.codes", "8"), ("index.repair", "digit")]
-        if settings["index"]["call"].partition(":")[2] in ("rq_vae", "letter"):
+        if settings["index"]["call"] in ("rq_vae", "letter"):
             overrides += [("index.epochs", "2"), ("index.sinkhorn", "0.003")]  # so few epochs need its even spread
-    if settings["split"]["call"].endswith("tallrec_movie"):  # 6 events a user
+    if settings["split"]["call"] == "tallrec_movie":  # 6 events a user
         overrides += [("split.rows", "40"), ("split.history", "3"), ("split.shots", "null")]
-    if settings["split"]["call"].endswith("by_user"):
+    if settings["split"]["call"] == "by_user":
         overrides.append(("split.min_history", "3"))
     for i, stage in enumerate(settings["stages"]):
         if any("path" in task for task in stage.get("tasks", [])):
@@ -87,7 +87,7 @@ def test_a_recipe_loads_resolves_and_renders(
     text = preview(load_recipe(file, overrides), examples=2)
     own = [task for stage in settings["stages"] for task in stage.get("tasks", [])]
     for task in [*settings["tasks"], *own]:
-        assert f"{task['call'].partition(':')[2]}: " in text
+        assert f"{task['call']}: " in text
         assert task["template"] in text
     assert "⟦" in text
     assert "no example dropped" in text

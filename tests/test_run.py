@@ -118,7 +118,7 @@ def test_a_run_folder_needs_neither_its_source_nor_its_recipe(
 
     events = [f"u{u},p{(u + step * (1 + u % 3)) % 9}" for u in range(20) for step in range(5)]
     (tmp_path / "log.csv").write_text("user,item\n" + "\n".join(events))
-    change = "\ndata: {call: 'rectune.data_builders.table:table', path: log.csv}\nindex: {call: 'rectune.indexing.atomic:atomic'}\n"
+    change = "\ndata: {call: table, path: log.csv}\nindex: {call: atomic}\n"
     (tmp_path / "base.yaml").write_text(QUICK)
     (tmp_path / "own.yaml").write_text(
         "include: base.yaml"
@@ -173,9 +173,7 @@ def test_stages_chain(quick_recipe: Path, tmp_path: Path) -> None:
     text = quick_recipe.read_text()
     start = text.index("stages:")
     end = text.index("rank:")
-    short = (
-        '{call: "rectune.methods.sft", completion_only_loss: false, max_steps: 2, max_length: 128, learning_rate: RATE}'
-    )
+    short = "{call: sft, completion_only_loss: false, max_steps: 2, max_length: 128, learning_rate: RATE}"
     two = f"stages:\n  - {short.replace('RATE', '1.0e-2')}\n  - {short.replace('RATE', '0.0')}\n"
     quick_recipe.write_text(text[:start] + two + text[end:])
     train(quick_recipe)
@@ -230,9 +228,9 @@ def test_six_families_train_in_one_run_and_the_report_shows_the_spread_over_word
     walks = {str(u): [(u * 7 + step) % 40 for step in range(7)] for u in range(30)}
     (place / "s.item.json").write_text(json.dumps(items))
     (place / "s.inter.json").write_text(json.dumps(walks))
-    ids = [{"call": "rectune.tasks.next_item:next_item", "template": "next-item-names.jinja", "examples": "windows"}]
+    ids = [{"call": "next_item", "template": "next-item-names.jinja", "examples": "windows"}]
     stage = {
-        "call": "rectune.methods.sft", "completion_only_loss": False, "per_device_train_batch_size": 16, "max_length": 384,
+        "call": "sft", "completion_only_loss": False, "per_device_train_batch_size": 16, "max_length": 384,
         "learning_rate": 0.003,
     }  # fmt: skip
     settings = {

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from rectune.baselines import prior
+from rectune.recipe import fingerprints
 from rectune.recipe.fingerprints import source_of
-from rectune.run import folder as run_folder
 from rectune.run.folder import RunFolder
+from rectune.runtime import files
 from rectune.runtime.files import inputs, stamp
 
 
-def touch(file: Path) -> None:
-    os.utime(file, ns=(1, 1))
+def touch(file: Path, at: int = 1) -> None:
+    os.utime(file, ns=(at, at))
 
 
 def test_an_input_has_changed_when_its_content_has(tmp_path: Path) -> None:
@@ -53,20 +53,53 @@ def test_a_source_is_its_file_and_those_of_what_it_is_made_of(tmp_path: Path, mo
     before = source_of(made)
     assert source_of(made) == before
     (tmp_path / "deep_.py").write_text("def made():\n    return 1")
+    touch(tmp_path / "deep_.py")
     assert source_of(made) != before
 
 
-def test_a_prior_is_made_of_its_baselines() -> None:
-    assert {function.__module__.rpartition(".")[2] for function in prior.MADE_OF} == {
-        "ease",
-        "markov",
-        "scoring",
-        "sasrec",
-    }
+@pytest.mark.parametrize(
+    ("made", "of", "not_of"),
+    [
+        ("rectune.baselines.prior:fit", "ease markov scoring sasrec_network", "popularity"),
+        ("rectune.indexing.rq_vae:rq_vae", "quantised quantiser sinkhorn repair item_index", "titles"),
+        ("rectune.tasks.next_title:next_title", "next_item rows views", "rating"),
+        ("rectune.tasks.like_or_dislike:like_or_dislike", "opinions rows views history", "next_item"),
+        ("rectune.log.splits.by_user:by_user", "split row_parts log", "by_time"),
+        ("rectune.vectors.sentences:sentences", "texts item_vectors", "hidden_states"),
+        ("rectune.vectors.sasrec:sasrec", "sasrec_network", "texts"),
+        ("rectune.methods.sft:train", "training target_head choosing token_audit", "seq2seq"),
+        ("rectune.data_builders.tallrec:tallrec", "already_split", "amazon"),
+    ],
+)
+def test_an_edit_marks_what_is_made_of_the_file(
+    made: str, of: str, not_of: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, _, name = made.partition(":")
+    function = getattr(importlib.import_module(module), name)
+    read: list[str] = []
+    code = fingerprints._code
+    monkeypatch.setattr(fingerprints, "_code", lambda file, time: read.append(Path(file).stem) or code(file, time))
+    source_of(function)
+    assert set(of.split()) <= set(read)
+    assert not_of not in read
+
+
+def test_comments_and_docstrings_mark_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "told_.py"
+    file.write_text('"""One."""\ndef made():\n    """Two."""\n    return 1\n')
+    made = importlib.import_module("told_").made
+    before = source_of(made)
+    file.write_text('"""Another."""\n\n# why\ndef made():\n    return 1  # so\n')
+    touch(file)
+    assert source_of(made) == before
+    file.write_text("def made():\n    return 2\n")
+    touch(file, 2)
+    assert source_of(made) != before
 
 
 def test_a_large_input_is_told_by_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_folder, "HASHED", 10)
+    monkeypatch.setattr(files, "HASHED", 10)
     file = tmp_path / "log.csv"
     file.write_text("user,item\n1,2\n")
     before = stamp(file)

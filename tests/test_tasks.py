@@ -25,7 +25,7 @@ from rectune.tasks.preference import preference
 from tests.tea_shop import ITEMS, A, B, C, index, split_of
 
 TEMPLATES = bundled("templates")[0]
-EXTRACTIVE = {"call": "rectune.tasks.writers.extractive:extractive"}
+EXTRACTIVE = {"call": "extractive"}
 
 
 def titles(variables: dict[str, Any]) -> list[str]:
@@ -139,7 +139,7 @@ def test_tasks_around_a_written_text_are_never_ranked(task: Any) -> None:
         ({"call": "rectune.tasks.writers.extractive:extracting"}, "Did you mean `extractive`"),
         ({**EXTRACTIVE, "word": 3}, r"`writer.word`: unknown key. Did you mean `words`"),
         ({**EXTRACTIVE, "words": "3"}, r"`writer.words`: got '3'"),
-        ({"call": "rectune.tasks.writers.causal_model:causal_model"}, r"`writer.model`: the key is missing"),
+        ({"call": "causal_model"}, r"`writer.model`: the key is missing"),
         ({"call": f"{__name__}:short"}, "gave 2 texts, but 3 were asked for"),
     ],
 )

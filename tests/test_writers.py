@@ -158,7 +158,7 @@ def test_a_history_too_long_for_the_prompt_loses_its_oldest(cached: Path, checkp
 
 def test_the_model_writer_serves_both_tasks(cached: Path, checkpoints: Any) -> None:
     writer = {
-        "call": "rectune.tasks.writers.causal_model:causal_model", "model": str(checkpoints["tied"]), "max_new_tokens": 6,
+        "call": "causal_model", "model": str(checkpoints["tied"]), "max_new_tokens": 6,
     }  # fmt: skip
     assert preference(split_of(), index(), "train", writer=writer).notes["writer"] == writer["call"]
     assert len(item_search(split_of(), index(), "train", writer=writer)) > 0

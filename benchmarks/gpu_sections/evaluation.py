@@ -49,16 +49,16 @@ def _line(place: Path, shape: str, users: int, items: int, bench: Bench) -> Any:
     recipe = write_recipe(
         place / "whole.yaml",
         data={"call": f"{MADE_BY}:shop", "users": users, "items": items, "shortest": 5, "longest": 15},
-        split={"call": "rectune.log.splits.leave_one_out:leave_one_out", "max_history": 20},
+        split={"call": "leave_one_out", "max_history": 20},
         index={"call": f"{MADE_BY}:random_ids", "levels": LEVELS, "codes": 16 if bench.quick else 256},
-        tasks=[{"call": "rectune.tasks.next_item:next_item", "template": "next-item.jinja"}],
+        tasks=[{"call": "next_item", "template": "next-item.jinja"}],
         model={
             "model_name_or_path": str(write_base(shape, place / "base", device, weights=False)), "dtype": "bfloat16",
             "device": device,
         },
-        stages=[{"call": "rectune.methods.sft", "max_length": 512}],
+        stages=[{"call": "sft", "max_length": 512}],
         rank={"template": "next-item.jinja", "beams": 4 if bench.quick else 20, "k": 4, "max_length": 500},
-        eval={"call": "rectune.eval.ranking:ranking", "k": [1]},
+        eval={"call": "ranking", "k": [1]},
         seed=0,
         output_dir=str(place / "run"),
     )  # fmt: skip

@@ -167,16 +167,16 @@ def _recipe(place: Path, base: Path, device: str, quantised: bool) -> Path:
     return write_recipe(
         place / "planned.yaml",
         data={"call": f"{MADE_BY}:shop", "users": 24, "items": 40 * events, "shortest": events, "longest": events + 2},
-        split={"call": "rectune.log.splits.leave_one_out:leave_one_out", "max_history": events},
+        split={"call": "leave_one_out", "max_history": events},
         index={"call": f"{MADE_BY}:random_ids", "levels": 2, "codes": 256},
-        tasks=[{"call": "rectune.tasks.next_item:next_item", "template": "next-item-names.jinja", "examples": "windows", "share": 200}],
+        tasks=[{"call": "next_item", "template": "next-item-names.jinja", "examples": "windows", "share": 200}],
         model={"model_name_or_path": str(base), "dtype": "bfloat16", "use_peft": True, "lora_r": 16, "device": device, **four},
         stages=[{
-            "call": "rectune.methods.sft", "completion_only_loss": False, "max_steps": 2, "max_length": LENGTH, "logging_steps": 1,
+            "call": "sft", "completion_only_loss": False, "max_steps": 2, "max_length": LENGTH, "logging_steps": 1,
             "per_device_train_batch_size": 2, "activation_checkpointing": True,
         }],
         rank={"template": "next-item-names.jinja"},
-        eval={"call": "rectune.eval.ranking:ranking", "k": [1, 5]},
+        eval={"call": "ranking", "k": [1, 5]},
         seed=0,
         output_dir=str(place / "run"),
     )  # fmt: skip

@@ -47,19 +47,19 @@ def _recipe(place: Path, base: Path, device: str, *, quick: bool) -> Path:
     return write_recipe(
         place / "qlora.yaml",
         data={"call": f"{MADE_BY}:shop", "users": users, "items": users, "shortest": 5, "longest": 30},
-        split={"call": "rectune.log.splits.leave_one_out:leave_one_out", "max_history": 20},
+        split={"call": "leave_one_out", "max_history": 20},
         index={"call": f"{MADE_BY}:random_ids", "levels": 3, "codes": 32},
-        tasks=[{"call": "rectune.tasks.next_item:next_item", "template": "next-item.jinja"}],
+        tasks=[{"call": "next_item", "template": "next-item.jinja"}],
         model={
             "model_name_or_path": str(base), "dtype": "bfloat16", "load_in_4bit": True, "use_bnb_nested_quant": True, "use_peft": True,
             "lora_r": 16, "lora_alpha": 32, "device": device,
         },
         stages=[{
-            "call": "rectune.methods.sft", "max_steps": 6 if quick else 20, "per_device_train_batch_size": rows, "learning_rate": 1e-3,
+            "call": "sft", "max_steps": 6 if quick else 20, "per_device_train_batch_size": rows, "learning_rate": 1e-3,
             "max_length": 256, "logging_steps": 1, "activation_checkpointing": True,
         }],
         rank={"template": "next-item.jinja", "beams": 5 if quick else 20, "k": 5, "max_length": 250},
-        eval={"call": "rectune.eval.ranking:ranking", "k": [1, 5], "sasrec_epochs": 0, "shuffled_rows": 0, "wording_rows": 0},
+        eval={"call": "ranking", "k": [1, 5], "sasrec_epochs": 0, "shuffled_rows": 0, "wording_rows": 0},
         seed=0,
         output_dir=str(place / "run"),
     )  # fmt: skip

@@ -211,20 +211,20 @@ def _recipe(place: Path, base: Path, device: str, quantised: bool, examples: int
     return write_recipe(
         place / "step.yaml",
         data={"call": f"{MADE_BY}:shop", "users": examples, "items": 2000, "shortest": 5, "longest": longest},
-        split={"call": "rectune.log.splits.leave_one_out:leave_one_out", "max_history": longest},
+        split={"call": "leave_one_out", "max_history": longest},
         index={"call": f"{MADE_BY}:random_ids", "levels": 4, "codes": 256},
-        tasks=[{"call": "rectune.tasks.next_item:next_item", "template": "next-item-names.jinja", "examples": "windows"}],
+        tasks=[{"call": "next_item", "template": "next-item-names.jinja", "examples": "windows"}],
         model={
             "model_name_or_path": str(base), "dtype": "bfloat16", "use_peft": True, "lora_r": 16, "lora_dropout": 0.0, "device": device, **four,
         },
         stages=[{
-            "call": "rectune.methods.sft", "completion_only_loss": False, "max_steps": 3 if quick else STEPS, "max_length": 256,
+            "call": "sft", "completion_only_loss": False, "max_steps": 3 if quick else STEPS, "max_length": 256,
             "logging_steps": 1, "per_device_train_batch_size": rows, "gradient_accumulation_steps": examples // rows,
             "learning_rate": 5e-4, "lr_scheduler_type": "constant", "train_sampling_strategy": "group_by_length",
             "activation_checkpointing": True,
         }],
         rank={"template": "next-item-names.jinja"},
-        eval={"call": "rectune.eval.ranking:ranking", "k": [1, 5]},
+        eval={"call": "ranking", "k": [1, 5]},
         seed=0,
         output_dir=str(place / "run"),
     )  # fmt: skip

@@ -33,7 +33,6 @@ from rectune.log.split import Rows, Split
 Score = Callable[[Split, Rows], Floats]
 MARKOV = (0.0, 0.03, 0.1, 0.3, 1.0)
 SASREC = (0.0, 0.003, 0.01, 0.03, 0.1)
-MADE_OF = (ease, transition_scores, choose_mix, train_sasrec)
 
 
 def fit(

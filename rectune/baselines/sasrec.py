@@ -6,8 +6,6 @@ from rectune.baselines.sasrec_network import SasRecSettings, train_sasrec
 from rectune.baselines.scoring import Baseline, Floats
 from rectune.log.split import Rows, Split
 
-MADE_OF = (train_sasrec,)
-
 
 def sasrec(split: Split, *, epochs: int, seed: int) -> Baseline:
     """score(i) = log p(i | history) of a SASRec of ours; its best epoch is chosen on validation."""

@@ -14,8 +14,6 @@ from rectune.indexing.repair import Repair
 from rectune.log.split import Split
 from rectune.vectors.item_vectors import ItemVectors
 
-MADE_OF = (Quantiser, quantised_index)
-
 
 def balanced_kmeans(
     split: Split,

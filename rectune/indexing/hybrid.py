@@ -16,7 +16,7 @@ from rectune.recipe.load import Recipe
 def hybrid(split: Split, *, base: dict[str, Any], seed: int = 0) -> ItemIndex:
     """Replace the last token of each name of another index by one that only this item has; it means the title.
 
-    `base` is that index as a recipe would write it: {call: "rectune.indexing.collaborative:collaborative", clusters: 20}.
+    `base` is that index as a recipe would write it: {call: collaborative, clusters: 20}.
     Its last token should be a number within a group, as in `collaborative` and `category_path` (Hua et al. 2023, How to
     Index Item IDs for Recommendation Foundation Models, hybrid indexing). `seed` goes to the base, unless it sets one.
     Raises ValueError or TypeError for a `base` that can't be called so, and one without tokens.
@@ -28,7 +28,7 @@ def hybrid(split: Split, *, base: dict[str, Any], seed: int = 0) -> ItemIndex:
     if "vectors" in inspect.signature(function).parameters:
         raise ValueError(
             f"`index.base.call`: `{base['call']}` names items by their vectors, and a hybrid gives it none. Take an index "
-            "without vectors, e.g. rectune.indexing.collaborative:collaborative."
+            "without vectors, e.g. collaborative."
         )
     arguments = bind(recipe, "index.base", function, given=("split",))
     if "seed" in inspect.signature(function).parameters:

@@ -13,8 +13,6 @@ from rectune.indexing.rq_vae import RqVae, RqVaeSettings, index_of, train_rq_vae
 from rectune.log.split import Split
 from rectune.vectors.item_vectors import ItemVectors
 
-MADE_OF = (balanced_clusters, train_rq_vae)
-
 
 def letter(
     split: Split,
@@ -46,7 +44,7 @@ def letter(
     if blocks < 2 or not -blocks <= collaborative < blocks:
         raise ValueError(
             f"`index`: LETTER needs item vectors of two sources, content and collaborative; `vectors` has {blocks} and "
-            f"`collaborative` is {collaborative}. Add `rectune.vectors.sasrec:sasrec` or `rectune.vectors.from_file:from_file`."
+            f"`collaborative` is {collaborative}. Add `sasrec` or `from_file`."
         )
     at = collaborative % blocks
     others = [i for i in range(blocks) if i != at]

@@ -13,8 +13,6 @@ from rectune.indexing.repair import Repair, repaired
 from rectune.log.split import Split
 from rectune.vectors.item_vectors import ItemVectors
 
-MADE_OF = (repaired,)
-
 
 def quantised_index(
     split: Split,

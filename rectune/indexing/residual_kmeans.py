@@ -9,8 +9,6 @@ from rectune.indexing.repair import Repair
 from rectune.log.split import Split
 from rectune.vectors.item_vectors import ItemVectors
 
-MADE_OF = (fit_residuals, quantised_index)
-
 
 def residual_kmeans(
     split: Split,

@@ -23,8 +23,6 @@ from rectune.indexing.sinkhorn import spread_evenly
 from rectune.log.split import Split
 from rectune.vectors.item_vectors import ItemVectors
 
-MADE_OF = (fit_residuals, quantised_index, spread_evenly)
-
 
 @dataclass(frozen=True)
 class RqVaeSettings:

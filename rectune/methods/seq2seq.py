@@ -26,12 +26,12 @@ class Config(Choosing, TrainingArguments):  # type: ignore[misc]
 
 
 def train(task: Trainable, config: Config, folder: Path) -> None:
-    """Train `task.model`, an encoder-decoder; leaves in `folder` and raises what `rectune.methods.sft` does."""
+    """Train `task.model`, an encoder-decoder; leaves in `folder` and raises what `sft` does."""
     config.output_dir = str(folder / "checkpoints")
     if not task.model.config.is_encoder_decoder:
         raise ValueError(
-            f"`rectune.methods.seq2seq` trains encoder-decoders such as t5, and the model is a `{task.model.config.model_type}`. "
-            "Use `rectune.methods.sft`."
+            f"`seq2seq` trains encoder-decoders such as t5, and the model is a `{task.model.config.model_type}`. "
+            "Use `sft`."
         )
     refuse_sharding(config, task)
     parts = {

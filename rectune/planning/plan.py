@@ -133,7 +133,7 @@ def length_of(model: Any, config: Any) -> int:
 
 
 def _head(config: Any, device: str) -> Literal["all", "targets"]:
-    """Which positions the loss of `rectune.methods.sft` makes logits for; on a GPU TRL's own head knows the labels too."""
+    """Which positions the loss of `sft` makes logits for; on a GPU TRL's own head knows the labels too."""
     options = vars(config)
     if options.get("completion_only_loss") is False:
         return "all"

@@ -74,7 +74,7 @@ def home_of(key: str) -> Home | None:
 @cache
 def offered(home: Home) -> dict[str, str]:
     """The short names of a home with the first sentence of what each says of itself; nothing is imported."""
-    found = {}
+    found: dict[str, str] = {}
     for file in _files(home.place):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         defined = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import importlib
+import inspect
 import json
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import rectune
@@ -18,18 +23,56 @@ def fingerprint(name: str, keys: Any, inputs: Sequence[str]) -> str:
 
 
 def source_of(function: Callable[..., Any]) -> str:
-    """Hash of the file that defines `function`, so that editing it rebuilds what it made.
+    """Hash of the code that `function` is made of, so that editing it rebuilds what it made; comments and docstrings don't count.
 
-    A module whose work is done elsewhere names functions from there in `MADE_OF`; their files, and so on, count as well.
+    That is the file which defines it, and of the files that it imports those in its own folder of rectune, and so on. What is
+    done in another folder is named in the module's `MADE_OF`.
     """
-    import inspect
-
     files: dict[str, None] = {}
-    waiting = [inspect.getmodule(function)]
+    waiting: list[ModuleType | None] = [inspect.getmodule(function)]
     while waiting:
         module = waiting.pop()
         file = getattr(module, "__file__", None)
-        if file and file not in files:
-            files[file] = None
-            waiting += [inspect.getmodule(other) for other in getattr(module, "MADE_OF", ())]
-    return hashlib.sha256(b"".join(Path(file).read_bytes() for file in files)).hexdigest()[:12] if files else ""
+        if module is None or not file or file in files:
+            continue
+        files[file] = None
+        waiting += [inspect.getmodule(other) for other in getattr(module, "MADE_OF", ())]
+        waiting += [importlib.import_module(name) for name in _beside(module.__name__, _imported(file, _time(file)))]
+    code = "".join(_code(file, _time(file)) for file in sorted(files, key=lambda f: Path(f).name))
+    return hashlib.sha256(code.encode()).hexdigest()[:12] if files else ""
+
+
+def _beside(module: str, imported: Sequence[str]) -> list[str]:
+    """Of the imported modules those in the module's own folder of rectune: `rectune.tasks` and below."""
+    top = ".".join(module.split(".")[:2])
+    return [name for name in imported if module.startswith("rectune.") and name.startswith(f"{top}.")]
+
+
+def _time(file: str) -> int:
+    return Path(file).stat().st_mtime_ns
+
+
+@cache
+def _imported(file: str, time: int) -> list[str]:
+    """The modules that a file imports from, wherever in it."""
+    tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+    return [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+
+
+@cache
+def _code(file: str, time: int) -> str:
+    """A file without its comments and docstrings."""
+    tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node) is not None
+        ):
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+def name_of(function: Any) -> str:
+    """What a fingerprint calls a callable, however the recipe names it: 'module:function', or 'module'."""
+    inside = getattr(function, "__qualname__", None)
+    return f"{function.__module__}:{inside}" if inside else str(function.__name__)

@@ -46,7 +46,7 @@ class Line(TaskMaterials):
                 if whole and vars(config).get("completion_only_loss") is not False:
                     raise ValueError(
                         f"{self.recipe.where(f'{whole[0]}.examples')}: `windows` trains all targets only where the loss covers the whole "
-                        f"sequence; set `stages.{i}.completion_only_loss: false` with rectune.methods.sft, or use `examples: targets`."
+                        f"sequence; set `stages.{i}.completion_only_loss: false` with sft, or use `examples: targets`."
                     )
             if windows and self.recipe.settings["split"].get("shots") is not None:
                 raise ValueError(

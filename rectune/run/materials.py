@@ -16,7 +16,7 @@ from rectune.log.few_shots import few_shots
 from rectune.log.log import Log
 from rectune.log.split import Split
 from rectune.recipe.calls import bind, resolve_call
-from rectune.recipe.fingerprints import source_of
+from rectune.recipe.fingerprints import name_of, source_of
 from rectune.recipe.load import Recipe
 from rectune.run.added_box import Added
 from rectune.run.folder import RunFolder, Stage
@@ -56,7 +56,7 @@ class Materials:
         if kept := self.folder.kept("log"):
             return kept
         function, arguments = self._data_call
-        keys = {"call": self.recipe.settings["data"]["call"], "source": source_of(function)}
+        keys: dict[str, Any] = {"call": name_of(function), "source": source_of(function)}
         keys.update(inputs(arguments, without=self.folder.path))
         if "seed" in inspect.signature(function).parameters:
             arguments = {**arguments, "seed": self.seed}
@@ -81,7 +81,7 @@ class Materials:
         if kept := self.folder.kept("split"):
             return kept
         function, arguments = self._split_call
-        keys = {"call": self.recipe.settings["split"]["call"], "source": source_of(function), "arguments": arguments}
+        keys: dict[str, Any] = {"call": name_of(function), "source": source_of(function), "arguments": arguments}
         shots = self.recipe.settings["split"].get("shots")
         if shots is not None:
             keys["shots"] = [shots, self.seed]
@@ -138,7 +138,7 @@ class Materials:
     @cached_property
     def _index_call(self) -> tuple[Callable[..., ItemIndex], dict[str, Any]]:
         if self.recipe.settings.get("index") is None:
-            self.recipe.settings["index"] = {"call": "rectune.indexing.titles:titles"}
+            self.recipe.settings["index"] = {"call": "titles"}
         function = resolve_call(self.recipe, "index")
         bound = bind(self.recipe, "index", function, given=("split", "vectors"), own=("user_tokens",))
         arguments = self.seeded(function, self.nested("index", bound))
@@ -159,7 +159,7 @@ class Materials:
         if self.wants_vectors(function) and not self.recipe.settings.get("vectors"):
             raise ValueError(
                 f"{self.recipe.where(f'{key}.call')}: `{function.__name__}` {why}. Add a section, e.g. "
-                'vectors: [{call: "rectune.vectors.sentences:sentences", text: [title]}]'
+                "vectors: [{call: sentences, text: [title]}]"
             )
 
     @staticmethod
@@ -172,7 +172,7 @@ class Materials:
         if kept := self.folder.kept("index"):
             return kept
         function, arguments = self._index_call
-        keys = {"call": self.recipe.settings["index"]["call"], "source": source_of(function)}
+        keys: dict[str, Any] = {"call": name_of(function), "source": source_of(function)}
         keys.update(inputs(arguments, without=self.folder.path), user_tokens=self._user_tokens)
         keys["inside"] = self.inside("index", arguments)
         needed = [self.vectors_stage] if self.wants_vectors(function) else []

@@ -10,7 +10,7 @@ from rectune.recipe.calls import bind, resolve_call, section_at
 from rectune.recipe.load import Recipe
 from rectune.tasks.history import Chosen
 
-EXAMPLE = '{call: "rectune.tasks.history:similar", events: 10}'
+EXAMPLE = "{call: similar, events: 10}"
 
 
 def history_call(

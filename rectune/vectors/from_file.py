@@ -11,7 +11,7 @@ import polars as pl
 
 from rectune.log.split import Split
 from rectune.runtime.text_files import read_json
-from rectune.vectors.item_vectors import ItemVectors, item_vectors
+from rectune.vectors.item_vectors import ItemVectors, checked_vectors
 
 
 def from_file(split: Split, *, path: Path, item_ids: Path | None = None) -> ItemVectors:
@@ -49,7 +49,7 @@ def from_file(split: Split, *, path: Path, item_ids: Path | None = None) -> Item
     if missing:
         raise ValueError(f"{path.name}: no vector for item `{missing[0]}` ({len(missing)} of {len(asked)} missing).")
     row = {item_id: i for i, item_id in enumerate(ids)}
-    return item_vectors(asked, values[[row[item_id] for item_id in asked]], source=path.name)
+    return checked_vectors(asked, values[[row[item_id] for item_id in asked]], source=path.name)
 
 
 def _array(path: Path) -> Any:

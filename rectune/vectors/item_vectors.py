@@ -62,7 +62,7 @@ class ItemVectors:
         return ItemVectors(tuple(table["item_id"].to_list()), blocks)
 
 
-def item_vectors(item_ids: Sequence[str], values: Vectors, *, source: str) -> ItemVectors:
+def checked_vectors(item_ids: Sequence[str], values: Vectors, *, source: str) -> ItemVectors:
     """Check the vectors of one source. Raises ValueError for another shape and for values that are no numbers."""
     if values.ndim != 2 or len(values) != len(item_ids):
         raise ValueError(f"{source}: {len(item_ids)} items need an array of so many rows, got shape {values.shape}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rectune.baselines.sasrec_network import SasRecSettings, train_sasrec
 from rectune.log.split import Split
-from rectune.vectors.item_vectors import ItemVectors, item_vectors
+from rectune.vectors.item_vectors import ItemVectors, checked_vectors
 
 MADE_OF = (train_sasrec,)
 
@@ -12,4 +12,4 @@ MADE_OF = (train_sasrec,)
 def sasrec(split: Split, *, dimensions: int = 64, dropout: float = 0.3, epochs: int = 30, seed: int = 0) -> ItemVectors:
     """Train SASRec on the training events (see `train_sasrec`) and take its item vectors."""
     model = train_sasrec(split, SasRecSettings(dimensions=dimensions, dropout=dropout, epochs=epochs), seed=seed)
-    return item_vectors(split.log.items["item_id"].to_list(), model.vectors(), source="SASRec's item vectors")
+    return checked_vectors(split.log.items["item_id"].to_list(), model.vectors(), source="SASRec's item vectors")

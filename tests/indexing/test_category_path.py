@@ -72,7 +72,7 @@ def test_leaf_numbers_do_not_follow_the_order_of_the_catalogue() -> None:
 
 
 def test_a_hybrid_keeps_the_words_and_ends_in_the_title() -> None:
-    base = {"call": "rectune.indexing.category_path:category_path"}
+    base = {"call": "category_path"}
     index = hybrid(split_of(["A", "A,B", "A,B"]), base=base)
     assert [words_of(index, i) for i in range(3)] == [["A", "t0"], ["A", "B", "t1"], ["A", "B", "t2"]]
     build_trie(index.codes.astype(np.int64), fixed_length=False)

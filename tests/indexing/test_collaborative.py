@@ -137,7 +137,7 @@ def test_wrong_collaborative_keys_are_refused(keys: dict[str, int], message: str
         collaborative(split_of(CLIQUES, "abcdefghi"), **keys)
 
 
-BASE = {"call": "rectune.indexing.collaborative:collaborative", "clusters": 2, "leaf": 4}
+BASE = {"call": "collaborative", "clusters": 2, "leaf": 4}
 
 
 def test_a_hybrid_name_is_the_base_name_with_a_last_token_of_its_own() -> None:
@@ -163,7 +163,7 @@ def test_a_hybrid_of_names_of_several_lengths_has_no_name_that_begins_another() 
         ({"call": "rectune.indexing.collaborative:colaborative"}, ValueError, "Did you mean `collaborative`"),
         ({"call": "rectune.indexing.collaborative"}, ValueError, "`index.base.call`: .* is not a function"),
         ({**BASE, "leaves": 3}, TypeError, "`index.base.leaves`: unknown key. Did you mean `leaf`"),
-        ({"call": "rectune.indexing.titles:titles"}, ValueError, "`index.base.call`: .* gives no names made of tokens"),
+        ({"call": "titles"}, ValueError, "`index.base.call`: .* gives no names made of tokens"),
     ],
 )
 def test_a_wrong_base_is_refused(base: dict[str, Any], error: type[Exception], message: str) -> None:

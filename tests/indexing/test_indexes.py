@@ -23,7 +23,8 @@ from rectune.log.split import Split
 from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.recipe.load import load_recipe
 from rectune.run.line import Line
-from rectune.vectors.sentences import item_texts, sentences
+from rectune.vectors.sentences import sentences
+from rectune.vectors.texts import item_texts
 
 
 def split_of(item_titles: list[str]) -> Split:
@@ -159,7 +160,7 @@ def test_an_item_that_an_index_file_names_twice_is_refused(tmp_path: Path) -> No
 
 
 def test_a_hybrid_of_an_index_that_reads_vectors_is_refused() -> None:
-    base = {"call": "rectune.indexing.residual_kmeans:residual_kmeans"}
+    base = {"call": "residual_kmeans"}
     with pytest.raises(ValueError, match="names items by their vectors, and a hybrid gives it none"):
         hybrid(split_of(["A", "B", "C"]), base=base)
 

@@ -24,18 +24,18 @@ print("difference", check_reloaded(model, tuned))
 """
 
 RECIPE = """
-data: {call: "rectune.data_builders.synthetic:synthetic", users: 60, items: 90, categories: 5, shortest: 6, longest: 10}
-split: {call: "rectune.log.splits.leave_one_out:leave_one_out", max_history: 6}
-index: {call: "rectune.indexing.atomic:atomic"}
+data: {call: synthetic, users: 60, items: 90, categories: 5, shortest: 6, longest: 10}
+split: {call: leave_one_out, max_history: 6}
+index: {call: atomic}
 tasks:
-  - {call: "rectune.tasks.next_item:next_item", template: next-item.jinja}
-  - {call: "rectune.tasks.item_to_index:item_to_index", template: item-to-index.jinja}
-  - {call: "rectune.tasks.index_to_item:index_to_item", template: index-to-item.jinja, share: 0.5}
+  - {call: next_item, template: next-item.jinja}
+  - {call: item_to_index, template: item-to-index.jinja}
+  - {call: index_to_item, template: index-to-item.jinja, share: 0.5}
 model: {model_name_or_path: BASE, dtype: float32}
 stages:
-  - {call: "rectune.methods.sft", max_steps: 6, learning_rate: 1.0e-2, per_device_train_batch_size: 8, max_length: 512, logging_steps: 1}
+  - {call: sft, max_steps: 6, learning_rate: 1.0e-2, per_device_train_batch_size: 8, max_length: 512, logging_steps: 1}
 rank: {template: next-item.jinja, beams: 5, k: 5}
-eval: {call: "rectune.eval.ranking:ranking", k: [5], shuffled_rows: 0, examples: 2}
+eval: {call: ranking, k: [5], shuffled_rows: 0, examples: 2}
 output_dir: OUT
 """
 

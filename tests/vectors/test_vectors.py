@@ -17,16 +17,18 @@ from rectune.data_builders.lc_rec import lc_rec
 from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.runtime.cache import made_once
 from rectune.vectors.from_file import from_file
-from rectune.vectors.item_vectors import ItemVectors, item_vectors, join, refuse_alike
+from rectune.vectors.hidden_states import hidden_states
+from rectune.vectors.item_vectors import ItemVectors, checked_vectors, join, refuse_alike
 from rectune.vectors.sasrec import sasrec
-from rectune.vectors.sentences import hidden_states, item_texts, sentences
+from rectune.vectors.sentences import sentences
+from rectune.vectors.texts import item_texts
 
 IDS = ("a", "b", "c")
 
 
 def test_vectors_follow_their_item_ids_not_their_place() -> None:
-    one = item_vectors(IDS, np.array([[1.0], [2.0], [3.0]], dtype=np.float32), source="x")
-    two = item_vectors(("c", "a", "b"), np.array([[30.0], [10.0], [20.0]], dtype=np.float32), source="y")
+    one = checked_vectors(IDS, np.array([[1.0], [2.0], [3.0]], dtype=np.float32), source="x")
+    two = checked_vectors(("c", "a", "b"), np.array([[30.0], [10.0], [20.0]], dtype=np.float32), source="y")
     joined = join([one, two])
     assert joined.item_ids == IDS
     assert joined.blocks[1][:, 0].tolist() == [10, 20, 30]
@@ -56,12 +58,12 @@ def test_vectors_survive_saving(tmp_path: Path) -> None:
 )
 def test_vectors_that_cannot_be_meant_are_refused(values: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        item_vectors(IDS, values.astype(np.float32), source="x")
+        checked_vectors(IDS, values.astype(np.float32), source="x")
 
 
 def test_vectors_that_are_all_alike_are_refused() -> None:
     with pytest.raises(ValueError, match="all 3 vectors of a source are equal"):
-        refuse_alike(item_vectors(IDS, np.ones((3, 4), dtype=np.float32), source="x"))
+        refuse_alike(checked_vectors(IDS, np.ones((3, 4), dtype=np.float32), source="x"))
 
 
 def test_an_item_without_text_is_named() -> None:

@@ -15,7 +15,7 @@ from rectune.recipe.load import bundled
 from rectune.runtime.cache import made_once
 from rectune.tasks.examples import fit_prompt
 from rectune.tasks.views import ItemTexts
-from rectune.vectors.sentences import model_identity
+from rectune.vectors.texts import model_identity
 
 Kind = Literal["intention", "preference"]
 
