@@ -225,11 +225,8 @@ def test_a_judge_of_another_kind_is_refused_before_anything_is_tuned(
     rated_recipe: Path, rating_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error = fails(capsys, "train", str(rated_recipe), "--eval", "{call: ratings}")
-    assert (
-        "judges tasks of the kind `rating`, but `rectune.tasks.like_or_dislike:like_or_dislike` is of the kind `answer`"
-        in error
-    )
+    assert "judges tasks of the kind `rating`, but `like_or_dislike` is of the kind `answer`" in error
     other = ["--eval", "{call: answers}", "--output_dir", str(tmp_path / "other")]
     error = fails(capsys, "train", str(rating_recipe), *other)
-    assert "judges tasks of the kind `answer`, but `rectune.tasks.rating:rating` is of the kind `rating`" in error
+    assert "judges tasks of the kind `answer`, but `rating` is of the kind `rating`" in error
     assert not list(tmp_path.glob("*/stages/train0-*"))

@@ -137,7 +137,7 @@ def test_keys_are_bound_by_the_signature(tmp_path: Path, key: str, value: str, m
 
 def test_a_path_is_found_beside_the_recipe(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
-    text = BASE.replace("rectune.data_builders.synthetic:synthetic", "rectune.data_builders.lc_rec:lc_rec")
+    text = BASE.replace("call: synthetic", "call: lc_rec")
     recipe = load_recipe(write(tmp_path, text.replace("users: 50", "path: set")))
     assert bind(recipe, "data", resolve_call(recipe, "data"))["path"] == tmp_path / "set"
     other = load_recipe(tmp_path / "base.yaml", [("data.path", "nowhere")])

@@ -103,7 +103,7 @@ def test_search_rows_have_the_targets_intention_and_the_history() -> None:
 def test_rows_that_nothing_can_be_said_about_are_left_out_and_counted() -> None:
     made = item_search(split_of(), index(), "validation", writer=EXTRACTIVE)
     assert made.row.tolist() == [2]
-    assert made.notes == {"writer": "rectune.tasks.writers.extractive:extractive", "rows_without_text": 2}
+    assert made.notes == {"writer": "extractive", "rows_without_text": 2}
 
 
 def test_a_preference_is_written_once_a_user_from_the_history_of_their_last_row() -> None:

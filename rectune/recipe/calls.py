@@ -65,6 +65,8 @@ def home_of(key: str) -> Home | None:
     parts = [part for part in key.split(".") if not part.isdigit()]
     if parts[:2] == ["stages", "tasks"]:
         parts = parts[1:]
+    if parts == ["writer"]:  # a task hands its writer on
+        parts = ["tasks", "writer"]
     for length in range(len(parts), 0, -1):  # an index that takes another one names it in its own home
         if ".".join(parts[:length]) in HOMES:
             return HOMES[".".join(parts[:length])]

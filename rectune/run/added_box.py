@@ -6,7 +6,6 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rectune.decoding.language_model import Shelf
-from rectune.indexing.item_index import Codes, ItemIndex, check_unique
+from rectune.indexing.added import Added
+from rectune.indexing.item_index import check_unique
 from rectune.indexing.quantised import names_of_new
 from rectune.log.catalogue import Catalogue
 from rectune.log.log import Log, clean_items, with_titles
 from rectune.log.split import Split
-from rectune.recipe.fingerprints import fingerprint
 from rectune.runtime.files import write_atomic
 from rectune.tasks.asked_histories import history_split
 from rectune.vectors.item_vectors import ItemVectors, join
@@ -36,27 +35,6 @@ READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
     ".ndjson": pl.read_ndjson,
     ".parquet": pl.read_parquet,
 }
-
-
-@dataclass(frozen=True)
-class Added:
-    """Items that were added to a run: their columns, their codes (items, levels) in the run's vocabulary, and a hash."""
-
-    items: pl.DataFrame
-    codes: Codes
-
-    @property
-    def mark(self) -> str:
-        """Twelve hex digits that tell these items and names."""
-        return fingerprint("added", [self.items.rows(), self.codes.tolist()], [])
-
-    def log(self, log: Log) -> Log:
-        """The log with the new items behind its own; no code of an old item changes."""
-        return dataclasses.replace(log, items=pl.concat([log.items, self.items.select(log.items.columns)]))
-
-    def index(self, index: ItemIndex) -> ItemIndex:
-        """The index with the new names behind its own."""
-        return dataclasses.replace(index, codes=np.vstack([index.codes, self.codes]))
 
 
 def added_to(folder: Path, stages: dict[str, str]) -> Added | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rectune.decoding.language_model import LanguageModelRanker
+from rectune.indexing.added import Added
 from rectune.indexing.health import judged
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.few_shots import few_shots
@@ -18,7 +19,6 @@ from rectune.log.split import Split
 from rectune.recipe.calls import bind, resolve_call
 from rectune.recipe.fingerprints import name_of, source_of
 from rectune.recipe.load import Recipe
-from rectune.run.added_box import Added
 from rectune.run.folder import RunFolder, Stage
 from rectune.runtime.files import inputs, stamps
 from rectune.runtime.processes import start_processes

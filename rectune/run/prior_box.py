@@ -24,7 +24,7 @@ from rectune.runtime.files import inputs
 from rectune.runtime.processes import is_main
 
 if TYPE_CHECKING:
-    from rectune.run.line import Line
+    from rectune.run.task_materials import TaskMaterials
 
 OWN = ("call", "weight", "rows")
 WEIGHTS = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0)
@@ -35,7 +35,7 @@ class RunPrior:
     """The section `rank.prior`: `call`, a module with `fit` and `load`; `weight`, one number or several to choose from;
     `rows`, how many validation rows the choice is made on; and keys of `fit`."""
 
-    line: Line
+    line: TaskMaterials
 
     def __post_init__(self) -> None:
         section = self.line.rank_settings.prior or {}
@@ -84,10 +84,11 @@ class RunPrior:
             return None
         return lambda which: (weight * self.score(split, rows.take(which))).astype(np.float32)
 
-    def weighed(self, keys: Any, ranker: Callable[[], LanguageModelRanker]) -> dict[str, Any]:
+    def weighed(self, keys: Any, ranker: Callable[[], LanguageModelRanker], tuned: Stage) -> dict[str, Any]:
         """The weight with the best NDCG@10 on validation rows, seen items hidden, and what every weight gave there.
 
-        `keys`: what a ranking of the tuned model depends on. `ranker`: gives that model, if it is needed. One weight is taken
+        `keys`: what a ranking of the tuned model depends on. `ranker`: gives that model, if it is needed; `tuned`:
+        the stage that holds it. One weight is taken
         as it is. Raises ValueError where there are several and no validation rows.
         """
         if len(self.weights) == 1:
@@ -112,7 +113,7 @@ class RunPrior:
                 (work / "weight.json").write_text(json.dumps({"weight": best["weight"], "validation": tried}))
 
         asked = {"ranking": keys, "weights": self.weights, "rows": self.rows}
-        needed = [self.stage, self.line.tuned, self.line.base_stage, self.line.index_stage]
+        needed = [self.stage, tuned, self.line.base_stage, self.line.index_stage]
         stage = self.line.folder.stage("prior-weight", asked, needed, build, resumes=True)
         chosen: dict[str, Any] = json.loads((stage.folder / "weight.json").read_text())
         return chosen

@@ -106,7 +106,7 @@ def by_wording(line: Line, most: int) -> list[dict[str, Any]]:
 def prior_weight(line: Line) -> dict[str, Any]:
     """The weight of the run's prior beside the tuned model: {"weight", "validation"}, see `RunPrior.weighed`."""
     assert line.prior is not None
-    return line.prior.weighed(_rank_keys(line), lambda: _loaded(line, "tuned"))
+    return line.prior.weighed(_rank_keys(line), lambda: _loaded(line, "tuned"), line.tuned)
 
 
 def answered(line: Line, who: str) -> tuple[NDArray[np.float64], dict[str, Any]]:
