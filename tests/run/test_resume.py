@@ -15,7 +15,7 @@ import pytest
 from rectune.decoding.ranking import Ranking
 from tests.runs import results, train
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.heavy

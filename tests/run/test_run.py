@@ -16,7 +16,7 @@ from rectune.cli import main
 from rectune.run.run import evaluate
 from tests.runs import results, stages, train
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.heavy
