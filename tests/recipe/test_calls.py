@@ -1,0 +1,190 @@
+"""Short names: every section has a home, a dotted name works everywhere, a name that has moved says what to type."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rectune.cli import main
+from rectune.recipe.calls import HOMES, MOVED, home_of, offered, resolve_call
+from rectune.recipe.fingerprints import name_of
+from rectune.recipe.load import Recipe, bundled, load_recipe
+
+EVERY = [(key, name) for key, home in HOMES.items() for name in offered(home)]
+
+
+def resolved(key: str, name: str) -> Any:
+    """What `key`.call = `name` means."""
+    settings: Any = {"call": name}
+    for part in reversed(key.split(".")):
+        settings = [settings] if part == "0" else {part: settings}
+    return resolve_call(Recipe("r", settings), key)
+
+
+@pytest.mark.parametrize(("key", "name"), EVERY, ids=lambda part: str(part))
+def test_a_short_name_is_its_dotted_name(key: str, name: str) -> None:
+    home = HOMES[key]
+    found = resolved(key, name)
+    assert found is resolved(key, home.full(name))
+    assert name_of(found) == home.full(name)
+    assert offered(home)[name].endswith(".")
+
+
+def test_the_homes_hold_what_recipes_need_and_no_helper() -> None:
+    names = {key: set(offered(home)) for key, home in HOMES.items()}
+    assert names["data"] >= {
+        "synthetic",
+        "table",
+        "movielens",
+        "amazon",
+        "lc_rec",
+        "recbole",
+        "minionerec",
+        "tallrec",
+        "book_crossing",
+    }
+    assert names["split"] == {"leave_one_out", "by_time", "given", "by_user", "tallrec_movie"}
+    assert names["vectors"] == {"sentences", "hidden_states", "sasrec", "from_file"}
+    assert names["stages"] == {"sft", "seq2seq"}
+    assert names["tasks.history"] == {"window", "recent", "similar", "mixed"}
+    assert names["tasks.writer"] == {"extractive", "causal_model"}
+    assert names["rank.prior"] == {"prior"}
+    assert names["eval"] == {"ranking", "answers", "ratings"}
+    assert names["eval.oracle"] == {"synthetic"}
+    assert not {"quantised", "repair", "health", "item_index", "added"} & names["index"]
+    assert not {"rows", "views", "written", "opinions", "examples"} & names["tasks"]
+
+
+@pytest.mark.parametrize(
+    ("key", "home"),
+    [
+        ("tasks.3", "tasks"), ("stages.0", "stages"), ("stages.1.tasks.0", "tasks"), ("stages.1.tasks.0.writer", "tasks.writer"),
+        ("tasks.0.history", "tasks.history"), ("vectors.1", "vectors"), ("index.base", "index"), ("writer", "tasks.writer"),
+    ],
+)  # fmt: skip
+def test_a_key_knows_its_home(key: str, home: str) -> None:
+    assert home_of(key) == HOMES[home]
+
+
+def test_a_function_of_ones_own_needs_its_module() -> None:
+    assert resolved("data", "tests.recipe.test_calls:resolved") is resolved
+    with pytest.raises(ValueError, match=r"here only 'package\.module:function' is a name"):
+        resolved("rank", "own")
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "said"),
+    [
+        ("tasks.0", "next_itm", "there is no `next_itm`. Did you mean `next_item`"),
+        ("index", "rqvae", "there is no `rqvae`. Did you mean `rq_vae`?"),
+        ("index", "quantised", "there is no `quantised`."),
+        ("stages.0", "training", "there is no `training`."),
+        ("split", "leave_one_out.leave_one_out", "no module `leave_one_out.leave_one_out`"),
+        ("eval", "Ranking", "there is no `Ranking`. Did you mean `ranking`"),
+        ("data", "", "there is no ``."),
+    ],
+)
+def test_a_wrong_short_name_is_answered_with_the_right_one(key: str, name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=r"`" + key.replace(".", r"\.") + r"\.call`: ") as error:
+        resolved(key, name)
+    assert said in str(error.value)
+
+
+OLD = [
+    ("split", "rectune.split:leave_one_out", "leave_one_out"),
+    ("split", "rectune.row_splits:by_user", "by_user"),
+    ("tasks.0", "rectune.tasks:next_item", "next_item"),
+    ("tasks.0", "rectune.text_tasks:item_search", "item_search"),
+    ("stages.0.tasks.0", "rectune.instructions:instructions", "instructions"),
+    ("tasks.0.history", "rectune.history:similar", "similar"),
+    ("tasks.0.writer", "rectune.writers.extractive:extractive", "extractive"),
+    ("vectors.0", "rectune.vectors.texts:sentences", "sentences"),
+    ("vectors.0", "rectune.vectors.texts:hidden_states", "hidden_states"),
+    ("rank.prior", "rectune.eval.prior", "prior"),
+]
+
+
+@pytest.mark.parametrize(("key", "old", "short"), OLD)
+def test_a_name_that_has_moved_says_what_to_type(key: str, old: str, short: str) -> None:
+    with pytest.raises(ValueError, match=f"`{old}` has moved. Type `{short}`"):
+        resolved(key, old)
+    assert resolved(key, short)
+
+
+def test_every_place_that_things_moved_from_is_tried() -> None:
+    assert {old.partition(":")[0] for _, old, _ in OLD} | {"rectune.writers.causal_model"} == set(MOVED)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rectune.data_builders.table:table",
+        "rectune.indexing.rq_vae:rq_vae",
+        "rectune.eval.ranking:ranking",
+        "rectune.methods.sft",
+    ],
+)
+def test_a_dotted_name_that_has_not_moved_still_works(name: str) -> None:
+    key = {"data_builders": "data", "indexing": "index", "eval": "eval", "methods": "stages.0"}[name.split(".")[1]]
+    assert name_of(resolved(key, name)) == name
+
+
+def test_bundled_recipes_use_short_names_alone() -> None:
+    for folder in bundled("recipes"):
+        for file in folder.glob("*.yaml"):
+            assert "rectune." not in file.read_text(), file.name
+    assert load_recipe("quickstart").settings["data"]["call"] == "synthetic"
+
+
+def test_short_and_dotted_names_are_one_asking(tmp_path: Path) -> None:
+    from rectune.run.line import Line
+
+    marks = []
+    for name in ("synthetic", "rectune.data_builders.synthetic:synthetic"):
+        data = f"{{call: '{name}', users: 40, items: 60, categories: 4, shortest: 6, longest: 8}}"
+        line = Line(load_recipe("quickstart", [("data", data), ("output_dir", str(tmp_path / "run"))]))
+        marks.append(line.data_stage.fingerprint)
+    assert marks[0] == marks[1]
+
+
+def test_ls_lists_a_home(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls", "split"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("split: {call: NAME")
+    assert (
+        "  leave_one_out  Hold out the last event of each user for the test and the one before it for validation."
+        in lines
+    )
+    assert len(lines) == 6
+    assert main(["ls", "splits"]) == 1
+    assert capsys.readouterr().err.strip() == (
+        "error: `rectune ls splits`: no section of that name is made of callables. Did you mean `split`?"
+    )
+
+
+def test_listing_a_home_imports_nothing_heavy() -> None:
+    code = "import sys; from rectune.cli import main; main(['ls', 'index']); print('\\n'.join(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "numpy", "polars", "sklearn"} & set(out.stdout.split())
+
+
+def test_a_file_put_into_a_home_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No registry: a third party's package that adds a folder to a home's path is not needed, a file beside the others is."""
+    import rectune.indexing
+
+    file = tmp_path / "indexing" / "mine.py"
+    file.parent.mkdir()
+    file.write_text('def mine(split) -> ItemIndex:\n    """Names of my own."""\n')
+    monkeypatch.setattr(rectune, "__path__", [str(tmp_path), *rectune.__path__])
+    monkeypatch.setattr(rectune.indexing, "__path__", [str(file.parent), *rectune.indexing.__path__])
+    offered.cache_clear()
+    try:
+        assert offered(HOMES["index"]) == {"mine": "Names of my own."}
+        monkeypatch.setitem(sys.modules, "rectune.indexing.mine", importlib.import_module("rectune.indexing.titles"))
+    finally:
+        offered.cache_clear()
