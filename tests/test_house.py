@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,12 @@ def test_every_folder_is_a_floor() -> None:
     assert folders | {"data_builders", "eval", "rectune"} == set(FLOORS)
     loose = {file.stem for file in (ROOT / "rectune").glob("*.py")}
     assert loose == {"__init__", "__main__", "cli", "commands"}
+
+
+def test_the_wheel_holds_every_folder() -> None:
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    packages = {name for name, file in modules().items() if file.name == "__init__.py"}
+    assert packages | {"rectune.templates", "rectune.recipes", "rectune.recipes.accelerate"} == listed
 
 
 def test_imports_point_down() -> None:
