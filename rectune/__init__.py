@@ -26,7 +26,7 @@ _PUBLIC = {
     "load_recipe": "rectune.recipe.load",
     "make_log": "rectune.log.log",
     "recommend": "rectune.run.run",
-    "train": "rectune.run.run",
+    "train": "rectune.run.train",
 }
 
 __all__ = [
@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from rectune.log.split import Split
     from rectune.prompts.template import Template
     from rectune.recipe.load import Recipe, load_recipe
-    from rectune.run.run import evaluate, recommend, train
+    from rectune.run.run import evaluate, recommend
+    from rectune.run.train import train
 
 
 def __getattr__(name: str) -> Any:

@@ -81,15 +81,9 @@ def plan(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
 def train(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Run a recipe, or its grid."""
     _quiet_libraries()
-    from rectune.recipe.load import load_recipe
-    from rectune.run import run
-    from rectune.run.grid import train_grid
+    from rectune.run import train
 
-    recipe = load_recipe(args.recipe, overrides)
-    if args.seeds is None and not recipe.settings.get("grid"):
-        run.train(recipe)
-        return
-    train_grid(args.recipe, overrides, args.seeds)
+    train.train(args.recipe, overrides, seeds=args.seeds)
 
 
 def evaluate(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
@@ -118,6 +112,7 @@ def recommend(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> Non
         allow=None if args.allow is None else _ids(args.allow),
         deny=() if args.deny is None else _ids(args.deny),
         candidates=candidates,
+        users=None if args.users is None else [str(user) for user in users],
     )
     for user, items in zip(users, lists, strict=True):
         if args.json:

@@ -17,8 +17,7 @@ FLOORS = (
 )  # fmt: skip
 # Arrows up that are still to go. Nothing may be added.
 KNOWN = {
-    "rectune.run.line -> rectune.planning.beside",  # a training writes the plan beside what it measured
-    "rectune.run.report -> rectune.planning.beside",
+    "rectune.run.report -> rectune.planning.beside",  # a report asks for the plan beside what was measured
     "rectune.tasks.task_calls -> rectune.run.materials",  # a task is handed the whole line
 }
 

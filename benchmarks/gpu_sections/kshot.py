@@ -59,7 +59,7 @@ def _settings(inputs: Path, place: Path, shots: int, seed: int, bench: Bench) ->
 
 def _cell(settings: list[tuple[str, str]]) -> dict[str, Any]:
     from rectune.recipe.load import load_recipe
-    from rectune.run.run import train
+    from rectune.run.train import train
 
     report = json.loads((train(load_recipe(RECIPE, settings)) / "report.json").read_text())
     measured = report["measured"]

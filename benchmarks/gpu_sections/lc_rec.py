@@ -99,9 +99,9 @@ def _speed(settings: list[tuple[str, str]]) -> dict[str, Any]:
 
 
 def _tuned(line: Any, epochs: int) -> dict[str, Any]:
-    from rectune.planning.beside import measured_of
+    from rectune.planning.beside import measured_of, plan_of
 
-    measured = measured_of(line.tuned.folder)
+    measured = measured_of(line.tuned.folder, plan_of(line, 0))
     history = json.loads((line.tuned.folder / "log_history.json").read_text())
     losses = [entry["loss"] for entry in history if "loss" in entry]
     return {

@@ -66,7 +66,7 @@ def _recipe(place: Path, base: Path, device: str, *, quick: bool) -> Path:
 
 
 def _trained(recipe: Path) -> dict[str, Any]:
-    from rectune.run.run import train
+    from rectune.run.train import train
 
     started = time.perf_counter()
     folder = train(recipe)

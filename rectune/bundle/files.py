@@ -173,7 +173,6 @@ def base_called(line: Line) -> str:
 def about_run(line: Line, *, room: int | None) -> dict[str, Any]:
     """What `rectune.json` says of the run and of its prompts. `room`: the most tokens of a prompt."""
     rank, encoder, library = line.rank_settings, line.encoder, line.model_settings.library
-    before, between = encoder.frame
     base = {"name": base_called(line), "revision": library.model_revision} if library.model_name_or_path else None
     longest = line.split.notes.get("max_history") or int(max((line.split.test.stop - line.split.test.start).max(), 1))
     return {
@@ -185,7 +184,7 @@ def about_run(line: Line, *, room: int | None) -> dict[str, Any]:
             "scores": rank.scores, "beams": rank.beams, "k": rank.k,
         },
         "prompt": {
-            "form": encoder.form, "before": before, "between": between, "max_history": longest, "max_tokens": room,
+            "form": encoder.form, "before": encoder.frame.before, "between": encoder.frame.between, "max_history": longest, "max_tokens": room,
         },
         "versions": {"rectune": rectune.__version__, **{name: importlib.metadata.version(name) for name in LIBRARIES}},
     }  # fmt: skip

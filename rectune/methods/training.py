@@ -70,7 +70,6 @@ def _finish(trainer: Any, task: Trainable, audit: TokenAudit, folder: Path) -> N
         report = {**audit.report, **check_saved(tuned, model, task.new_tokens, adapter=task.adapter)}
         (folder / "audit.json").write_text(json.dumps(report))
         (folder / "log_history.json").write_text(json.dumps(trainer.state.log_history))
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         (folder / "first_step.json").unlink(missing_ok=True)
         for leftover in ("README.md", "training_args.bin"):  # TRL's card speaks of another project's defaults
             (tuned / leftover).unlink(missing_ok=True)

@@ -9,10 +9,12 @@ from typing import Any
 from rectune.indexing.item_index import ItemIndex
 from rectune.model.new_tokens import add_tokens, start_new_tokens, train_tokenizer
 from rectune.model.settings import ModelSettings, load_options, pick_device
+from rectune.prompts.encoder import Encoder
 
 
 def build_base(settings: ModelSettings, index: ItemIndex, texts: Iterable[str], folder: Path, *, seed: int) -> None:
-    """Write what every stage starts from: the tokenizer with the new tokens, and the weights if made from scratch."""
+    """Write what every stage starts from: the tokenizer with the new tokens, the frame of every prompt, and the weights if made
+    from scratch."""
     if settings.from_scratch is None:
         _, tokenizer = _named(settings)
         add_tokens(tokenizer, index.vocabulary)
@@ -21,6 +23,7 @@ def build_base(settings: ModelSettings, index: ItemIndex, texts: Iterable[str], 
         add_tokens(tokenizer, index.vocabulary)
         _from_scratch(settings.from_scratch, tokenizer, seed).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "tokenizer")
+    Encoder(load_tokenizer(folder), index.vocabulary, form=settings.prompt_form).frame.save(folder)
 
 
 def load_tokenizer(base: Path) -> Any:

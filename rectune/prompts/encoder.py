@@ -5,12 +5,41 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from rectune.prompts.template import Segment
 
 Form = Literal["auto", "chat", "plain"]
 _PROMPT, _ANSWER = "\ue003", "\ue004"
+
+
+FRAME = "frame.json"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands around every prompt: texts with special tokens spelt out, and the id of the token that ends a completion.
+
+    It is rendered once, when the base of a run is made, and kept there: a chat template may print the date, and a model is
+    asked as it was tuned.
+    """
+
+    form: Literal["chat", "plain"]
+    before: str
+    between: str
+    end: int
+
+    def save(self, folder: Path) -> None:
+        """Write `frame.json`."""
+        (folder / FRAME).write_text(json.dumps(asdict(self), ensure_ascii=False), encoding="utf-8")
+
+    @staticmethod
+    def load(folder: Path) -> Frame | None:
+        """Read what `save` wrote; None where nothing was kept."""
+        file = folder / FRAME
+        return Frame(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
 
 
 class Encoder:
@@ -24,11 +53,16 @@ class Encoder:
     and completion are encoded apart, so training and ranking see the same ids.
     """
 
-    def __init__(self, tokenizer: Any, vocabulary: Sequence[str], *, form: Form = "auto") -> None:
+    def __init__(
+        self, tokenizer: Any, vocabulary: Sequence[str], *, form: Form = "auto", frame: Frame | None = None
+    ) -> None:
+        """`frame`: as it was rendered before; then `form` says nothing. None: render it now."""
         self.tokenizer = tokenizer
         self.form: Literal["chat", "plain"] = "plain"
         if form == "chat" or (form == "auto" and tokenizer.chat_template):
             self.form = "chat"
+        if frame is not None:
+            self.form = frame.form
         self.code_ids: list[int] = tokenizer.convert_tokens_to_ids(list(vocabulary)) if vocabulary else []
         added = {str(token): int(number) for number, token in tokenizer.added_tokens_decoder.items()}
         coded = set(vocabulary)
@@ -37,14 +71,12 @@ class Encoder:
         ordered = sorted(self._added, key=len, reverse=True)
         self._split_added = re.compile("|".join(map(re.escape, ordered))) if ordered else None
         self._text = _text_tokenizer(tokenizer)
-        self._before, self._between, self._end = self._frame()
-        self.end_id = self._end[0]
-
-    @property
-    def frame(self) -> tuple[str, str]:
-        """The text before every prompt and the text between a prompt and its completion, special tokens spelt out."""
-        before, between = ("".join(s.text for s in side) for side in (self._before, self._between))
-        return before, between
+        self.frame = frame if frame is not None else self._rendered()
+        self._before, self._between = (
+            [Segment("markup", text)] if text else [] for text in (self.frame.before, self.frame.between)
+        )
+        self.end_id = self.frame.end
+        self._end = [self.end_id]
 
     def text_ids(self, text: str) -> list[int]:
         """Encode characters as characters: no added token, however it is spelt, comes out of this."""
@@ -109,14 +141,14 @@ class Encoder:
             at = match.end()
         return [*out, text[at:]]
 
-    def _frame(self) -> tuple[list[Segment], list[Segment], list[int]]:
-        """What stands before the prompt, between prompt and completion, and the ids that end a completion."""
+    def _rendered(self) -> Frame:
+        """The frame of the tokenizer's own template, or the plain one."""
         tokenizer = self.tokenizer
         if self.form == "plain":
             starts = tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]
             if tokenizer.eos_token_id is None:
                 raise ValueError("the tokenizer has no end-of-text token; set one in it before tuning.")
-            return ([Segment("markup", tokenizer.bos_token)] if starts else []), [], [tokenizer.eos_token_id]
+            return Frame("plain", tokenizer.bos_token if starts else "", "", tokenizer.eos_token_id)
         if not tokenizer.chat_template:
             raise ValueError("`model.prompt_form: chat` needs a tokenizer with a chat template; use `plain`.")
         turn = [{"role": "user", "content": _PROMPT}]
@@ -128,7 +160,7 @@ class Encoder:
         before, between = opening.split(_PROMPT)
         closing = [piece for piece in self._markup(whole.split(_ANSWER)[1]) if isinstance(piece, int)]
         end = closing[0] if closing else tokenizer.eos_token_id
-        return [Segment("markup", before)], [Segment("markup", between)], [end]
+        return Frame("chat", before, between, end)
 
 
 def _text_tokenizer(tokenizer: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,15 @@ def load_recipe(path: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> 
         _override(recipe, key, text)
     _check_sections(recipe)
     return recipe
+
+
+def overridden(recipe: Recipe, overrides: Sequence[tuple[str, str]]) -> Recipe:
+    """The recipe with other values of some keys, as `load_recipe` sets them; the given one stays as it is."""
+    other = replace(recipe, settings=copy.deepcopy(recipe.settings), lines=dict(recipe.lines))
+    for key, text in overrides:
+        _override(other, key, text)
+    _check_sections(other)
+    return other
 
 
 def _recipe_file(path: str | Path) -> Path:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from rectune.recipe.calls import resolve_call
-from rectune.recipe.load import SECTIONS, Recipe, load_recipe
+from rectune.recipe.load import SECTIONS, Recipe, overridden
 from rectune.run.folder import RunFolder
 from rectune.run.judged import Report, as_json
 from rectune.run.line import Line
-from rectune.run.run import train
+from rectune.run.run import train_one
 from rectune.runtime.files import write_atomic
 from rectune.runtime.near import near
 from rectune.runtime.processes import is_main, wait
@@ -22,20 +22,17 @@ from rectune.runtime.processes import is_main, wait
 Cell = dict[str, Any]  # dotted key -> value
 
 
-def train_grid(path: str | Path, overrides: Sequence[tuple[str, str]], seeds: Sequence[int] | None = None) -> Path:
+def train_grid(whole: Recipe, seeds: Sequence[int] | None = None) -> Path:
     """Run each cell of a recipe's grid in a folder of its own and sum the reports up above them. Returns that folder.
 
     `seeds` replaces the grid's seeds. Cells that are done are not run again, and one that was stopped continues.
     Raises ValueError for a grid that lists no values or a key twice.
     """
-    whole = load_recipe(path, overrides)
     places = {folder: cell for cell in cells_of(whole, seeds) for folder in [cell_folder(whole, cell)]}
     recipes = []
     for place, cell in places.items():
         settings = [(key, json.dumps(value)) for key, value in cell.items()]
-        recipes.append(
-            load_recipe(path, [*overrides, *settings, ("grid", "null"), ("output_dir", json.dumps(str(place)))])
-        )
+        recipes.append(overridden(whole, [*settings, ("grid", "null"), ("output_dir", json.dumps(str(place)))]))
     folder = Path(whole.settings["output_dir"])
     claimed = RunFolder(folder, whole.name)
     for recipe in recipes:
@@ -48,7 +45,7 @@ def train_grid(path: str | Path, overrides: Sequence[tuple[str, str]], seeds: Se
         with line.folder.lock():
             line.split  # noqa: B018  built, or loaded
     for recipe in recipes:
-        train(recipe)
+        train_one(recipe)
     if is_main():
         reports = [json.loads((place / "report.json").read_text()) for place in places]
         judge = inspect.getmodule(resolve_call(whole, "eval"))

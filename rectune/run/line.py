@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 import time
 import warnings
 from collections.abc import Callable
@@ -23,8 +24,10 @@ from rectune.run.folder import Stage
 from rectune.run.prior_box import RunPrior
 from rectune.run.task_materials import TaskMaterials
 from rectune.runtime.files import write_atomic
-from rectune.runtime.processes import is_main
+from rectune.runtime.processes import is_main, wait
 from rectune.tasks.views import ItemViews
+
+CARD = "rectune.json"  # beside the tuned weights: what they were made with
 
 
 class Line(TaskMaterials):
@@ -167,8 +170,9 @@ class Line(TaskMaterials):
         from rectune.model.adapters import load_tuned, with_adapter
         from rectune.model.load import load_base
         from rectune.model.new_tokens import new_token_ids
-        from rectune.planning.beside import write_plan
 
+        if (work / "model" / CARD).exists():  # killed after its training had ended: the card is written last
+            return
         module, config = self.stage_config(i)
         settings, base = self.model_settings, self.base_stage.folder
         tokens = new_token_ids(self.encoder.tokenizer, self.index)
@@ -194,12 +198,14 @@ class Line(TaskMaterials):
                 "templates": {template.name: template.hash for template in self.templates},
                 "base": base_name(self),
                 "seconds": seconds,
+                "before": held,
                 "tasks": [
                     {"task": s.name, "rows": len(some), **some.notes} for s, some in zip(specs, rows, strict=True)
                 ],
             }
-            write_atomic(work / "model" / "rectune.json", json.dumps(card))
-            write_plan(self, i, work, new_tokens=len(tokens), before=held)
+            write_atomic(work / "model" / CARD, json.dumps(card))
+            shutil.rmtree(work / "checkpoints", ignore_errors=True)  # not before what they led to is safe
+        wait()
 
     def built(self) -> list[Stage]:
         """The stages from the log to the tuned model, in order."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rectune.log.split import evenly
+from rectune.recipe.fingerprints import fingerprint
 from rectune.recipe.load import Recipe
+from rectune.run.folder import RunFolder, Stage
 from rectune.tasks.examples import Mixture, TaskSpec, length_statistics
 
 OPEN, CLOSE = "⟦", "⟧"
@@ -26,8 +29,8 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
     if examples < 1:
         raise ValueError(f"`--examples` must be at least 1, got {examples}.")
     with tempfile.TemporaryDirectory() as place:
-        settings = {**recipe.settings, "output_dir": str(Path(place) / "preview")}
-        line = Line(replace(recipe, settings=settings))
+        line = Line(recipe)
+        line.folder = BorrowedFolder(line.folder.path, recipe.name, Path(place))
         line.check()
         parts = []
         for i in line.stages_with_other_tasks():
@@ -40,6 +43,22 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
                 raise ValueError("there is no training example: no user has two training events.")
             parts += _of_stage(mixture, examples)
     return "\n\n".join(parts)
+
+
+class BorrowedFolder(RunFolder):
+    """A run folder whose finished stages are used, while all others are built elsewhere."""
+
+    def __init__(self, path: Path, recipe_name: str, elsewhere: Path) -> None:
+        super().__init__(path, recipe_name)
+        self._elsewhere = RunFolder(elsewhere / "preview", recipe_name)
+
+    def stage(
+        self, name: str, keys: Any, inputs: Sequence[Stage], build: Callable[[Path], None], **options: bool
+    ) -> Stage:
+        """The stage from the run folder where it is there, else built elsewhere."""
+        mark = fingerprint(name, keys, [stage.fingerprint for stage in inputs])
+        there = Stage(self.path / "stages" / f"{name}-{mark}", mark)
+        return there if there.folder.is_dir() else self._elsewhere.stage(name, keys, inputs, build, **options)
 
 
 def _of_stage(mixture: Mixture, examples: int) -> list[str]:
@@ -55,11 +74,18 @@ def _of_stage(mixture: Mixture, examples: int) -> list[str]:
             f"  tokens of {statistics['measured']}: least {low}, median {half}, 95 % {high}, most {most}; limit {mixture.max_length}: "
             f"{statistics['examples_cut']} examples lose {statistics['history_entries_cut']} of their oldest history entries, "
             "no target is cut, no example dropped"
+            + _frame(mixture)
             + "".join(f"\n  {name.replace('_', ' ')}: {value}" for name, value in rows.notes.items())
         )
         chosen = positions[evenly(len(positions), examples)].tolist()
         parts += [_marked(mixture, p) for p in chosen]
     return parts
+
+
+def _frame(mixture: Mixture) -> str:
+    frame = mixture.encoder.frame
+    around = [repr(text) for text in (frame.before, frame.between) if text]
+    return f"\n  around every prompt: {' … '.join(around)}" if around else ""
 
 
 def _positions(mixture: Mixture, spec: TaskSpec) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

@@ -143,7 +143,9 @@ def _shuffled_rows(line: Line, most: int) -> tuple[Rows, TaskRows]:
         history = line.split.history(rows, i).copy()
         seeded(line.seed, "shuffle", int(rows.row[i])).shuffle(history)
         histories.append(history.tolist())
-    task = line.task_rows(history_split(line.split, histories))
+    names = line.log.users
+    users = [names[int(user)] for user in rows.user]
+    task = line.task_rows(history_split(line.split, histories, users))
     return rows, TaskRows(rows.row, task.variables, task.kind, line.split.targets(rows), task.answers)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import rectune
 from rectune.decoding.ranking import Ranking
-from rectune.planning.beside import measured_of
+from rectune.planning.beside import measured_of, plan_of
 from rectune.recipe.calls import bind, resolve_call
 from rectune.run.folder import Stage
 from rectune.run.judged import HIDDEN, SHOWN, Evidence, Report, as_json
@@ -71,7 +71,7 @@ def gather_evidence(line: Line, *, shuffled: int, wordings: int) -> Evidence:
     training = [json.loads((stage.folder / "log_history.json").read_text()) for stage in line.train_stages]
     audits = [json.loads((stage.folder / "audit.json").read_text()) for stage in line.train_stages]
     for i, stage in enumerate(line.train_stages):
-        measured[f"training, stage {i}"] = measured_of(stage.folder)
+        measured[f"training, stage {i}"] = measured_of(stage.folder, plan_of(line, i))
     return Evidence(
         recipe=line.recipe, split=line.split, index=line.index, task=line.task, task_section=line.ranked_section, rankings=rankings, answers=answers,
         shuffled=shuffled_ranking, shuffled_rows=sample, training=training, audits=audits, measured=measured,

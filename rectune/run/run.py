@@ -25,13 +25,8 @@ from rectune.tasks.asked_histories import history_split
 RESOLVED = "recipe.yaml"
 
 
-def train(recipe: Recipe | str | Path, overrides: Sequence[tuple[str, str]] = ()) -> Path:
-    """Run a recipe from log to report, or continue where it stopped. Returns the run folder.
-
-    Stages that are already there are not built again. Raises ValueError, TypeError or OSError with one clear line
-    when the recipe, its data or the folder are not as they must be.
-    """
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+def train_one(recipe: Recipe) -> Path:
+    """Run a recipe without a grid from log to report, or continue where it stopped. Returns the run folder."""
     line = Line(recipe)
     with line.folder.lock():
         line.check()
@@ -110,11 +105,13 @@ def recommend(
     allow: Sequence[str] | None = None,
     deny: Sequence[str] = (),
     candidates: Sequence[Sequence[str]] | None = None,
+    users: Sequence[str] | None = None,
 ) -> list[list[dict[str, Any]]]:
     """Recommend after each history (oldest first), given by item ids or, with `by='title'`, by titles.
 
     `allow` and `deny`: ids of items that alone may, or must not, be listed (stock, age, region); ids that the catalogue
-    does not hold count for nothing, with a warning. `candidates`: for each history the ids that are to be ranked.
+    does not hold count for nothing, with a warning. `candidates`: for each history the ids that are to be ranked. `users`:
+    whose history each is, for a run whose prompts have user tokens.
     Returns for each history a list of {'item_id', 'title', 'score'}, best first, shorter than `k` where fewer items may
     be listed. Scores don't depend on what may be listed. Raises ValueError for an unknown item of a history or of the
     candidates (with near misses), for a `k` above `rank.beams` or the catalogue, or when no item may be listed.
@@ -129,14 +126,15 @@ def recommend(
     ids = Catalogue(line.log)
     named = ids if by == "item_id" else Catalogue(line.log, by)
     codes = [named.codes(history) for history in histories]
-    if candidates is not None and len(candidates) != len(histories):
-        raise ValueError(f"there are {len(histories)} histories, but candidates for {len(candidates)}.")
+    for what, given in (("candidates for", candidates), ("users for", users)):
+        if given is not None and len(given) != len(histories):
+            raise ValueError(f"there are {len(histories)} histories, but {what} {len(given)}.")
     shelf = Shelf(
         allowed=ids.allowed(allow, deny),
         hidden=[sorted(set(history)) if hide_seen else [] for history in codes],
         only=None if candidates is None else [ids.codes(some) for some in candidates],
     )
-    asked = history_split(line.split, codes)
+    asked = history_split(line.split, codes, users)
     prior = _prior(line, folder)
     if prior is not None:
         shelf = replace(shelf, prior=prior(asked))

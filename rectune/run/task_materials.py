@@ -7,7 +7,7 @@ from typing import Any
 
 from rectune.decoding.language_model import RankSettings
 from rectune.log.split import Part, Split
-from rectune.prompts.encoder import Encoder
+from rectune.prompts.encoder import Encoder, Frame
 from rectune.prompts.template import Template
 from rectune.recipe.calls import section_at
 from rectune.recipe.checking import check_keywords
@@ -132,7 +132,8 @@ class TaskMaterials(Materials):
 
         if kept := self.folder.kept("base"):
             return kept
-        keys: dict[str, Any] = {"base": base_identity(self.model_settings), "seed": self.seed}
+        settings = self.model_settings
+        keys: dict[str, Any] = {"base": base_identity(settings), "seed": self.seed, "form": settings.prompt_form}
         if self.model_settings.from_scratch is not None:
             keys["tasks"] = [call.text_fingerprint(self) for call in self.every_call]
         texts = sample_texts([call.spec(self) for call in self.every_call], most=20_000)
@@ -149,9 +150,9 @@ class TaskMaterials(Materials):
 
     @cached_property
     def encoder(self) -> Encoder:
-        """The encoder of the base's tokenizer."""
+        """The encoder of the base's tokenizer, with the frame that was rendered when the base was made."""
         from rectune.model.load import load_tokenizer
 
-        return Encoder(
-            load_tokenizer(self.base_stage.folder), self.index.vocabulary, form=self.model_settings.prompt_form
-        )
+        base = self.base_stage.folder
+        form, frame = self.model_settings.prompt_form, Frame.load(base)
+        return Encoder(load_tokenizer(base), self.index.vocabulary, form=form, frame=frame)

@@ -9,12 +9,15 @@ import numpy as np
 from rectune.log.split import Rows, Split
 
 if TYPE_CHECKING:
-    import polars as pl
+    from collections.abc import Sequence
+
 import polars as pl
 
 
-def history_split(split: Split, histories: list[list[int]]) -> Split:
+def history_split(split: Split, histories: list[list[int]], users: Sequence[str] | None = None) -> Split:
     """Return a split whose test rows are the given histories (item codes, oldest first); their targets mean nothing.
+
+    `users`: the id of whoever each history is of, as the log writes it, where that is known; it decides the user token.
 
     For recommending outside a log: every task renders such rows like any others.
     """
@@ -33,7 +36,7 @@ def history_split(split: Split, histories: list[list[int]]) -> Split:
     log = type(split.log)(
         interactions=pl.DataFrame(events),
         items=split.log.items,
-        users=pl.Series([""] * len(histories), dtype=pl.String),
+        users=pl.Series([""] * len(histories) if users is None else list(users), dtype=pl.String),
         source="the given histories",
     )
     number = np.arange(len(histories), dtype=np.int64)

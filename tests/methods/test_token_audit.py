@@ -42,7 +42,7 @@ output_dir: OUT
 
 def run_once(base: Path, out: Path, *overrides: tuple[str, str]) -> Path:
     from rectune.recipe.load import load_recipe
-    from rectune.run.run import train
+    from rectune.run.train import train
 
     recipe = out.parent / "audit.yaml"
     recipe.write_text(RECIPE.replace("BASE", str(base)).replace("OUT", str(out)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rectune.prompts.encoder import Encoder
+from rectune.prompts.encoder import Encoder, Frame
 from rectune.prompts.template import Segment
 
 VOCABULARY = ("<a_0>", "<a_1>", "<a_12>", "<b_0>")
@@ -99,3 +99,32 @@ def test_a_unigram_piece_that_spells_a_special_token_is_broken_up() -> None:
     )
     assert 1 not in made.text_ids("a</s>b")
     assert made.tokenizer.convert_ids_to_tokens(made.text_ids("a</s>b")) == list("a</s>b")
+
+
+DATED = "{{ strftime_now('%Y-%m-%d %H:%M:%S.%f') }} {% for m in messages %}<|start|>{{ m.content }}<|end|>{% endfor %}"
+
+
+def test_a_frame_is_rendered_once_and_kept(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    made = encoder(checkpoints["chat"])
+    made.tokenizer.chat_template = DATED
+    first, second = (Encoder(made.tokenizer, VOCABULARY) for _ in range(2))
+    prompt = [Segment("markup", "Which item?")]
+    assert first.prompt_ids(prompt) != second.prompt_ids(prompt)  # the template prints the time of day
+    first.frame.save(tmp_path)
+    again = Encoder(made.tokenizer, VOCABULARY, form="plain", frame=Frame.load(tmp_path))
+    assert again.form == "chat"
+    assert again.frame == first.frame
+    assert again.prompt_ids(prompt) == first.prompt_ids(prompt)
+    assert again.completion_ids(prompt, end=True) == first.completion_ids(prompt, end=True)
+    assert Frame.load(tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("which", ["tied", "chat"])
+def test_a_kept_frame_gives_the_ids_of_a_rendered_one(checkpoints: dict[str, Path], which: str, tmp_path: Path) -> None:
+    made = encoder(checkpoints[which])
+    made.frame.save(tmp_path)
+    kept = Encoder(made.tokenizer, VOCABULARY, frame=Frame.load(tmp_path))
+    for title in NASTY:
+        segments = [Segment("markup", "A "), Segment("data", title), Segment("codes", "1")]
+        assert kept.prompt_ids(segments) == made.prompt_ids(segments)
+        assert kept.completion_ids(segments, end=True) == made.completion_ids(segments, end=True)

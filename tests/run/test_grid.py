@@ -102,3 +102,23 @@ def test_the_grid_of_k_shots_ends_with_a_table_and_goes_on_where_it_stopped(
 
 def test_a_bundled_grid_lists_four_sizes_and_three_seeds() -> None:
     assert len(cells_of(load_recipe("tallrec-movie-kshot-cpu"))) == 12
+
+
+def test_train_of_the_package_runs_the_grid(
+    monkeypatch: pytest.MonkeyPatch, quick_recipe: Path, tmp_path: Path
+) -> None:
+    import rectune
+    from rectune.run import grid
+
+    trained: list[tuple[int, str]] = []
+
+    monkeypatch.setattr(
+        grid, "train_one", lambda recipe: trained.append((recipe.settings["seed"], recipe.settings["output_dir"]))
+    )
+    monkeypatch.setattr(grid, "is_main", lambda: False)
+    whole = load_recipe(quick_recipe, [("grid", "{seed: [3, 5]}"), ("output_dir", str(tmp_path / "grid"))])
+    assert rectune.train(whole) == tmp_path / "grid"
+    assert trained == [(3, str(tmp_path / "grid" / "seed-3")), (5, str(tmp_path / "grid" / "seed-5"))]
+    trained.clear()
+    rectune.train(quick_recipe, [("output_dir", str(tmp_path / "seeds"))], seeds=[8])
+    assert trained == [(8, str(tmp_path / "seeds" / "seed-8"))]
