@@ -75,16 +75,37 @@ def test_a_killed_run_goes_on_with_what_is_missing(tmp_path: Path) -> None:
     assert len(after["rows"]) == 5
 
 
+HANGS = """
+import sys, time
+sys.path.insert(0, {root!r})
+import benchmarks.gpu as gpu
+import benchmarks.gpu_sections.rates as rates
+
+def run(bench):
+    bench.measure("one", lambda: {{"tflops": 1.0}})
+    time.sleep(120)
+
+rates.run, gpu.__file__ = run, __file__
+raise SystemExit(gpu.main())
+"""
+
+
 @pytest.mark.heavy
-def test_a_section_is_stopped_by_its_clock_and_the_next_begins(tmp_path: Path) -> None:
-    out = subprocess.run(
-        command(tmp_path, "--only", "qlora", "search", "--seconds", "3"), capture_output=True, text=True, check=False
-    )
+def test_a_section_that_hangs_is_stopped_by_its_clock_and_the_next_begins(tmp_path: Path) -> None:
+    (tmp_path / "hangs.py").write_text(HANGS.format(root=str(ROOT)))
+    asked = [
+        sys.executable,
+        str(tmp_path / "hangs.py"),
+        *command(tmp_path, "--only", "rates", "search", "--seconds", "20")[2:],
+    ]
+    out = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=120)
     assert out.returncode == 1
-    stopped = figures(tmp_path, "qlora")
-    assert stopped["state"] == "failed"
-    assert "limit of 3 seconds" in stopped["failed"]["the section"]
-    assert figures(tmp_path, "search")["card"]["matrix_tflops"] > 0
+    stopped = figures(tmp_path, "rates")
+    assert stopped["state"] == "partly"
+    assert stopped["rows"]["one"]["tflops"] == 1.0  # what was measured before is kept
+    assert "limit of 20 seconds" in stopped["failed"]["the section"]
+    assert stopped["seconds"] < 21
+    assert figures(tmp_path, "search")["rows"]
 
 
 def test_a_row_that_fails_is_written_down_and_the_next_is_measured(tmp_path: Path) -> None:

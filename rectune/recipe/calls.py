@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -151,6 +152,8 @@ def _dotted(name: str, home: Home | None, where: str) -> str:
     if home is None:
         raise ValueError(f"{where}: got `{name}`; here only 'package.module:function' is a name.")
     known = offered(home)
+    if name not in known and home.needs and name.isidentifier() and importlib.util.find_spec(name) is not None:
+        return name  # a method or a prior in a file of the working folder
     if name not in known:
         raise ValueError(
             f"{where}: there is no `{name}`.{near(name, known)} A function of your own is 'module:function'."

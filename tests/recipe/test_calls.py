@@ -188,3 +188,11 @@ def test_a_file_put_into_a_home_is_a_name(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setitem(sys.modules, "rectune.indexing.mine", importlib.import_module("rectune.indexing.titles"))
     finally:
         offered.cache_clear()
+
+
+def test_a_method_may_be_a_file_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_method_.py").write_text("class Config: ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert resolved("stages.0", "my_method_").__name__ == "my_method_"
+    with pytest.raises(ValueError, match="there is no `my_method_`"):
+        resolved("tasks.0", "my_method_")  # a task is a function

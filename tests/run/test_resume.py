@@ -42,9 +42,6 @@ def test_killed_anywhere_it_continues_to_the_same_results(finished: tuple[Path, 
         ("step", 2),
         ("save", 1),
         ("rank", 8),
-        ("shard", 2),
-        ("shard", 3),
-        ("rank", 6),
     ):
         died = run(point, times)
         assert died.returncode == -9, (point, died.stderr[-2000:])
@@ -54,6 +51,29 @@ def test_killed_anywhere_it_continues_to_the_same_results(finished: tuple[Path, 
     assert whole.returncode == 0, whole.stderr[-2000:]
     assert results(out) == results(folder)
     assert not list(out.glob("stages/*.partial"))
+
+
+@pytest.mark.heavy
+def test_killed_before_every_rename_it_ends_in_the_same_results(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    recipe, folder = finished
+    command = [
+        sys.executable,
+        "-m",
+        "tests.kill_at",
+        "sweep",
+        "0",
+        "--",
+        "train",
+        str(recipe),
+        "--output_dir",
+        str(tmp_path / "out"),
+    ]
+    out = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert out.returncode == 0, out.stderr[-3000:]
+    assert results(tmp_path / "out") == results(folder)
+    assert not list((tmp_path / "out").glob("**/*.partial"))
+    stages = len(list((folder / "stages").iterdir()))
+    assert int(out.stdout.rpartition("killed ")[2].split()[0]) >= stages
 
 
 @pytest.mark.heavy
