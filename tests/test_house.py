@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,12 @@ def test_the_wheel_holds_every_folder() -> None:
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     packages = {name for name, file in modules().items() if file.name == "__init__.py"}
     assert packages | {"rectune.templates", "rectune.recipes", "rectune.recipes.accelerate"} == listed
+
+
+def test_the_page_of_the_house_lists_the_floors() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    listed = re.findall(r"^\| `(?:rectune/)?(\w+)` \|", page, re.MULTILINE)
+    assert tuple(listed) == FLOORS
 
 
 def test_imports_point_down() -> None:
