@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore", FutureWarning)
     try:
         overrides = parse_overrides(rest)
-        if overrides and known.command in ("ls", "recommend", "index", "export"):
+        if overrides and known.command in ("ls", "recommend", "index", "export", "clean"):
             raise ValueError(
                 f"`--{overrides[0][0]}`: `rectune {known.command}` has no such option. See `rectune {known.command} --help`."
             )
@@ -156,6 +156,9 @@ def build_parser() -> argparse.ArgumentParser:
     export = _command(group, "export", commands.export, "write a run as a folder that transformers alone loads")
     export.add_argument("folder", help="a run folder")
     export.add_argument("--to", default=None, metavar="FOLDER", help="where to (default: export in the run folder)")
+    clean = _command(group, "clean", commands.clean, "remove stages of a run folder that its last report did not use")
+    clean.add_argument("folder", help="a run folder")
+    clean.add_argument("--dry-run", action="store_true", help="only say what would be removed")
     index = group.add_parser(
         "index", help="add items to the index of a run", description="add items to the index of a run"
     )

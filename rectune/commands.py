@@ -123,6 +123,18 @@ def recommend(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> Non
             print(f"{place:3}. {item['title']}  [{item['item_id']}]  {item['score']:.3f}")
 
 
+def clean(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    """Remove what a run folder no longer uses."""
+    _quiet_libraries()
+    from rectune.run import clean as cleaning
+
+    removed = cleaning.clean(args.folder, dry_run=args.dry_run)
+    for stage, size in removed:
+        print(f"{'would remove' if args.dry_run else 'removed'} {stage.name} ({size / 2**20:,.1f} MiB)")
+    total = sum(size for _, size in removed)
+    print(f"{len(removed)} stages, {total / 2**20:,.1f} MiB" if removed else "nothing to remove")
+
+
 def export(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Write a run as a folder that transformers alone loads."""
     _quiet_libraries()

@@ -36,6 +36,7 @@ class RunFolder:
         """Raises ValueError when the folder holds something else, or another recipe's run."""
         self.path, self.recipe_name = path.resolve(), recipe_name
         self.pinned: dict[str, str] = {}  # stages of a finished run, name -> fingerprint: used as they are
+        self.asked: set[str] = set()  # folder names of the stages that were asked for
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"`output_dir`: {path} is a file, not a folder.")
         mark = self.path / MARK
@@ -92,6 +93,7 @@ class RunFolder:
         mark = fingerprint(name, keys, [stage.fingerprint for stage in inputs])
         final = self.path / "stages" / f"{name}-{mark}"
         work = final.with_name(f"{final.name}.partial")
+        self.asked.add(final.name)
         # The main process decides whether the stage is there, so that all of them build or none does.
         there = final.exists() if alone else gather(final.exists())[0]
         if not there:
@@ -105,6 +107,7 @@ class RunFolder:
         if name not in self.pinned:
             return None
         stage = Stage(self.path / "stages" / f"{name}-{self.pinned[name]}", self.pinned[name])
+        self.asked.add(stage.folder.name)
         if not stage.folder.is_dir():
             raise ValueError(f"{self.path}: the stage {stage.folder.name} is gone. Run `rectune train` again.")
         return stage

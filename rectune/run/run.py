@@ -34,6 +34,7 @@ def train_one(recipe: Recipe) -> Path:
         line.tuned  # noqa: B018  builds everything up to the tuned model
         _keep(line)
         report(line)
+        _keep(line)  # now with the stages that the report asked for
     return line.folder.path
 
 
@@ -169,6 +170,11 @@ def _keep(line: Line) -> None:
             write_atomic(folder / "templates" / template.name, template.source)
         write_atomic(folder / RESOLVED, line.recipe.dump())
         stages = {stage.folder.name.rpartition("-")[0]: stage.fingerprint for stage in line.built()}
-        about = {"recipe": line.recipe.name, "rectune": rectune.__version__, "stages": stages}
+        about = {
+            "recipe": line.recipe.name,
+            "rectune": rectune.__version__,
+            "stages": stages,
+            "used": sorted(line.folder.asked),
+        }
         write_atomic(folder / "run.json", json.dumps(about))
     wait()
