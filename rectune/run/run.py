@@ -170,11 +170,14 @@ def _keep(line: Line) -> None:
             write_atomic(folder / "templates" / template.name, template.source)
         write_atomic(folder / RESOLVED, line.recipe.dump())
         stages = {stage.folder.name.rpartition("-")[0]: stage.fingerprint for stage in line.built()}
-        about = {
-            "recipe": line.recipe.name,
-            "rectune": rectune.__version__,
-            "stages": stages,
-            "used": sorted(line.folder.asked),
-        }
+        about = {"recipe": line.recipe.name, "rectune": rectune.__version__, "stages": stages, "used": _used(line)}
         write_atomic(folder / "run.json", json.dumps(about))
     wait()
+
+
+def _used(line: Line) -> list[str]:
+    """The stages that were asked for now; of a kind that was not, those of the call before: what needs no ranking reads no trie."""
+    mark = line.folder.path / "run.json"
+    before = json.loads(mark.read_text()).get("used", []) if mark.exists() else []
+    kinds = {name.rpartition("-")[0] for name in line.folder.asked}
+    return sorted(line.folder.asked | {name for name in before if name.rpartition("-")[0] not in kinds})

@@ -141,7 +141,7 @@ def test_another_learning_rate_rebuilds_no_index(finished: tuple[Path, Path]) ->
     before = stages(folder)
     train(recipe, "--stages.0.learning_rate", "2e-2")
     new = {name.partition("-")[0] for name in set(stages(folder)) - set(before)}
-    assert new == {"train0", "rank"}
+    assert new == {"train0", "rank", "plan0"}
     assert all(stages(folder)[name] == when for name, when in before.items())
     train(recipe)
 
