@@ -19,6 +19,7 @@ from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import gather, is_main, wait
 
 MARK = "run.json"
+ASKED = "asked.json"  # in a stage: its keys and what it was made from
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class RunFolder:
         self.path, self.recipe_name = path.resolve(), recipe_name
         self.pinned: dict[str, str] = {}  # stages of a finished run, name -> fingerprint: used as they are
         self.asked: set[str] = set()  # folder names of the stages that were asked for
+        self.tell: Callable[[str], None] | None = None  # takes a line for each stage: kept, or built and why
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"`output_dir`: {path} is a file, not a folder.")
         mark = self.path / MARK
@@ -93,11 +95,15 @@ class RunFolder:
         mark = fingerprint(name, keys, [stage.fingerprint for stage in inputs])
         final = self.path / "stages" / f"{name}-{mark}"
         work = final.with_name(f"{final.name}.partial")
+        first = final.name not in self.asked
         self.asked.add(final.name)
         # The main process decides whether the stage is there, so that all of them build or none does.
         there = final.exists() if alone else gather(final.exists())[0]
+        about = {"keys": keys, "needs": [stage.folder.name for stage in inputs]}
+        if self.tell is not None and is_main() and first:
+            self.tell(f"{name}: kept" if there else f"{name}: {why_built(final, about)}")
         if not there:
-            self._build(work, final, build, resumes=resumes)
+            self._build(work, final, build, about, resumes=resumes)
         if not alone:
             wait()
         return Stage(final, mark)
@@ -112,7 +118,9 @@ class RunFolder:
             raise ValueError(f"{self.path}: the stage {stage.folder.name} is gone. Run `rectune train` again.")
         return stage
 
-    def _build(self, work: Path, final: Path, build: Callable[[Path], None], *, resumes: bool) -> None:
+    def _build(
+        self, work: Path, final: Path, build: Callable[[Path], None], about: dict[str, Any], *, resumes: bool
+    ) -> None:
         if not resumes and not is_main():
             return
         if work.exists() and not resumes:
@@ -131,12 +139,48 @@ class RunFolder:
             wait()
         if is_main():
             self.claim()
+            write_atomic(work / ASKED, json.dumps(about, default=str))
             os.replace(work, final)
 
     def claim(self) -> None:
         """Mark the folder as this recipe's."""
         if not (self.path / MARK).exists():
             write_atomic(self.path / MARK, json.dumps({"recipe": self.recipe_name, "rectune": rectune.__version__}))
+
+
+def why_built(final: Path, about: dict[str, Any]) -> str:
+    """Why a stage is built: it goes on, nothing of its kind is there, or what differs from the one that was made last."""
+    if final.with_name(f"{final.name}.partial").exists():
+        return "goes on where it was stopped"
+    name = final.name.rpartition("-")[0]
+    others = [file for file in final.parent.glob(f"{name}-*/{ASKED}") if file.parent.name.rpartition("-")[0] == name]
+    if not others:
+        return "built, as there is none"
+    latest = max(others, key=lambda file: file.stat().st_mtime_ns)
+    before = json.loads(latest.read_text(encoding="utf-8"))
+    changes = list(_changes(before, json.loads(json.dumps(about, default=str)), ""))
+    return (
+        f"built, as {' and '.join(changes[:2])}" if changes else "built, as it was made by another version of rectune"
+    )
+
+
+def _changes(before: Any, now: Any, path: str) -> Iterator[str]:
+    """What differs between two askings, in words."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys([*before, *now]):
+            if before.get(key) != now.get(key):
+                yield from _changes(
+                    before.get(key), now.get(key), key if path in ("", "keys", "arguments") else f"{path}.{key}"
+                )
+    elif path == "needs":
+        made = [name.rpartition("-")[0] for name in now if name not in before]
+        yield f"{' and '.join(made)} {'is' if len(made) == 1 else 'are'} another"
+    elif path.endswith("source"):
+        yield "its code has changed"
+    elif any(isinstance(value, dict | list) for value in (before, now)) or max(len(str(before)), len(str(now))) > 60:
+        yield f"`{path}` has changed"
+    else:
+        yield f"`{path}` was {json.dumps(before)} and is {json.dumps(now)}"
 
 
 def _remove_empty(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ RESOLVED = "recipe.yaml"
 def train_one(recipe: Recipe) -> Path:
     """Run a recipe without a grid from log to report, or continue where it stopped. Returns the run folder."""
     line = Line(recipe)
+    line.folder.tell = partial(print, flush=True)
     with line.folder.lock():
         line.check()
         line.check_lists()

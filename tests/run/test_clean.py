@@ -19,6 +19,8 @@ def test_what_the_last_report_did_not_use_is_removed_and_nothing_else(
     _, folder = finished
     run = tmp_path / "run"
     shutil.copytree(folder, run)
+    assert main(["clean", str(run)]) == 0  # other tests may have asked this run for more
+    capsys.readouterr()
     (run / "stages" / "index-0123456789ab.partial").mkdir()
     (run / "stages" / "index-0123456789ab.partial" / "codes.npy").write_bytes(bytes(2**20))
     assert main(["clean", str(run), "--dry-run"]) == 0

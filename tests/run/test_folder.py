@@ -134,3 +134,55 @@ def test_a_full_disk_is_told_with_its_place(error: Exception, tmp_path: Path) ->
         RunFolder(tmp_path / "run", "shop").stage("log", {}, [], full)
     assert str(told.value.filename).startswith(str(tmp_path / "run" / "stages" / "log-"))
     assert not list((tmp_path / "run" / "stages").iterdir())
+
+
+def test_a_folder_says_why_it_builds(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def ask(levels: int, learning_rate: float = 0.1, source: str = "a") -> None:
+        folder = RunFolder(tmp_path / "run", "r")
+        folder.tell = said.append
+        log = folder.stage("log", {"call": "m:table", "source": source}, [], lambda work: None)
+        index = folder.stage("index", {"arguments": {"levels": levels}}, [log], lambda work: None)
+        keys = {"stage": {"learning_rate": learning_rate, "tasks": [1]}}
+        folder.stage("train0", keys, [log, index], lambda work: None)
+        folder.stage("train0", keys, [log, index], lambda work: None)  # asked again: said once
+
+    ask(3)
+    assert said == [f"{name}: built, as there is none" for name in ("log", "index", "train0")]
+    said.clear()
+    ask(3)
+    assert said == ["log: kept", "index: kept", "train0: kept"]
+    said.clear()
+    ask(4)
+    assert said == ["log: kept", "index: built, as `levels` was 3 and is 4", "train0: built, as index is another"]
+    said.clear()
+    ask(4, 0.2)
+    assert said[-1] == "train0: built, as `stage.learning_rate` was 0.1 and is 0.2"
+    said.clear()
+    ask(4, 0.2, source="b")
+    assert said == [
+        "log: built, as its code has changed",
+        "index: built, as log is another",
+        "train0: built, as log and index are another",
+    ]
+    said.clear()
+    ask(3)
+    assert said == ["log: kept", "index: kept", "train0: kept"]
+
+
+def test_a_stage_that_was_killed_says_that_it_goes_on(tmp_path: Path) -> None:
+    said: list[str] = []
+    for stops in (True, False):
+        folder = RunFolder(tmp_path / "run", "r")
+        folder.tell = said.append
+
+        def build(work: Path, stops: bool = stops) -> None:
+            if stops:
+                raise KeyboardInterrupt
+
+        try:
+            folder.stage("train0", {}, [], build, resumes=True)
+        except KeyboardInterrupt:
+            continue
+    assert said == ["train0: built, as there is none", "train0: goes on where it was stopped"]
