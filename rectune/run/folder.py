@@ -101,7 +101,7 @@ class RunFolder:
         there = final.exists() if alone else gather(final.exists())[0]
         about = {"keys": keys, "needs": [stage.folder.name for stage in inputs]}
         if self.tell is not None and is_main() and first:
-            self.tell(f"{name}: kept" if there else f"{name}: {why_built(final, about)}")
+            self.tell(f"{name}: kept" if there else f"{name}: {why_built(final, about, self.asked)}")
         if not there:
             self._build(work, final, build, about, resumes=resumes)
         if not alone:
@@ -148,12 +148,14 @@ class RunFolder:
             write_atomic(self.path / MARK, json.dumps({"recipe": self.recipe_name, "rectune": rectune.__version__}))
 
 
-def why_built(final: Path, about: dict[str, Any]) -> str:
-    """Why a stage is built: it goes on, nothing of its kind is there, or what differs from the one that was made last."""
+def why_built(final: Path, about: dict[str, Any], asked: set[str]) -> str:
+    """Why a stage is built: it goes on, nothing of its kind is there, or what differs from the one that was made last. Those that
+    this run asked for, too, such as another ranking by the same model, are not what it replaces."""
     if final.with_name(f"{final.name}.partial").exists():
         return "goes on where it was stopped"
     name = final.name.rpartition("-")[0]
     others = [file for file in final.parent.glob(f"{name}-*/{ASKED}") if file.parent.name.rpartition("-")[0] == name]
+    others = [file for file in others if file.parent.name not in asked]
     if not others:
         return "built, as there is none"
     latest = max(others, key=lambda file: file.stat().st_mtime_ns)

@@ -186,3 +186,17 @@ def test_a_stage_that_was_killed_says_that_it_goes_on(tmp_path: Path) -> None:
         except KeyboardInterrupt:
             continue
     assert said == ["train0: built, as there is none", "train0: goes on where it was stopped"]
+
+
+def test_another_stage_of_a_kind_in_the_same_run_is_not_what_a_stage_replaces(tmp_path: Path) -> None:
+    said: list[str] = []
+    for k in (5, 10):
+        folder = RunFolder(tmp_path / "run", "r")
+        folder.tell = said.append
+        for hidden in (True, False):
+            folder.stage("rank", {"hidden": hidden, "k": k}, [], lambda work: None)
+    assert said[:2] == ["rank: built, as there is none"] * 2
+    assert said[2:] == [
+        "rank: built, as `hidden` was false and is true and `k` was 5 and is 10",
+        "rank: built, as `k` was 5 and is 10",
+    ]
