@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -54,10 +55,29 @@ def main(argv: list[str] | None = None) -> int:
         print(f"--inputs {args.inputs}: there is no such folder.", file=sys.stderr)
         return 2
     args.out.mkdir(parents=True, exist_ok=True)
+    if not args.again and (why := _others(chosen, args)):
+        print(f"{why} Give another --out, or measure anew with --again.", file=sys.stderr)
+        return 2
     if args.again:
         for name in chosen:
             (args.out / f"{name}.json").unlink(missing_ok=True)
     return _measure(chosen, args)
+
+
+def _others(chosen: list[str], args: argparse.Namespace) -> str:
+    """Which of the figures that are there belong to another device, to other sizes or to another commit; '' where none does."""
+    from benchmarks.gpu_sections.bench import origin, read
+
+    now = {"device": args.device, "quick": args.quick, "commit": origin()["commit"]}
+    for name in chosen:
+        about = read(args.out / f"{name}.json")
+        if not about or not about["rows"]:
+            continue
+        held = {"device": about["card"]["device"], "quick": about["quick"], "commit": about["commit"]}
+        if other := [key for key in now if now[key] != held[key]]:
+            told, asked = (", ".join(f"{key} {each[key]}" for key in other) for each in (held, now))
+            return f"{args.out / f'{name}.json'} holds figures of {told}; this call is of {asked}."
+    return ""
 
 
 def _measure(chosen: list[str], args: argparse.Namespace) -> int:
@@ -67,7 +87,7 @@ def _measure(chosen: list[str], args: argparse.Namespace) -> int:
             print(f"{name}: {_state(args, name)} already", flush=True)
     began, following = time.monotonic(), None
     for number, name in enumerate(waiting):
-        if args.total and time.monotonic() - began > args.total - args.seconds / 2:
+        if args.total and time.monotonic() - began > args.total - args.seconds:
             print(f"{name}: not begun, --total {args.total:g} seconds are over", flush=True)
             continue
         child = following or _start(name, args)
@@ -77,6 +97,7 @@ def _measure(chosen: list[str], args: argparse.Namespace) -> int:
     if following is not None:
         following.kill()
         following.wait()
+        shutil.rmtree(_scratch(args, waiting[-1]), ignore_errors=True)
     states = {name: _state(args, name) for name in chosen}
     print("; ".join(f"{name}: {state}" for name, state in states.items()))
     return 0 if all(state in WHOLE for state in states.values()) else 1
@@ -96,9 +117,16 @@ def _run(child: subprocess.Popen[str], name: str, number: int, args: argparse.Na
         code = child.wait(timeout=args.load + args.seconds + 5)
     except subprocess.TimeoutExpired:
         child.kill()
-        code = child.wait()
+        child.wait()
+        code = CUT
     _note_the_end(args, name, code)
+    shutil.rmtree(_scratch(args, name), ignore_errors=True)  # a section that was stopped leaves its base there
     print(f"  {_state(args, name)}, {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _scratch(args: argparse.Namespace, name: str) -> Path:
+    """A section's place for bases and run folders."""
+    return Path(args.out.resolve() / f".{name}.scratch")
 
 
 def _note_the_end(args: argparse.Namespace, name: str, code: int) -> None:
@@ -107,14 +135,12 @@ def _note_the_end(args: argparse.Namespace, name: str, code: int) -> None:
 
     file = args.out / f"{name}.json"
     about = read(file)
-    if about and about["state"] != "running":
+    if code == 0:
         return
     log = (args.out / f"{name}.log").read_text(errors="replace").strip().splitlines()
     last = next((line for line in reversed(log) if line.strip()), "no output")
     why = (
-        f"stopped at its limit of {args.seconds:g} seconds"
-        if code in (-9, CUT)
-        else f"ended with code {code}: {last[:400]}"
+        f"stopped at its limit of {args.seconds:g} seconds" if code == CUT else f"ended with code {code}: {last[:400]}"
     )
     about = about or {
         "section": name,
@@ -127,7 +153,7 @@ def _note_the_end(args: argparse.Namespace, name: str, code: int) -> None:
         "left": [],
         "reason": "",
     }
-    about["failed"]["the section"] = why
+    about["failed"] = {"the section": why}
     write(file, {**about, "state": "partly" if about["rows"] else "failed"})
 
 
@@ -142,9 +168,11 @@ def _start(name: str, args: argparse.Namespace) -> subprocess.Popen[str]:
     options += ["--quick"] if args.quick else []
     options += ["--inputs", str(args.inputs)] if args.inputs is not None else []
     log = (args.out / f"{name}.log").open("w")
+    _scratch(args, name).mkdir(exist_ok=True)
+    own = {"TMPDIR": str(_scratch(args, name)), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(
         [sys.executable, __file__, *options], stdin=subprocess.PIPE, stderr=log, text=True, cwd=ROOT,
-        env={"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", **os.environ},
+        env={**os.environ, **own},
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@
 
 Run it where a network is. The folder (runs/gpu-pack) gets `part-1`, `part-2`, … of at most 60 MiB each and prints the one command that
 installs and runs them there, beside each other in one folder, with a Python that has PyTorch: PyTorch itself is not packed. `--have`: lines
-of `pip list --format=freeze` (NAME==VERSION, or NAME); such a package is left out where its version is new enough for rectune.
+of `pip list --format=freeze` (NAME==VERSION, or NAME); such a package is left out where its version is one that everything which needs it allows.
 With `--scientific` the first boxes of recipe lcrec-scientific-smollm2 (log, split, item vectors, index) are built here, minutes on a CPU.
 """
 
@@ -22,6 +22,7 @@ import tarfile
 import tempfile
 import tomllib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,8 +75,7 @@ def download(folder: Path, python: str, have: dict[str, str]) -> list[Path]:
     """The wheels of everything that the benchmark imports and the machine lacks, in the versions that are installed here."""
     folder.mkdir(parents=True)
     wanted = closure(NEEDED.split(), python)
-    least = _least()
-    names = sorted(name for name in wanted if not _enough(name, have, least))
+    names = sorted(name for name, need in wanted.items() if not need.met_by(have.get(name)))
     print(
         f"{len(names)} wheels; left out, because they are there: {', '.join(sorted(set(wanted) - set(names))) or 'none'}",
         flush=True,
@@ -83,12 +83,28 @@ def download(folder: Path, python: str, have: dict[str, str]) -> list[Path]:
     target = ["--python-version", python, "--implementation", "cp", "--only-binary=:all:"]
     target += [word for platform in PLATFORMS for word in ("--platform", platform)]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "-q", "--no-deps", "-d", str(folder)]
-    exact = [f"{name}=={wanted[name]}" for name in names]
+    exact = [f"{name}=={wanted[name].version}" for name in names]
     subprocess.run([*pip, *target, *exact], check=True, capture_output=True, text=True)
     return sorted(folder.glob("*.whl"))
 
 
-def closure(names: Sequence[str], python: str) -> dict[str, str]:
+@dataclass
+class Wanted:
+    """A package: the version that is packed, and what those that need it say of it (`>=2.0,<3`)."""
+
+    version: str
+    said: list[str]
+
+    def met_by(self, there: str | None) -> bool:
+        """Whether what is installed over there will do; '' is an unknown version, which has to."""
+        from packaging.specifiers import SpecifierSet
+
+        return there is not None and (
+            not there or all(SpecifierSet(text).contains(there, prereleases=True) for text in self.said)
+        )
+
+
+def closure(names: Sequence[str], python: str) -> dict[str, Wanted]:
     """What `names` need on that Python, other than through PyTorch, with the versions of this environment.
 
     Raises ValueError for a package that is not installed here.
@@ -96,36 +112,28 @@ def closure(names: Sequence[str], python: str) -> dict[str, str]:
     from packaging.requirements import Requirement
 
     there = {"python_version": python, "python_full_version": f"{python}.0", "extra": ""}
-    found: dict[str, str] = {}
+    found: dict[str, Wanted] = {}
+    own = [
+        Requirement(text) for text in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    ]
+    said = {_key(need.name): [str(need.specifier)] for need in own}
     waiting = [_key(name) for name in names]
     while waiting:
         name = waiting.pop()
         if name in found or name in NOT_PACKED:
             continue
         try:
-            found[name] = importlib.metadata.version(name)
+            found[name] = Wanted(importlib.metadata.version(name), said.setdefault(name, []))
         except importlib.metadata.PackageNotFoundError:
             raise ValueError(
                 f"`{name}` is not installed here. Type: pip install -c constraints.txt -e . gguf"
             ) from None
         needs = [Requirement(text) for text in importlib.metadata.requires(name) or []]
-        waiting += [_key(need.name) for need in needs if need.marker is None or need.marker.evaluate(there)]
+        for need in needs:
+            if need.marker is None or need.marker.evaluate(there):
+                said.setdefault(_key(need.name), []).append(str(need.specifier))
+                waiting.append(_key(need.name))
     return found
-
-
-def _enough(name: str, have: dict[str, str], least: dict[str, str]) -> bool:
-    from packaging.version import Version
-
-    if name not in have:
-        return False
-    return not have[name] or name not in least or Version(have[name]) >= Version(least[name])
-
-
-def _least() -> dict[str, str]:
-    """The lowest versions that pyproject.toml allows."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    pairs = [need.partition(">=") for need in project["dependencies"]]
-    return {_key(name): version for name, _, version in pairs}
 
 
 def _have(file: Path | None) -> dict[str, str]:
@@ -222,7 +230,8 @@ def write_parts(files: Sequence[Path], root: Path, folder: Path) -> list[Path]:
             room.append(MOST)
         bins[place].append(piece)
         room[place] -= size
-    shutil.rmtree(folder, ignore_errors=True)
+    for old in folder.glob("part-*"):
+        shutil.rmtree(old)
     listed = []
     for number, some in enumerate(bins, 1):
         part = folder / f"part-{number}"
@@ -242,13 +251,15 @@ def write_parts(files: Sequence[Path], root: Path, folder: Path) -> list[Path]:
 
 
 UNPACK = '''"""Join the pieces of all parts into a folder: python3 unpack.py PACK FOLDER"""
-import hashlib, json, pathlib, sys, tarfile
+import hashlib, json, pathlib, shutil, sys, tarfile
 
 pack, folder = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 pieces = json.loads((pack / "part-1" / "list.json").read_text())
 missing = sorted({p["part"].partition("/")[0] for p in pieces if not (pack / p["part"]).exists()})
 if missing:
     sys.exit(f"missing beside part-1: {', '.join(missing)}")
+for old in (folder / "wheels").glob("*.whl"):
+    old.unlink()
 for piece in pieces:
     data = (pack / piece["part"]).read_bytes()
     if hashlib.sha256(data).hexdigest() != piece["sha256"]:
@@ -257,9 +268,9 @@ for piece in pieces:
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab" if piece["start"] else "wb") as out:
         out.write(data)
+shutil.rmtree(folder / "rectune", ignore_errors=True)
 with tarfile.open(folder / "rectune.tar.gz") as archive:
     archive.extractall(folder, filter="data")
-(folder / "unpacked").touch()
 '''
 RUN = """#!/usr/bin/env bash
 # Installs what lies in the parts and measures: bash PACK/part-1/run.sh [options of benchmarks/gpu.py]
@@ -269,12 +280,13 @@ pack=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python3}
 work=${WORK:-$pack/work}
 mkdir -p "$work"
-[ -e "$work/unpacked" ] || "$python" "$pack/part-1/unpack.py" "$pack" "$work"
+pack_is=$(cksum < "$pack/part-1/list.json")
+[ "$(cat "$work/unpacked" 2>/dev/null)" = "$pack_is" ] || { "$python" "$pack/part-1/unpack.py" "$pack" "$work"; echo "$pack_is" > "$work/unpacked"; }
 # The folder is called as packages expect: dill pickles what lies elsewhere by its contents.
-if [ ! -e "$work/installed" ]; then
+if [ "$(cat "$work/installed" 2>/dev/null)" != "$pack_is" ]; then
   mkdir -p "$work/site-packages"
   find "$work" -path "$work/wheels/*.whl" -print0 | xargs -0 -r "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check --upgrade --target "$work/site-packages"
-  touch "$work/installed"
+  echo "$pack_is" > "$work/installed"
 fi
 export PYTHONPATH="$work/site-packages:$work/rectune${PYTHONPATH:+:$PYTHONPATH}"
 [ ! -e "$work/inputs/gguf" ] || "$python" "$work/rectune/benchmarks/smollm2.py" --gguf "$work/inputs/gguf/smollm2.gguf" --to "$work/inputs/smollm2"

@@ -81,7 +81,7 @@ def page(kept: Path) -> str:
 HEAD = """# On a GPU
 
 What `python benchmarks/gpu.py` measured; `python benchmarks/gpu_page.py` makes this page from `benchmarks/measured`, so no figure here is typed.
-On your own card the same command takes at most 12 minutes and writes its figures to `runs/gpu`; a machine without a network gets
+On your own card the same command takes about a quarter of an hour and writes its figures to `runs/gpu`; a machine without a network gets
 what it needs from `python benchmarks/gpu_pack.py` ([how](../benchmarks/README.md#gpupy)). Weights are random in sections 2 to 5 and 7: they measure time and
 memory, and a score there means nothing. What a recipe needs on a card that you do not have is asked of the planner:
 

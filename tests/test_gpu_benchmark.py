@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import gpu_pack, gpu_page  # noqa: E402
+from benchmarks import gpu, gpu_pack, gpu_page  # noqa: E402
 from benchmarks.gpu import SECTIONS  # noqa: E402
 from benchmarks.gpu_sections.bench import Bench  # noqa: E402
 
@@ -130,8 +130,10 @@ def test_a_row_that_fails_is_written_down_and_the_next_is_measured(tmp_path: Pat
 
 
 def test_figures_of_another_device_or_of_small_sizes_are_not_mixed(tmp_path: Path) -> None:
-    Bench("step", tmp_path / "step.json", card=CARD, seconds=60, quick=True, inputs=None).close()
-    for card, quick in (({**CARD, "name": "another"}, True), (CARD, False)):
+    bench = Bench("step", tmp_path / "step.json", card=CARD, seconds=60, quick=True, inputs=None)
+    bench.measure("one", lambda: {"tokens_per_s": 1.0})
+    bench.close()
+    for card, quick in (({**CARD, "name": "another"}, True), ({**CARD, "torch": "3"}, True), (CARD, False)):
         with pytest.raises(ValueError, match="holds figures of"):
             Bench("step", tmp_path / "step.json", card=card, seconds=60, quick=quick, inputs=None)
 
@@ -232,9 +234,44 @@ def test_the_packed_command_runs(tmp_path: Path) -> None:
 
 def test_what_a_machine_has_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / "have.txt"
-    file.write_text("numpy==2.9.0\ntransformers==5.17.0\nPyYAML\n")
-    have, least = gpu_pack._have(file), gpu_pack._least()
-    assert gpu_pack._enough("numpy", have, least)
-    assert gpu_pack._enough("pyyaml", have, least)
-    assert not gpu_pack._enough("transformers", have, least)  # rectune needs 5.20
-    assert not gpu_pack._enough("trl", have, least)
+    file.write_text("numpy==2.9.0\ntransformers==5.17.0\nPyYAML\nfsspec==2020.1.0\n")
+    have, wanted = gpu_pack._have(file), gpu_pack.closure(["transformers", "datasets", "trl", "pyyaml"], "3.12")
+    assert wanted["numpy"].met_by(have["numpy"])
+    assert wanted["pyyaml"].met_by(have["pyyaml"])  # of an unknown version
+    assert not wanted["transformers"].met_by(have["transformers"])  # rectune needs 5.20
+    assert not wanted["fsspec"].met_by(have["fsspec"])  # datasets needs a later one
+    assert not wanted["trl"].met_by(have.get("trl"))
+    assert "torch" not in wanted
+
+
+def test_figures_of_a_quick_look_or_of_another_commit_do_not_count_as_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = Bench("rates", tmp_path / "rates.json", card=CARD, seconds=60, quick=True, inputs=None)
+    bench.measure("one", lambda: {"tflops": 1.0})
+    bench.close()
+    asked = ["--device", "cpu", "--only", "rates", "--out", str(tmp_path)]
+    assert gpu.main([*asked]) == 2
+    assert "holds figures of quick True; this call is of quick False. Give another --out" in capsys.readouterr().err
+    about = figures(tmp_path, "rates")
+    (tmp_path / "rates.json").write_text(json.dumps({**about, "commit": "0" * 40}))
+    assert gpu.main([*asked, "--quick"]) == 2
+    assert f"commit {'0' * 40}" in capsys.readouterr().err
+    (tmp_path / "rates.json").write_text(json.dumps(about))
+    assert gpu.main([*asked, "--quick"]) == 0  # the same: nothing to do
+    assert "rates: done already" in capsys.readouterr().out
+
+
+def test_a_section_that_could_not_begin_begins_later(tmp_path: Path) -> None:
+    args = gpu._parser().parse_args(["--out", str(tmp_path), "--quick", "--device", "cpu"])
+    (tmp_path / "step.log").write_text("ModuleNotFoundError: No module named 'trl'\n")
+    gpu._note_the_end(args, "step", 1)
+    assert figures(tmp_path, "step")["failed"] == {
+        "the section": "ended with code 1: ModuleNotFoundError: No module named 'trl'"
+    }
+    (tmp_path / "step.log").write_text("MemoryError\n")
+    gpu._note_the_end(args, "step", -9)
+    assert figures(tmp_path, "step")["failed"] == {"the section": "ended with code -9: MemoryError"}
+    bench = Bench("step", tmp_path / "step.json", card=CARD, seconds=60, quick=True, inputs=None)
+    bench.measure("one", lambda: {"tokens_per_s": 1.0})
+    assert bench.close() == "done"

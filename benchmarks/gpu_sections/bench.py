@@ -33,10 +33,15 @@ class Bench:
         self._end = time.monotonic() + seconds
         self._began = time.monotonic()
         held = read(file)
-        if held and (held["card"]["name"], held["quick"]) != (card["name"], quick):
+        before = held.get("card") or {}
+        if held.get("rows") and (before["name"], before["torch"], held["quick"]) != (
+            card["name"],
+            card["torch"],
+            quick,
+        ):
             raise ValueError(
-                f"{file} holds figures of {held['card']['name']}{' (--quick)' if held['quick'] else ''}. Give another --out, "
-                "or measure anew with --again."
+                f"{file} holds figures of {before['name']} with PyTorch {before['torch']}{' (--quick)' if held['quick'] else ''}. Give "
+                "another --out, or measure anew with --again."
             )
         self.rows: dict[str, dict[str, Any]] = held.get("rows", {})
         self.failed: dict[str, str] = {}

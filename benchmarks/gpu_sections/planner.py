@@ -42,7 +42,8 @@ def run(bench: Bench) -> None:
         bench.missing("a CUDA device, whose allocator can be capped (on a CPU: python benchmarks/planner.py)")
         return
     for shape, quantised, caps, seconds in CASES:
-        names = {cap: f"{shape}, {'QLoRA' if quantised else 'LoRA'}, {cap} GB" for cap in caps}
+        adapter, there = "QLoRA" if quantised else "LoRA", bench.card["memory_gb"]
+        names = {cap: f"{shape}, {adapter}, {cap} GB" for cap in caps if cap <= there}
         if not any(bench.wants(name, needs=seconds) for name in names.values()):
             continue
         with tempfile.TemporaryDirectory() as place:
@@ -80,17 +81,19 @@ class Case:
             return row
         for tried in self._ladder(rows):
             found = self.attempt(tried, limit)
-            if tried == rows:
-                row["runs"] = found is not None
+            if tried == rows and found is None:
+                row["runs"] = False
             if found is not None:
+                row["runs"] = tried >= rows
                 planned = (self.plan.need(tried, LENGTH).total - (self.plan.fixed or 0)) / GB
                 return row | {"largest_rows": tried, "planned_gb": planned, **found}
         return row
 
     def _ladder(self, rows: int) -> list[int]:
         """Batches from a little above the planned one down to half of it, about 6 % apart."""
-        shares = (1.12, 1.06, 1.0, 0.94, 0.88, 0.82, 0.76, 0.7, 0.6, 0.5)
-        return list(dict.fromkeys(max(1, round(rows * share)) for share in shares))
+        above = [max(rows + 2, round(1.12 * rows)), max(rows + 1, round(1.06 * rows))]
+        below = [max(1, round(rows * share)) for share in (0.94, 0.88, 0.82, 0.76, 0.7, 0.6, 0.5)]
+        return list(dict.fromkeys([*above, rows, *below]))
 
     def attempt(self, rows: int, limit: int | None = None) -> dict[str, Any] | None:
         """Two steps of `rows` examples by the code of `rectune train`; what they took, or None where memory ran out.

@@ -24,6 +24,7 @@ def run(bench: Bench) -> None:
     for shape, quantised, examples, rows, needs in QUICK if bench.quick else CASES:
         label = f"{shape}, {'QLoRA' if quantised else 'LoRA'}"
         if not any(bench.wants(f"{label}, {side}", needs=needs) for side in ("rectune", "TRL with packing")):
+            _compare(bench, label)
             continue
         with tempfile.TemporaryDirectory() as place:
             case = Case(shape, quantised, examples, rows, bench, Path(place))

@@ -59,8 +59,8 @@ def largest_divisor(number: int, most: int) -> int:
 
 def for_fingerprint(section: dict[str, Any], config: Any) -> dict[str, Any]:
     """The keys of a stage that its result depends on: the batch as a whole, not how it is cut up, and nothing that only
-    trades time for memory. So a training that ran out of memory goes on after the change that `advice` names."""
-    keys = {k: v for k, v in section.items() if k not in (*SAME_RESULT, *BATCH)}
+    trades time for memory. The method and its tasks are told apart elsewhere. So a training that ran out of memory goes on after the change that `advice` names."""
+    keys = {k: v for k, v in section.items() if k not in (*SAME_RESULT, *BATCH, "call", "tasks")}
     known = vars(config)
     if all(name in known for name in BATCH):
         keys["global_batch"] = known[BATCH[0]] * known[BATCH[1]]

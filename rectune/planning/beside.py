@@ -11,6 +11,7 @@ from rectune.methods.measured import FILE
 from rectune.model.settings import pick_device
 from rectune.planning.known import examples_of
 from rectune.planning.plan import length_of, stage_plan
+from rectune.recipe.fingerprints import source_of
 from rectune.run.line import Line
 from rectune.runtime.files import write_atomic
 
@@ -34,7 +35,7 @@ def plan_of(line: Line, i: int) -> dict[str, Any]:
                 warnings.warn(f"the planner cannot follow this model ({told}).", stacklevel=2)
         write_atomic(work / PLAN, json.dumps(said))
 
-    stage = line.folder.stage(f"plan{i}", {}, [training], build)
+    stage = line.folder.stage(f"plan{i}", {"source": source_of(stage_plan)}, [training], build)
     return dict(json.loads((stage.folder / PLAN).read_text()))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib
+import importlib.util
 import inspect
 import json
 from collections.abc import Callable, Sequence
@@ -45,7 +46,15 @@ def source_of(function: Callable[..., Any]) -> str:
 def _beside(module: str, imported: Sequence[str]) -> list[str]:
     """Of the imported modules those in the module's own folder of rectune: `rectune.tasks` and below."""
     top = ".".join(module.split(".")[:2])
-    return [name for name in imported if module.startswith("rectune.") and name.startswith(f"{top}.")]
+    return [name for name in imported if top.startswith("rectune.") and name.startswith(f"{top}.") and _is_module(name)]
+
+
+def _is_module(name: str) -> bool:
+    """Whether a dotted name is a module, and not something that a module holds."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ModuleNotFoundError, AttributeError, ValueError):
+        return False
 
 
 def _time(file: str) -> int:
@@ -56,7 +65,13 @@ def _time(file: str) -> int:
 def _imported(file: str, time: int) -> list[str]:
     """The modules that a file imports from, wherever in it."""
     tree = ast.parse(Path(file).read_text(encoding="utf-8"))
-    return [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
 
 
 @cache

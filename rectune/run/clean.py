@@ -19,15 +19,14 @@ def clean(folder: str | Path, *, dry_run: bool = False) -> list[tuple[Path, int]
     """
     line = open_run(folder)
     with line.folder.lock():
-        used = json.loads((line.folder.path / MARK).read_text()).get("used")
-        reported = used is not None and any(name.startswith(("rank-", "answer-")) for name in used)
-        if not reported:
+        about = json.loads((line.folder.path / MARK).read_text())
+        if not about.get("reported"):
             raise ValueError(
                 f"{folder}: it is not known which stages its report needs, as that was not finished. Run `rectune train` or "
                 "`rectune eval` to the end first."
             )
         stages = sorted((line.folder.path / "stages").iterdir())
-        unused = [(stage, size_of(stage)) for stage in stages if stage.name not in used]
+        unused = [(stage, size_of(stage)) for stage in stages if stage.name not in about["used"]]
         for stage, _ in [] if dry_run else unused:
             shutil.rmtree(stage)
     return unused

@@ -101,7 +101,7 @@ class RunFolder:
         there = final.exists() if alone else gather(final.exists())[0]
         about = {"keys": keys, "needs": [stage.folder.name for stage in inputs]}
         if self.tell is not None and is_main() and first:
-            self.tell(f"{name}: kept" if there else f"{name}: {why_built(final, about, self.asked)}")
+            self.tell(f"{name}: kept" if there else f"{name}: {why_built(final, about, self.asked, resumes=resumes)}")
         if not there:
             self._build(work, final, build, about, resumes=resumes)
         if not alone:
@@ -148,10 +148,10 @@ class RunFolder:
             write_atomic(self.path / MARK, json.dumps({"recipe": self.recipe_name, "rectune": rectune.__version__}))
 
 
-def why_built(final: Path, about: dict[str, Any], asked: set[str]) -> str:
+def why_built(final: Path, about: dict[str, Any], asked: set[str], *, resumes: bool) -> str:
     """Why a stage is built: it goes on, nothing of its kind is there, or what differs from the one that was made last. Those that
     this run asked for, too, such as another ranking by the same model, are not what it replaces."""
-    if final.with_name(f"{final.name}.partial").exists():
+    if resumes and final.with_name(f"{final.name}.partial").exists():
         return "goes on where it was stopped"
     name = final.name.rpartition("-")[0]
     others = [file for file in final.parent.glob(f"{name}-*/{ASKED}") if file.parent.name.rpartition("-")[0] == name]
@@ -176,7 +176,15 @@ def _changes(before: Any, now: Any, path: str) -> Iterator[str]:
                 )
     elif path == "needs":
         made = [name.rpartition("-")[0] for name in now if name not in before]
-        yield f"{' and '.join(made)} {'is' if len(made) == 1 else 'are'} another"
+        gone = [
+            name.rpartition("-")[0]
+            for name in before
+            if name.rpartition("-")[0] not in {n.rpartition("-")[0] for n in now}
+        ]
+        if made:
+            yield f"{' and '.join(made)} {'is' if len(made) == 1 else 'are'} another"
+        if gone:
+            yield f"{' and '.join(gone)} {'is' if len(gone) == 1 else 'are'} no longer read"
     elif path.endswith("source"):
         yield "its code has changed"
     elif any(isinstance(value, dict | list) for value in (before, now)) or max(len(str(before)), len(str(now))) > 60:

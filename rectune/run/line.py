@@ -19,7 +19,7 @@ from rectune.decoding.language_model import LanguageModelRanker, catalogue_trie
 from rectune.decoding.trie import FILE, Trie
 from rectune.log.split import evenly
 from rectune.recipe.calls import bind, resolve_call
-from rectune.recipe.fingerprints import source_of
+from rectune.recipe.fingerprints import name_of, source_of
 from rectune.run.folder import Stage
 from rectune.run.prior_box import RunPrior
 from rectune.run.task_materials import TaskMaterials
@@ -147,6 +147,7 @@ class Line(TaskMaterials):
         section = self.recipe.settings["stages"][i]
         keys: dict[str, Any] = {
             "stage": for_fingerprint(section, self.stage_config(i)[1]),
+            "method": name_of(resolve_call(self.recipe, f"stages.{i}")),
             "tasks": self.stage_task_keys(i),
             "model": settings_for_fingerprint(self.model_settings),
         }
@@ -172,6 +173,8 @@ class Line(TaskMaterials):
         from rectune.model.new_tokens import new_token_ids
 
         if (work / "model" / CARD).exists():  # killed after its training had ended: the card is written last
+            if is_main():
+                shutil.rmtree(work / "checkpoints", ignore_errors=True)
             return
         module, config = self.stage_config(i)
         settings, base = self.model_settings, self.base_stage.folder

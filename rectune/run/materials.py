@@ -84,7 +84,7 @@ class Materials:
         keys: dict[str, Any] = {"call": name_of(function), "source": source_of(function), "arguments": arguments}
         shots = self.recipe.settings["split"].get("shots")
         if shots is not None:
-            keys["shots"] = [shots, self.seed]
+            keys["shots"] = [shots, self.seed, source_of(few_shots)]
 
         def build(work: Path) -> None:
             whole = function(self.log, **arguments)
@@ -201,7 +201,7 @@ class Materials:
                 later = [p.name for p in parameters if p.default is p.empty and p.name not in value]
                 bound = bind(self.recipe, f"{key}.{name}", function, given=later)
                 out[name] = {
-                    "call": value["call"],
+                    "call": name_of(function),
                     **{k: str(v) if isinstance(v, Path) else v for k, v in bound.items()},
                 }
         return out

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from rectune.recipe.fingerprints import fingerprint
 from rectune.recipe.load import Recipe
 from rectune.run.folder import RunFolder, Stage
 from rectune.tasks.examples import Mixture, TaskSpec, length_statistics
+
+if TYPE_CHECKING:
+    from rectune.run.line import Line
 
 OPEN, CLOSE = "⟦", "⟧"
 SAMPLE = 500
@@ -24,13 +28,10 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
 
     Nothing is kept: stages that the run folder already holds are used, the others are built in a temporary place.
     """
-    from rectune.run.line import Line
-
     if examples < 1:
         raise ValueError(f"`--examples` must be at least 1, got {examples}.")
     with tempfile.TemporaryDirectory() as place:
-        line = Line(recipe)
-        line.folder = BorrowedFolder(line.folder.path, recipe.name, Path(place))
+        line = _line(recipe, Path(place))
         line.check()
         parts = []
         for i in line.stages_with_other_tasks():
@@ -43,6 +44,18 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
                 raise ValueError("there is no training example: no user has two training events.")
             parts += _of_stage(mixture, examples)
     return "\n\n".join(parts)
+
+
+def _line(recipe: Recipe, elsewhere: Path) -> Line:
+    """The line of a recipe that builds nothing in its own folder; where that belongs to something else it uses nothing of it either."""
+    from rectune.run.line import Line
+
+    try:
+        line = Line(recipe)
+    except ValueError:
+        return Line(replace(recipe, settings={**recipe.settings, "output_dir": str(elsewhere / "preview")}))
+    line.folder = BorrowedFolder(line.folder.path, recipe.name, elsewhere)
+    return line
 
 
 class BorrowedFolder(RunFolder):

@@ -34,9 +34,9 @@ def train_one(recipe: Recipe) -> Path:
         line.check()
         line.check_lists()
         line.tuned  # noqa: B018  builds everything up to the tuned model
-        _keep(line)
+        _keep(line, reported=False)
         report(line)
-        _keep(line)  # now with the stages that the report asked for
+        _keep(line, reported=True)
     return line.folder.path
 
 
@@ -56,7 +56,7 @@ def evaluate(folder: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> P
         line.check()
         line.check_lists()
         report(line)
-        _keep(line)
+        _keep(line, reported=True)
     return line.folder.path
 
 
@@ -163,8 +163,9 @@ def _prior(line: Line, folder: str | Path) -> Callable[[Split], Any] | None:
     return lambda split: plain.prior.of(split, split.test, weight)  # type: ignore[union-attr]
 
 
-def _keep(line: Line) -> None:
-    """Write what later commands need into the folder: the resolved recipe, its templates, and which stages it ended with."""
+def _keep(line: Line, *, reported: bool) -> None:
+    """Write what later commands need into the folder: the resolved recipe, its templates, which stages it ended with, and, once its
+    report is `reported`, which ones that used."""
     if is_main():
         folder = line.folder.path
         (folder / "templates").mkdir(exist_ok=True)
@@ -172,7 +173,13 @@ def _keep(line: Line) -> None:
             write_atomic(folder / "templates" / template.name, template.source)
         write_atomic(folder / RESOLVED, line.recipe.dump())
         stages = {stage.folder.name.rpartition("-")[0]: stage.fingerprint for stage in line.built()}
-        about = {"recipe": line.recipe.name, "rectune": rectune.__version__, "stages": stages, "used": _used(line)}
+        about = {
+            "recipe": line.recipe.name,
+            "rectune": rectune.__version__,
+            "stages": stages,
+            "reported": reported,
+            "used": _used(line),
+        }
         write_atomic(folder / "run.json", json.dumps(about))
     wait()
 

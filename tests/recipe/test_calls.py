@@ -14,6 +14,7 @@ from rectune.cli import main
 from rectune.recipe.calls import HOMES, MOVED, home_of, offered, resolve_call
 from rectune.recipe.fingerprints import name_of
 from rectune.recipe.load import Recipe, bundled, load_recipe
+from rectune.run.line import Line
 
 EVERY = [(key, name) for key, home in HOMES.items() for name in offered(home)]
 
@@ -142,14 +143,30 @@ def test_bundled_recipes_use_short_names_alone() -> None:
 
 
 def test_short_and_dotted_names_are_one_asking(tmp_path: Path) -> None:
-    from rectune.run.line import Line
-
     marks = []
     for name in ("synthetic", "rectune.data_builders.synthetic:synthetic"):
         data = f"{{call: '{name}', users: 40, items: 60, categories: 4, shortest: 6, longest: 8}}"
         line = Line(load_recipe("quickstart", [("data", data), ("output_dir", str(tmp_path / "run"))]))
         marks.append(line.data_stage.fingerprint)
     assert marks[0] == marks[1]
+
+
+def test_a_stage_is_told_by_its_method_not_by_how_that_is_named() -> None:
+    from rectune.methods.out_of_memory import for_fingerprint
+
+    line = Line(load_recipe("quickstart"))
+    config = line.stage_config(0)[1]
+    short, dotted = ({"call": name, "max_steps": 3} for name in ("sft", "rectune.methods.sft"))
+    assert for_fingerprint(short, config) == for_fingerprint(dotted, config)
+
+
+def test_an_index_inside_another_is_told_by_what_it_is(tmp_path: Path) -> None:
+    marks = []
+    for name in ("category_path", "rectune.indexing.category_path:category_path"):
+        more = [("index", f"{{call: hybrid, base: {{call: '{name}'}}}}"), ("output_dir", str(tmp_path / "run"))]
+        line = Line(load_recipe("quickstart", more))
+        marks.append(line._index_call[1]["base"])
+    assert marks[0] == marks[1] == {"call": "rectune.indexing.category_path:category_path"}
 
 
 def test_ls_lists_a_home(capsys: pytest.CaptureFixture[str]) -> None:
