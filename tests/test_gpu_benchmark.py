@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -230,6 +231,27 @@ def test_the_packed_command_runs(tmp_path: Path) -> None:
     assert out.returncode == 0, out.stderr[-2000:]
     assert figures(tmp_path / "figures", "search")["state"] == "done"
     assert len(figures(tmp_path / "figures", "search")["commit"].split()[0]) == 40
+
+
+@pytest.mark.heavy
+def test_what_is_planned_for_a_capped_card_is_no_more_than_what_ran_there(tmp_path: Path) -> None:
+    """By the committed figures; the plan of those days was too small and is not asked."""
+    from benchmarks.gpu_sections.planner import LENGTH, Case
+
+    compared = 0
+    for file in gpu_page.MEASURED.glob("*.json"):
+        about = json.loads(file.read_text()).get("planner", {"rows": {}})
+        bench = SimpleNamespace(card={**about["card"], "device": "cpu"})
+        cases: dict[str, Any] = {}
+        for name, row in about["rows"].items():
+            shape, adapter, _ = name.split(", ")
+            if f"{shape}, {adapter}" not in cases:
+                place = tmp_path / f"{len(cases)}"
+                cases[f"{shape}, {adapter}"] = Case(shape, adapter == "QLoRA", bench, place, plan_for="cuda")  # type: ignore[arg-type]
+            planned = cases[f"{shape}, {adapter}"].plan.largest_batch(round(row["cap_gb"] * 2**30), LENGTH, near=8)
+            assert 0.8 * row["largest_rows"] <= planned <= row["largest_rows"], (name, planned)
+            compared += 1
+    assert compared >= 3
 
 
 def test_what_a_machine_has_is_left_out(tmp_path: Path) -> None:

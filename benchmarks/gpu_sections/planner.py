@@ -26,9 +26,10 @@ CASES = (
     ("Qwen3-0.6B", False, (8, 12), 10),
     ("Qwen3-0.6B", True, (12, 16, 24), 16),
     ("Qwen3-1.7B", True, (16, 24), 16),
-    ("Qwen3-1.7B", False, (24,), 16),
-    ("Qwen3-8B", True, (12,), 16),
+    ("Qwen3-1.7B", False, (8, 24), 16),
+    ("Qwen3-8B", True, (8, 12), 16),
     ("Qwen3-0.6B", False, (16, 24), 16),
+    ("Qwen3-8B", False, (8, 12, 16), 6),  # by the plan not one row
 )
 
 
@@ -55,7 +56,8 @@ def run(bench: Bench) -> None:
 class Case:
     """A shape with its plan; the model is made anew for every attempt."""
 
-    def __init__(self, shape: str, quantised: bool, bench: Bench, place: Path) -> None:
+    def __init__(self, shape: str, quantised: bool, bench: Bench, place: Path, *, plan_for: str | None = None) -> None:
+        """`plan_for`: the device that is planned for, where it is another than the one at hand."""
         from rectune.recipe.load import load_recipe
         from rectune.run.line import Line
 
@@ -67,7 +69,7 @@ class Case:
         self.line.check()
         self.settings = self.line.model_settings
         self.tokens = _new_tokens(self.line)
-        self.plan = _plan(self.line, self.recipe, len(self.tokens), bench.card)
+        self.plan = _plan(self.line, self.recipe, len(self.tokens), plan_for or device)
 
     def under(self, cap: float) -> dict[str, Any]:
         """Planned and measured on a card of `cap` GB: the allocator gets what the context leaves of it.
@@ -152,14 +154,14 @@ def _new_tokens(line: Any) -> list[int]:
     return new_token_ids(line.encoder.tokenizer, line.index)
 
 
-def _plan(line: Any, recipe: Any, new: int, card: dict[str, Any]) -> Any:
+def _plan(line: Any, recipe: Any, new: int, device: str) -> Any:
     """The planner's own plan of the stage."""
     from rectune.planning.plan import stage_plan
 
     module, config = line.stage_config(0)
     return stage_plan(
         line.model_settings, module, recipe.settings["stages"][0], config, vocabulary=len(line.encoder.tokenizer),
-        new_tokens=new, target=LENGTH, device="cuda" if card["device"] == "cuda" else "cpu",
+        new_tokens=new, target=LENGTH, device="cuda" if device == "cuda" else "cpu",
     )  # fmt: skip
 
 
