@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def _offers(node: ast.AST, home: Home) -> bool:
 
 def _sentence(node: Any) -> str:
     text = " ".join((ast.get_docstring(node) or "").split())
-    return text.partition(". ")[0].rstrip(".") + "." if text else ""
+    return re.split(r"\.\s+(?=[A-Z`])", text, maxsplit=1)[0].rstrip(".") + "." if text else ""  # not at "sec. 3.2"
 
 
 def resolve_call(recipe: Recipe, key: str) -> Any:

@@ -178,6 +178,8 @@ def test_ls_lists_a_home(capsys: pytest.CaptureFixture[str]) -> None:
         in lines
     )
     assert len(lines) == 6
+    main(["ls", "vectors"])
+    assert "averaged over the tokens (LC-Rec, sec. 3.2)." in capsys.readouterr().out
     assert main(["ls", "splits"]) == 1
     assert capsys.readouterr().err.strip() == (
         "error: `rectune ls splits`: no section of that name is made of callables. Did you mean `split`?"
