@@ -131,7 +131,8 @@ def _scratch(args: argparse.Namespace, name: str) -> Path:
 
 def _note_the_end(args: argparse.Namespace, name: str, code: int) -> None:
     """Write down that a section ended otherwise than by itself."""
-    from benchmarks.gpu_sections.bench import origin, read, write
+    from benchmarks.gpu_sections.bench import origin, read
+    from rectune.runtime.files import write_atomic
 
     file = args.out / f"{name}.json"
     about = read(file)
@@ -154,7 +155,7 @@ def _note_the_end(args: argparse.Namespace, name: str, code: int) -> None:
         "reason": "",
     }
     about["failed"] = {"the section": why}
-    write(file, {**about, "state": "partly" if about["rows"] else "failed"})
+    write_atomic(file, json.dumps({**about, "state": "partly" if about["rows"] else "failed"}, indent=1))
 
 
 # ----------------------------------------------------------------------------------------------------------- a section's process

@@ -6,12 +6,13 @@ import datetime
 import gc
 import importlib.metadata
 import json
-import os
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from rectune.runtime.files import write_atomic
 
 ROOT = Path(__file__).parents[2]
 LIBRARIES = ("transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "tokenizers")
@@ -112,7 +113,7 @@ class Bench:
             "seconds": round(self._before + time.monotonic() - self._began, 1), "rows": self.rows, "failed": self.failed,
             "left": self.left, "reason": self.reason,
         }  # fmt: skip
-        write(self.file, about)
+        write_atomic(self.file, json.dumps(about, indent=1))
 
 
 def origin() -> dict[str, Any]:
@@ -135,13 +136,6 @@ def _installed(name: str) -> bool:
 def read(file: Path) -> dict[str, Any]:
     """The figures in a file, or an empty mapping where there is none."""
     return dict(json.loads(file.read_text())) if file.exists() else {}
-
-
-def write(file: Path, about: dict[str, Any]) -> None:
-    """Write beside the place and rename."""
-    beside = file.with_name(f".{file.name}.partial")
-    beside.write_text(json.dumps(about, indent=1) + "\n")
-    os.replace(beside, file)
 
 
 def _short(row: dict[str, Any]) -> str:

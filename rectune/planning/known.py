@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rectune.log.split import evenly
-from rectune.recipe.fingerprints import fingerprint
 from rectune.run.folder import RunFolder, Stage
 from rectune.run.line import Line, signature_defaults
 
@@ -47,11 +46,10 @@ class ClosedFolder(RunFolder):
         self, name: str, keys: Any, inputs: Sequence[Stage], build: Callable[[Path], None], **options: bool
     ) -> Stage:
         """The stage, where it is there. Raises NotBuilt."""
-        mark = fingerprint(name, keys, [stage.fingerprint for stage in inputs])
-        place = self.path / "stages" / f"{name}-{mark}"
-        if not place.exists():
+        there = self.place(name, keys, inputs)
+        if not there.folder.exists():
             raise NotBuilt(name)
-        return Stage(place, mark)
+        return there
 
 
 def known_of(line: Line) -> Known:

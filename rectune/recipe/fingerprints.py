@@ -7,7 +7,9 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import io
 import json
+import tokenize
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -76,15 +78,21 @@ def _imported(file: str, time: int) -> list[str]:
 
 @cache
 def _code(file: str, time: int) -> str:
-    """A file without its comments and docstrings."""
-    tree = ast.parse(Path(file).read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
+    """A file without its comments, docstrings and empty lines: its own characters, so every version of Python tells the same."""
+    text = Path(file).read_text(encoding="utf-8")
+    lines = text.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            lines[token.start[0] - 1] = lines[token.start[0] - 1][: token.start[1]]
+    for node in ast.walk(ast.parse(text)):
         if (
             isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
             and ast.get_docstring(node) is not None
         ):
-            node.body = node.body[1:]
-    return ast.dump(tree)
+            said = node.body[0]
+            for number in range(said.lineno - 1, said.end_lineno or said.lineno):
+                lines[number] = ""
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def name_of(function: Any) -> str:

@@ -92,8 +92,8 @@ class RunFolder:
         left and is built by every process; the others are built by the main one from nothing. `alone`: only the main
         process asks, so nobody waits.
         """
-        mark = fingerprint(name, keys, [stage.fingerprint for stage in inputs])
-        final = self.path / "stages" / f"{name}-{mark}"
+        place = self.place(name, keys, inputs)
+        final = place.folder
         work = final.with_name(f"{final.name}.partial")
         first = final.name not in self.asked
         self.asked.add(final.name)
@@ -106,7 +106,12 @@ class RunFolder:
             self._build(work, final, build, about, resumes=resumes)
         if not alone:
             wait()
-        return Stage(final, mark)
+        return place
+
+    def place(self, name: str, keys: Any, inputs: Sequence[Stage]) -> Stage:
+        """Where a stage lies or would lie."""
+        mark = fingerprint(name, keys, [stage.fingerprint for stage in inputs])
+        return Stage(self.path / "stages" / f"{name}-{mark}", mark)
 
     def kept(self, name: str) -> Stage | None:
         """The pinned stage of that name, or None where nothing is pinned. Raises ValueError when its folder is gone."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rectune.log.split import evenly
-from rectune.recipe.fingerprints import fingerprint
 from rectune.recipe.load import Recipe
 from rectune.run.folder import RunFolder, Stage
 from rectune.tasks.examples import Mixture, TaskSpec, length_statistics
@@ -69,8 +68,7 @@ class BorrowedFolder(RunFolder):
         self, name: str, keys: Any, inputs: Sequence[Stage], build: Callable[[Path], None], **options: bool
     ) -> Stage:
         """The stage from the run folder where it is there, else built elsewhere."""
-        mark = fingerprint(name, keys, [stage.fingerprint for stage in inputs])
-        there = Stage(self.path / "stages" / f"{name}-{mark}", mark)
+        there = self.place(name, keys, inputs)
         return there if there.folder.is_dir() else self._elsewhere.stage(name, keys, inputs, build, **options)
 
 

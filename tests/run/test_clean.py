@@ -12,13 +12,17 @@ from rectune.cli import main
 from tests.runs import stages
 
 
+@pytest.fixture
+def run(finished: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A finished run of one's own."""
+    shutil.copytree(finished[1], tmp_path / "run")
+    return tmp_path / "run"
+
+
 @pytest.mark.heavy
 def test_what_the_last_report_did_not_use_is_removed_and_nothing_else(
-    finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, folder = finished
-    run = tmp_path / "run"
-    shutil.copytree(folder, run)
     assert main(["clean", str(run)]) == 0  # other tests may have asked this run for more
     capsys.readouterr()
     (run / "stages" / "index-0123456789ab.partial").mkdir()
@@ -49,12 +53,7 @@ def test_a_folder_that_is_no_finished_run_is_left_alone(tmp_path: Path, capsys: 
 
 
 @pytest.mark.heavy
-def test_a_run_whose_report_was_not_finished_is_left_alone(
-    finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, folder = finished
-    run = tmp_path / "run"
-    shutil.copytree(folder, run)
+def test_a_run_whose_report_was_not_finished_is_left_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     about = json.loads((run / "run.json").read_text())
     assert about["reported"]
     about["reported"] = False  # as a second training that was killed while it ranked leaves it

@@ -98,6 +98,14 @@ def test_comments_and_docstrings_mark_nothing(tmp_path: Path, monkeypatch: pytes
     assert source_of(made) != before
 
 
+def test_code_is_told_by_its_own_characters_whatever_the_version_of_python(tmp_path: Path) -> None:
+    file = tmp_path / "told.py"
+    file.write_text(
+        '"""One\n# not a comment\n"""\nX = "# text"  # why\n\n\nclass A:\n    """Two."""\n\n    def f(self):  # so\n        \'Three.\'\n        return f"{X!r}"\n'
+    )
+    assert fingerprints._code(str(file), 0) == 'X = "# text"\nclass A:\n    def f(self):\n        return f"{X!r}"'
+
+
 def test_a_large_input_is_told_by_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "HASHED", 10)
     file = tmp_path / "log.csv"
