@@ -3,6 +3,7 @@
     python benchmarks/gpu.py                                   # the GPU of this machine, figures in runs/gpu
     python benchmarks/gpu.py --inputs runs/gpu-inputs          # with SmolLM2 and data sets, for sections 6 and 8
     python benchmarks/gpu.py --only search planner --again     # measure some of them anew
+    python benchmarks/gpu.py --only kshot --rows "seed 1"      # some rows of a section; the page joins what several folders hold
     python benchmarks/gpu.py --device cpu --quick              # everything in small: does it run?
 
 A section ends by its own clock (--seconds, 90); what it measured is in its file at once, and the same command goes on with what is
@@ -168,6 +169,8 @@ def _start(name: str, args: argparse.Namespace) -> subprocess.Popen[str]:
     options += ["--load", str(args.load)]
     options += ["--quick"] if args.quick else []
     options += ["--inputs", str(args.inputs)] if args.inputs is not None else []
+    options += ["--rows", *args.rows] if args.rows else []
+    options += ["--beside", str(args.beside)] if args.beside else []
     log = (args.out / f"{name}.log").open("w")
     _scratch(args, name).mkdir(exist_ok=True)
     own = {"TMPDIR": str(_scratch(args, name)), "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
@@ -203,8 +206,9 @@ def _part(args: argparse.Namespace) -> int:
     card = card_of(args.device, quick=args.quick)
     left = args.seconds - (time.monotonic() - started)
     bench = Bench(
-        args.part, args.out / f"{args.part}.json", card=card, seconds=left, quick=args.quick, inputs=args.inputs
-    )
+        args.part, args.out / f"{args.part}.json", card=card, seconds=left, quick=args.quick, inputs=args.inputs,
+        only=args.rows, beside=args.beside,
+    )  # fmt: skip
     bench.tidy()
     module.run(bench)
     bench.close()
@@ -247,6 +251,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--again", action="store_true", help="measure the chosen sections anew")
     parser.add_argument("--inputs", type=Path, help="a folder of prepared inputs, see above")
     parser.add_argument("--seconds", type=float, default=90, help="the clock of each section (90)")
+    parser.add_argument(
+        "--rows", nargs="+", metavar="TEXT", help="only rows whose name holds one of these, so that processes share a section"
+    )
+    parser.add_argument(
+        "--beside", type=int, default=0, metavar="N", help="note that N other processes have the card: times are then no rates"
+    )
     parser.add_argument("--load", type=float, default=60, help="seconds that a section may load its libraries (60)")
     parser.add_argument(
         "--total", type=float, default=0, help="begin no section that could end after so many seconds (0: no limit)"

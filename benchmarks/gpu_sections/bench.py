@@ -6,9 +6,11 @@ import datetime
 import gc
 import importlib.metadata
 import json
+import re
+import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,16 @@ class Bench:
     """One section on one device: rows are measured until its clock ends, and each is in the file the moment it is known.
 
     `file` holds the rows of earlier calls, too; they are not measured again. `inputs`: the folder of what was prepared, or None.
+    `only`: parts of names of the rows that this call is for. `beside`: how many other processes have the card meanwhile.
     """
 
     def __init__(
-        self, section: str, file: Path, *, card: dict[str, Any], seconds: float, quick: bool, inputs: Path | None
-    ) -> None:
+        self, section: str, file: Path, *, card: dict[str, Any], seconds: float, quick: bool, inputs: Path | None,
+        only: Sequence[str] | None = None, beside: int = 0,
+    ) -> None:  # fmt: skip
         """Raises ValueError where the file holds figures of another device, or of small sizes beside large ones."""
         self.section, self.file, self.card, self.quick, self.inputs = section, file, card, quick, inputs
+        self.only, self.beside = only, beside
         self.cuda = card["device"] == "cuda"
         self._end = time.monotonic() + seconds
         self._began = time.monotonic()
@@ -58,13 +63,24 @@ class Bench:
 
     def wants(self, row: str, *, needs: float = 0.0) -> bool:
         """Whether a row is still to be measured and there is time: `needs` seconds by its caller's estimate."""
-        if row in self.rows:
+        if row in self.rows or not self.asks(row):
             return False
         if self.remaining < max(needs, 0.0):
             if row not in self.left:
                 self.left.append(row)
             return False
         return True
+
+    def asks(self, row: str) -> bool:
+        """Whether this call is for that row."""
+        return self.only is None or any(part in row for part in self.only)
+
+    def keep(self, row: str, files: Sequence[Path]) -> None:
+        """Copy files that say more of a row than its figures, to `reports/SECTION/ROW` beside the figures."""
+        place = self.file.parent / "reports" / self.section / re.sub(r"[^a-zA-Z0-9]+", "-", row)
+        place.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            shutil.copyfile(file, place / file.name)
 
     def measure(self, row: str, work: Callable[[], dict[str, Any]], *, needs: float = 0.0) -> None:
         """Put what `work` returns into the row, unless it is there or there is no time. What it raises is the row's error."""
@@ -111,7 +127,7 @@ class Bench:
         about = {
             "section": self.section, "state": state, "card": self.card, "quick": self.quick, "seed": 0, **origin(),
             "seconds": round(self._before + time.monotonic() - self._began, 1), "rows": self.rows, "failed": self.failed,
-            "left": self.left, "reason": self.reason,
+            "left": self.left, "reason": self.reason, "beside": self.beside,
         }  # fmt: skip
         write_atomic(self.file, json.dumps(about, indent=1))
 

@@ -29,9 +29,9 @@ def run(bench: Bench) -> None:
         for shots, seed in CELLS[:1] if bench.quick else CELLS:
             settings = _settings(inputs, Path(place) / "run", shots, seed, bench)
             bench.measure(
-                f"{shots} shots, seed {seed}",
-                lambda s=settings: quietly(lambda: _cell(s)),
-                needs=0 if bench.quick else 12,
+                name := f"{shots} shots, seed {seed}",
+                lambda s=settings, n=name: quietly(lambda: _cell(s, bench, n)),
+                needs=0 if bench.quick else 30,
             )
 
 
@@ -57,11 +57,13 @@ def _settings(inputs: Path, place: Path, shots: int, seed: int, bench: Bench) ->
     return list(settings.items())
 
 
-def _cell(settings: list[tuple[str, str]]) -> dict[str, Any]:
+def _cell(settings: list[tuple[str, str]], bench: Bench, name: str) -> dict[str, Any]:
     from rectune.recipe.load import load_recipe
     from rectune.run.train import train
 
-    report = json.loads((train(load_recipe(RECIPE, settings)) / "report.json").read_text())
+    folder = train(load_recipe(RECIPE, settings))
+    bench.keep(name, [folder / "report.json"])
+    report = json.loads((folder / "report.json").read_text())
     measured = report["measured"]
     training = measured["training, stage 0"]
     answers = measured["answers, tuned"]
