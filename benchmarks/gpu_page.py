@@ -1,9 +1,9 @@
 """docs/gpu.md from the figures of `benchmarks/gpu.py`.
 
     python benchmarks/gpu_page.py                 # write the page anew from benchmarks/measured
-    python benchmarks/gpu_page.py runs/gpu        # first take in a folder of figures, for its card
+    python benchmarks/gpu_page.py runs/gpu …      # first take in folders of figures, for their card
 
-A card's figures are one file, `benchmarks/measured/NAME.json`; sections that were measured later replace the older ones.
+A card's figures are one file, `benchmarks/measured/NAME.json`; rows that were measured later replace the older ones.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,11 @@ Column = tuple[str, Callable[[dict[str, Any]], Any], str]
 def main() -> int:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="figures of benchmarks/gpu.py")
+    parser.add_argument("folders", type=Path, nargs="*", help="figures of benchmarks/gpu.py")
     args = parser.parse_args()
-    if args.folder is not None:
+    if args.folders:
         try:
-            take_in(args.folder, MEASURED)
+            take_in(args.folders, MEASURED)
         except (OSError, ValueError) as error:
             print(error, file=sys.stderr)
             return 1
@@ -42,26 +42,49 @@ def main() -> int:
     return 0
 
 
-def take_in(folder: Path, kept: Path) -> Path:
-    """Put the sections of a folder into the file of their card. Raises ValueError for small sizes, a CPU, or no figures."""
-    found = {
-        name: json.loads((folder / f"{name}.json").read_text())
+def take_in(folders: Sequence[Path], kept: Path) -> Path:
+    """Put the sections of folders into the file of their card; a row that was measured again replaces the older one.
+
+    Raises ValueError for small sizes, a CPU, several cards, or no figures.
+    """
+    found = [
+        (name, about)
+        for folder in folders
         for name in SECTIONS
-        if (folder / f"{name}.json").exists()
-    }
-    found = {name: about for name, about in found.items() if about["rows"]}
+        if (folder / f"{name}.json").exists() and (about := json.loads((folder / f"{name}.json").read_text()))["rows"]
+    ]
+    told = ", ".join(map(str, folders))
     if not found:
-        raise ValueError(f"{folder} holds no figures. Run: python benchmarks/gpu.py --out {folder}")
-    if any(about["quick"] or about["card"]["device"] != "cuda" for about in found.values()):
-        raise ValueError(f"{folder} holds figures of a CPU or of --quick, which say nothing of a card.")
-    cards = {about["card"]["name"] for about in found.values()}
+        raise ValueError(f"{told} holds no figures. Run: python benchmarks/gpu.py --out {folders[0]}")
+    if any(about["quick"] or about["card"]["device"] != "cuda" for _, about in found):
+        raise ValueError(f"{told} holds figures of a CPU or of --quick, which say nothing of a card.")
+    cards = {about["card"]["name"] for _, about in found}
     if len(cards) > 1:
-        raise ValueError(f"{folder} holds figures of several cards ({', '.join(sorted(cards))}). Give a folder a card.")
+        raise ValueError(f"{told} holds figures of several cards ({', '.join(sorted(cards))}). Give a folder a card.")
     kept.mkdir(exist_ok=True)
     file = kept / f"{re.sub(r'[^a-z0-9]+', '-', cards.pop().lower()).strip('-')}.json"
-    before = json.loads(file.read_text()) if file.exists() else {}
-    file.write_text(json.dumps({**before, **found}, indent=1) + "\n")
+    held: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file.exists() else {}
+    for name, about in found:
+        held[name] = _joined(held.get(name), about)
+    file.write_text(json.dumps(held, indent=1) + "\n")
     return file
+
+
+def _joined(before: dict[str, Any] | None, about: dict[str, Any]) -> dict[str, Any]:
+    """A section of which some rows were measured earlier: each row says where it is from."""
+    rows = dict(_with_origin(before)) if before else {}
+    fresh = [row for row in about["rows"] if row not in rows]
+    rows |= dict(_with_origin(about))
+    failed = {**(before or about)["failed"], **about["failed"]}
+    left = [row for row in dict.fromkeys([*(before or about)["left"], *about["left"]]) if row not in rows]
+    seconds = about["seconds"] + (before["seconds"] if before and fresh else 0.0)
+    return {**about, "rows": rows, "failed": {k: v for k, v in failed.items() if k not in rows}, "left": left, "seconds": seconds}
+
+
+def _with_origin(about: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    own = {"date": about["date"], "commit": about["commit"], "beside": about.get("beside", 0)}
+    for name, row in about["rows"].items():
+        yield name, {"origin": own, **row}
 
 
 def page(kept: Path) -> str:
@@ -113,16 +136,29 @@ def _section(name: str, about: dict[str, Any] | None) -> str:
     if about is None or not about["rows"]:
         return f"Not measured{': ' + about['reason'] if about and about['reason'] else ''}. `python benchmarks/gpu.py --only {name}`"
     card = about["card"]
-    origin = (
-        f"{about['date']}, commit {(about['commit'] or 'unknown')[:12]}, {about['seconds']:.0f} s; beside it the card made "
-        f"{card['matrix_tflops']:.0f} TFLOP/s in bfloat16 (8,192 x 8,192) and copied {card['copy_gb_s']:,.0f} GB/s."
+    rates = (
+        f"beside it the card made {card['matrix_tflops']:.0f} TFLOP/s in bfloat16 (8,192 x 8,192) and copied "
+        f"{card['copy_gb_s']:,.0f} GB/s."
     )
-    parts = [WORDS[name], "", TABLES[name](about["rows"]), "", origin]
+    parts = [WORDS[name], "", TABLES[name](about["rows"]), "", f"{_origins(about)}; {about['seconds']:.0f} s; {rates}"]
     if about["failed"]:
         parts += ["", "Failed: " + "; ".join(f"{row}: {why}" for row, why in about["failed"].items()) + "."]
     if about["left"]:
         parts += ["", f"Not reached within the section's time: {'; '.join(about['left'])}."]
     return "\n".join(parts)
+
+
+def _origins(about: dict[str, Any]) -> str:
+    """Date and commit, and which rows are of which where there are several."""
+    groups: dict[str, list[str]] = {}
+    for row, figures in _with_origin(about):
+        own = figures["origin"]
+        shared = f", with {own['beside']} other processes on the card, so times are no rates" if own["beside"] else ""
+        groups.setdefault(f"{own['date']}, commit {(own['commit'] or 'unknown')[:12]}{shared}", []).append(row)
+    if len(groups) == 1:
+        return next(iter(groups))
+    last = list(groups)[-1]
+    return "; ".join(f"{told} ({'all else' if told == last else '; '.join(rows)})" for told, rows in groups.items())
 
 
 # ---------------------------------------------------------------------------------------------------------------- tables
@@ -253,29 +289,21 @@ def _step(rows: dict[str, Any]) -> str:
 
 
 def _lc_rec(rows: dict[str, Any]) -> str:
-    speed, tuned = rows.get("speed", {}), rows.get("tuned model", {})
-    lines = []
-    if speed:
-        lines.append(
-            f"{speed['tokens_per_s']:,.0f} tokens/s in training, {speed['s_per_epoch']:.1f} s an epoch of {speed['examples']:,} sequences."
-        )
-    if tuned:
-        took = tuned["training"]
-        lines.append(
-            f"{tuned['epochs']} epochs, loss {tuned['first_loss']:.2f} to {tuned['last_loss']:.2f}, {took['seconds']:.0f} s, peak {took['peak_gb']:.2f} GB"
-            + (f" (planned {took['planned_gb']:.2f})" if "planned_gb" in took else "") + "."
-        )  # fmt: skip
-    listed = [(name, rows[name]) for name in ("untuned model", "tuned model") if name in rows]
-    beside = rows.get("baselines", {})
-    for name in ("popularity", "EASE, recency-weighted"):
-        if f"{name}, recall@10" in beside:
-            listed.append((name, {f"{m}_hidden": beside[f"{name}, {m}"] for m in ("recall@10", "ndcg@10")}))
     columns: list[Column] = [
+        ("epochs", _of("epochs"), "{:g}"), ("first loss", _of("first_loss"), "{:.2f}"), ("last loss", _of("last_loss"), "{:.2f}"),
+        ("training, s", _of("training_s"), "{:.0f}"), ("tokens/s", _of("tokens_per_s"), "{:,.0f}"), ("peak, GB", _of("peak_gb"), "{:.2f}"),
+        ("planned, GB", _of("planned_gb"), "{:.2f}"), ("users/s", _of("users_per_s"), "{:,.0f}"),
+    ]  # fmt: skip
+    listed: dict[str, dict[str, Any]] = {}
+    for name, row in rows.items():
+        for who, figures in row["table"].items():
+            listed.setdefault(f"{name}: {who}" if "model" in who or "prior" in who else who, figures)
+    found: list[Column] = [
         ("Recall@10, seen hidden", _of("recall@10_hidden"), "{:.4f}"), ("NDCG@10, seen hidden", _of("ndcg@10_hidden"), "{:.4f}"),
         ("Recall@10", _of("recall@10_shown"), "{:.4f}"), ("NDCG@10", _of("ndcg@10_shown"), "{:.4f}"),
-        ("users/s", _of("users_per_s_hidden"), "{:,.0f}"),
     ]  # fmt: skip
-    return "\n\n".join([" ".join(lines), *([table(listed, columns)] if listed else [])])
+    ranked = sorted(listed.items(), key=lambda item: -item[1]["ndcg@10_hidden"])
+    return table(list(rows.items()), columns, "base, tuned") + "\n\n" + table(ranked, found)
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -290,7 +318,7 @@ WORDS = {
     "evaluation": "24,772 users and 9,922 items, as many as in Amazon 2018 Musical Instruments, histories of up to 20 items with names of four codes, Qwen2.5-0.5B's shape, 20 beams, seen items hidden: prompts rendered and encoded on the host, ranked, judged. `generate` is timed user by user on a sample.",
     "kshot": "Recipe `tallrec-movie-kshot-smollm2`: SmolLM2-135M-Instruct (weights rounded to 4 bits once, see `benchmarks/smollm2.py`), the rows of TALLRec's movie set, all 1,000 test rows.",
     "step": "The same examples in every step on both sides: names of four codes, 5 to 60 of them, loss on all; ours in batches of like length, TRL's packed into rows of 1,024 tokens, without flash-attention, which was not installed. A ratio stands only where the losses agree within 2 %. Share of the matrix rate: 6 operations a weight and token, with checkpointed layers.",
-    "lc_rec": "Recipe `lcrec-scientific-smollm2` with SmolLM2-135M-Instruct (weights rounded to 4 bits once) on Amazon 2018 Scientific, all 8,317 test users, 20 beams; as many epochs as the section's clock allows.",
+    "lc_rec": "Recipe `lcrec-scientific-smollm2` with SmolLM2-135M-Instruct (weights rounded to 4 bits once) on Amazon 2018 Scientific, all 8,317 test users, 20 beams, steps of 128 rows. Tuned with LoRA or in all weights (learning rate 5e-4); from the pre-trained weights, and from weights that transformers starts that architecture with: what pre-training is worth. Each row is a whole `rectune train`.",
 }
 
 

@@ -48,7 +48,7 @@ def test_every_section_runs_in_small_on_a_cpu(tmp_path: Path) -> None:
     again = subprocess.run(command(tmp_path), capture_output=True, text=True, check=False)
     assert again.stdout.count("done already") == len(SECTIONS)  # nothing is measured twice
     with pytest.raises(ValueError, match="say nothing of a card"):
-        gpu_page.take_in(tmp_path, tmp_path / "kept")
+        gpu_page.take_in([tmp_path], tmp_path / "kept")
 
 
 @pytest.mark.heavy
@@ -161,7 +161,7 @@ def test_the_page_shows_a_cards_own_figures(tmp_path: Path) -> None:
         "failed": {"x": "it broke"}, "left": ["y"], "reason": "",
     }  # fmt: skip
     (tmp_path / "step.json").write_text(json.dumps(about))
-    file = gpu_page.take_in(tmp_path, tmp_path / "kept")
+    file = gpu_page.take_in([tmp_path], tmp_path / "kept")
     assert file.name == "nvidia-test.json"
     text = gpu_page.page(tmp_path / "kept")
     assert "| Qwen3-0.6B, LoRA, rectune | 12,346 | 0.500 | 10 | 25.0 % | 2.00 | – | – |" in text
@@ -171,7 +171,7 @@ def test_the_page_shows_a_cards_own_figures(tmp_path: Path) -> None:
     assert text.count("Not measured") == len(SECTIONS) - 1
     (tmp_path / "rates.json").write_text(json.dumps({**about, "section": "rates", "card": {**card, "name": "Other"}}))
     with pytest.raises(ValueError, match="several cards"):
-        gpu_page.take_in(tmp_path, tmp_path / "kept")
+        gpu_page.take_in([tmp_path], tmp_path / "kept")
 
 
 def test_the_parts_of_a_pack_are_small_and_join_to_what_was_packed(
