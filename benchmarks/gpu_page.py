@@ -51,10 +51,10 @@ def take_in(folders: Sequence[Path], kept: Path) -> Path:
         (name, about)
         for folder in folders
         for name in SECTIONS
-        if (folder / f"{name}.json").exists() and (about := json.loads((folder / f"{name}.json").read_text()))["rows"]
+        if (folder / f"{name}.json").exists() and (about := json.loads((folder / f"{name}.json").read_text()))["card"]
     ]
     told = ", ".join(map(str, folders))
-    if not found:
+    if not any(about["rows"] or about["failed"] for _, about in found):
         raise ValueError(f"{told} holds no figures. Run: python benchmarks/gpu.py --out {folders[0]}")
     if any(about["quick"] or about["card"]["device"] != "cuda" for _, about in found):
         raise ValueError(f"{told} holds figures of a CPU or of --quick, which say nothing of a card.")
@@ -75,9 +75,11 @@ def _joined(before: dict[str, Any] | None, about: dict[str, Any]) -> dict[str, A
     rows = dict(_with_origin(before)) if before else {}
     fresh = [row for row in about["rows"] if row not in rows]
     rows |= dict(_with_origin(about))
-    failed = {**(before or about)["failed"], **about["failed"]}
-    left = [row for row in dict.fromkeys([*(before or about)["left"], *about["left"]]) if row not in rows]
-    seconds = about["seconds"] + (before["seconds"] if before and fresh else 0.0)
+    earlier = {row: why for row, why in (before or about)["failed"].items() if row != "the section"}
+    failed = {**earlier, **about["failed"]}
+    left = [row for row in dict.fromkeys([*(before or about)["left"], *about["left"]]) if row not in {*rows, *failed}]
+    seconds = about["seconds"] + (before["seconds"] if before and (fresh or not about["rows"]) else 0.0)
+    failed = {row: re.sub(r"/\S*/stages/", "stages/", why) for row, why in failed.items()}  # no paths of that machine
     return {**about, "rows": rows, "failed": {k: v for k, v in failed.items() if k not in rows}, "left": left, "seconds": seconds}
 
 
@@ -142,7 +144,7 @@ def _section(name: str, about: dict[str, Any] | None) -> str:
     )
     parts = [WORDS[name], "", TABLES[name](about["rows"]), "", f"{_origins(about)}; {about['seconds']:.0f} s; {rates}"]
     if about["failed"]:
-        parts += ["", "Failed: " + "; ".join(f"{row}: {why}" for row, why in about["failed"].items()) + "."]
+        parts += ["", "Failed: " + "; ".join(f"{row}: {why.partition('. ')[0].rstrip('.')[:200]}" for row, why in about["failed"].items()) + "."]
     if about["left"]:
         parts += ["", f"Not reached within the section's time: {'; '.join(about['left'])}."]
     return "\n".join(parts)
@@ -229,10 +231,12 @@ def _planner(rows: dict[str, Any]) -> str:
         ("rows planned", _of("planned_rows"), "{}"), ("they run", _of("runs"), "{}"), ("planned, GB", _of("planned_gb"), "{:.2f}"),
         ("allocated, GB", _of("allocated_gb"), "{:.2f}"), ("reserved, GB", _of("reserved_gb"), "{:.2f}"),
         ("plan against reserved", lambda r: 100 * (r["planned_gb"] / r["reserved_gb"] - 1), "{:+.1f} %"),
-        ("most rows that ran", _of("largest_rows"), "{}"),
+        ("most rows that ran", _of("largest_rows"), "{}"), ("fewest that did not", _of("failed_rows"), "{}"),
         ("planned of these", lambda r: 100 * r["planned_rows"] / r["largest_rows"], "{:.0f} %"),
     ]  # fmt: skip
-    return table(sorted(rows.items(), key=_by_size), columns, "base, adapter, cap")
+    corrected = dict.fromkeys(row["corrected"] for row in rows.values() if "corrected" in row)
+    notes = "".join(f"\n\nCaps with a fraction were measured under whole ones and corrected: {words}." for words in corrected)
+    return table(sorted(rows.items(), key=_by_size), columns, "base, adapter, cap") + notes
 
 
 def _by_size(item: tuple[str, Any]) -> tuple[float, str, float]:
@@ -313,7 +317,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
 WORDS = {
     "rates": "What the card does at most; the other sections give shares of it.",
     "qlora": "A base of Qwen3-0.6B's shape in NF4 with nested scales, 96 new tokens, LoRA of rank 16 on every linear layer, 20 steps of 16 rows, by `rectune train` and `rectune export`.",
-    "planner": "LoRA of rank 16 on every linear layer, checkpointed layers, rows of 512 tokens with the loss on all of them. PyTorch's allocator gets the cap less the context. The plan is that of the commit named below, given without the context; where the planned rows did not run it was too small. Most rows that ran: the largest of a few batches, 6 to 12 % apart.",
+    "planner": "LoRA of rank 16 on every linear layer, checkpointed layers, rows of 512 tokens with the loss on all of them. PyTorch's allocator gets the cap less the context. The plan is that of the commit named below, given without the context; where the planned rows did not run it was too small, and a dash stands where they lie between what ran and what did not. Most rows that ran: the largest of a few batches, 6 to 12 % apart.",
     "search": "Random weights in bfloat16, prompts of 256 tokens, 10,000 items with names of three random codes and a forced digit. The limit is the arithmetic of the layers at the measured matrix rate: 2 x weights x (prompt + forwarded codes). `generate` has a dictionary trie behind `prefix_allowed_tokens_fn` and is given its best batch (up to 16 users).",
     "evaluation": "24,772 users and 9,922 items, as many as in Amazon 2018 Musical Instruments, histories of up to 20 items with names of four codes, Qwen2.5-0.5B's shape, 20 beams, seen items hidden: prompts rendered and encoded on the host, ranked, judged. `generate` is timed user by user on a sample.",
     "kshot": "Recipe `tallrec-movie-kshot-smollm2`: SmolLM2-135M-Instruct (weights rounded to 4 bits once, see `benchmarks/smollm2.py`), the rows of TALLRec's movie set, all 1,000 test rows.",

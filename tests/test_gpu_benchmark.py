@@ -249,9 +249,9 @@ def test_what_is_planned_for_a_capped_card_is_no_more_than_what_ran_there(tmp_pa
                 place = tmp_path / f"{len(cases)}"
                 cases[f"{shape}, {adapter}"] = Case(shape, adapter == "QLoRA", bench, place, plan_for="cuda")  # type: ignore[arg-type]
             planned = cases[f"{shape}, {adapter}"].plan.largest_batch(round(row["cap_gb"] * 2**30), LENGTH, near=8)
-            assert 0.8 * row["largest_rows"] <= planned <= row["largest_rows"], (name, planned)
+            assert 0.8 * row["largest_rows"] <= planned < row["failed_rows"], (name, planned)
             compared += 1
-    assert compared >= 3
+    assert compared >= 9
 
 
 def test_what_a_machine_has_is_left_out(tmp_path: Path) -> None:

@@ -62,9 +62,10 @@ def random_model(
             value.fill_(0.0 if name.endswith("bias") else 1.0)
         weights[name] = value
     given = {} if quantisation is None else {"quantization_config": quantisation}
-    return kind.from_pretrained(
-        None, config=config, state_dict=weights, dtype=dtype, device_map={"": device}, **given
-    ).eval()
+    model = kind.from_pretrained(None, config=config, state_dict=weights, dtype=dtype, device_map={"": device}, **given)
+    if config.tie_word_embeddings:  # loading from a mapping leaves the output matrix as one of its own
+        model.lm_head.weight = model.model.embed_tokens.weight
+    return model.eval()
 
 
 def write_tokenizer(folder: Path) -> None:

@@ -39,6 +39,9 @@ def run(bench: Bench) -> None:
         bench.measure("tiny, QLoRA", lambda: _uncapped("tiny", True, bench))
         bench.measure("tiny, LoRA", lambda: _uncapped("tiny", False, bench))
         return
+    if bench.beside:
+        bench.missing("a card of its own: what the context holds is told by what is in use before anything is loaded")
+        return
     if not bench.cuda:
         bench.missing("a CUDA device, whose allocator can be capped (on a CPU: python benchmarks/planner.py)")
         return
@@ -83,6 +86,8 @@ class Case:
             return row
         for tried in self._ladder(rows):
             found = self.attempt(tried, limit)
+            if found is None:
+                row["failed_rows"] = tried  # the fewest that did not run
             if tried == rows and found is None:
                 row["runs"] = False
             if found is not None:

@@ -72,9 +72,12 @@ def _row(model: Any, shape: str, k: int, scores: str, sizes: Sizes, card: dict[s
     most = max(*sizes.batches, SHARED)
     prompts = rng.integers(5, SHAPES[shape]["vocab_size"] - 2000, (most, sizes.prompt)).tolist()
     engine = Engine(model, trie, scores=scores, end=None, pad=0)  # type: ignore[arg-type]
-    speeds = {
-        batch: batch / _seconds(lambda b=batch: engine.search(prompts[:b], beams=k), card) for batch in sizes.batches
-    }
+    speeds: dict[int, float] = {}
+    for batch in sizes.batches:
+        try:
+            speeds[batch] = batch / _seconds(lambda b=batch: engine.search(prompts[:b], beams=k), card)
+        except torch.cuda.OutOfMemoryError:  # larger ones will not fit either
+            break
     batch = max(speeds, key=lambda b: speeds[b])
     counted = engine.counts.codes
     found = engine.search(prompts[:SHARED], beams=k)

@@ -61,7 +61,8 @@ def run(trainer: Any, task: Trainable, examples: Mixture, folder: Path) -> None:
 
 
 def _finish(trainer: Any, task: Trainable, audit: TokenAudit, folder: Path) -> None:
-    model = trainer.accelerator.unwrap_model(trainer.model)
+    # Without the Trainer's mixed precision: that is how the model is used from here on, and how the probe must be taken.
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     tuned = folder / "model"
     trainer.save_model(str(tuned))
     wait()

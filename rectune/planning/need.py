@@ -19,10 +19,10 @@ from rectune.planning.step import Moment, StepPeaks, StepShape, step_peaks
 # cuBLAS documentation, "cublasSetWorkspace").
 _CUDA_FIXED = round(0.55 * GB)
 # What is held beyond tensors, as a share. CUDA, of all that a step makes: PyTorch's caching allocator cuts large blocks and cannot
-# always join what is free. With 5 % three planned batches of QLoRA ran out of memory on a capped H100; they needed 6 to 12 % (0.6B)
-# and 15 to 25 % (1.7B), between the batch that failed and the one that ran. CPU, of all small blocks that a step makes, freed or not: glibc keeps freed ones,
-# in pieces that fit nothing else. With an adapter a constant comes on top. Both are fitted to runs of docs/planning.md.
-_CUDA_HELD, _CPU_HELD, _CPU_ADAPTER = 0.25, 0.09, round(0.15 * GB)
+# always join what is free. On a capped H100 (docs/gpu.md, section 3) it was more than 12 % and less than 20 % for 8B and for 1.7B with
+# QLoRA, less than 7 % for others. CPU, of all small blocks that a step makes, freed or not: glibc keeps freed ones, in pieces that fit
+# nothing else. With an adapter a constant comes on top. Both are fitted to runs of docs/planning.md.
+_CUDA_HELD, _CPU_HELD, _CPU_ADAPTER = 0.18, 0.09, round(0.15 * GB)
 _MOST = 4096  # rows; nobody asks for more
 
 
