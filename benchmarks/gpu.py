@@ -252,10 +252,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--inputs", type=Path, help="a folder of prepared inputs, see above")
     parser.add_argument("--seconds", type=float, default=90, help="the clock of each section (90)")
     parser.add_argument(
-        "--rows", nargs="+", metavar="TEXT", help="only rows whose name holds one of these, so that processes share a section"
+        "--rows",
+        nargs="+",
+        metavar="TEXT",
+        help="only rows whose name holds one of these, so that processes share a section",
     )
     parser.add_argument(
-        "--beside", type=int, default=0, metavar="N", help="note that N other processes have the card: times are then no rates"
+        "--beside",
+        type=int,
+        default=0,
+        metavar="N",
+        help="note that N other processes have the card: times are then no rates",
     )
     parser.add_argument("--load", type=float, default=60, help="seconds that a section may load its libraries (60)")
     parser.add_argument(

@@ -80,7 +80,13 @@ def _joined(before: dict[str, Any] | None, about: dict[str, Any]) -> dict[str, A
     left = [row for row in dict.fromkeys([*(before or about)["left"], *about["left"]]) if row not in {*rows, *failed}]
     seconds = about["seconds"] + (before["seconds"] if before and (fresh or not about["rows"]) else 0.0)
     failed = {row: re.sub(r"/\S*/stages/", "stages/", why) for row, why in failed.items()}  # no paths of that machine
-    return {**about, "rows": rows, "failed": {k: v for k, v in failed.items() if k not in rows}, "left": left, "seconds": seconds}
+    return {
+        **about,
+        "rows": rows,
+        "failed": {k: v for k, v in failed.items() if k not in rows},
+        "left": left,
+        "seconds": seconds,
+    }
 
 
 def _with_origin(about: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -144,7 +150,12 @@ def _section(name: str, about: dict[str, Any] | None) -> str:
     )
     parts = [WORDS[name], "", TABLES[name](about["rows"]), "", f"{_origins(about)}; {about['seconds']:.0f} s; {rates}"]
     if about["failed"]:
-        parts += ["", "Failed: " + "; ".join(f"{row}: {why.partition('. ')[0].rstrip('.')[:200]}" for row, why in about["failed"].items()) + "."]
+        parts += [
+            "",
+            "Failed: "
+            + "; ".join(f"{row}: {why.partition('. ')[0].rstrip('.')[:200]}" for row, why in about["failed"].items())
+            + ".",
+        ]
     if about["left"]:
         parts += ["", f"Not reached within the section's time: {'; '.join(about['left'])}."]
     return "\n".join(parts)
@@ -235,7 +246,9 @@ def _planner(rows: dict[str, Any]) -> str:
         ("planned of these", lambda r: 100 * r["planned_rows"] / r["largest_rows"], "{:.0f} %"),
     ]  # fmt: skip
     corrected = dict.fromkeys(row["corrected"] for row in rows.values() if "corrected" in row)
-    notes = "".join(f"\n\nCaps with a fraction were measured under whole ones and corrected: {words}." for words in corrected)
+    notes = "".join(
+        f"\n\nCaps with a fraction were measured under whole ones and corrected: {words}." for words in corrected
+    )
     return table(sorted(rows.items(), key=_by_size), columns, "base, adapter, cap") + notes
 
 

@@ -65,7 +65,8 @@ MIXED = (("stages.0.bf16", "true"), ("model.dtype", "bfloat16"))  # what a GPU d
 @pytest.mark.heavy
 @pytest.mark.parametrize("which", ["tied", "untied"])
 @pytest.mark.parametrize(
-    ("name", "overrides"), [("full", ()), ("lora", LORA), ("lora in mixed precision", (*LORA, *MIXED)), ("qlora", QLORA)]
+    ("name", "overrides"),
+    [("full", ()), ("lora", LORA), ("lora in mixed precision", (*LORA, *MIXED)), ("qlora", QLORA)],
 )
 def test_new_tokens_are_trained_saved_and_reloaded_to_the_bit(
     checkpoints: dict[str, Path], tmp_path: Path, name: str, overrides: Any, which: str
