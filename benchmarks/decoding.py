@@ -296,9 +296,9 @@ class Sample:
         from rectune.run.run import open_run
 
         line = open_run(folder)
-        ranker, test = line.ranker("tuned"), line.split.test
+        ranker, test = line.models["tuned"], line.split.test
         chosen = evenly(len(test), rows)
-        prompts = ranker.prompts(line.task, chosen)
+        prompts = ranker.prompts(line.rows, chosen)
         order = np.argsort([len(p) for p in prompts], kind="stable")
         chosen = chosen[order]
         hidden = [line.split.seen(test, int(i)).tolist() for i in chosen]
@@ -339,7 +339,7 @@ def s4(folder: str, *, beams: Sequence[int], rows: int, forced: int, pairs: int)
     sample = Sample.of(folder, rows)
     ranker, trie, chosen, prompts = sample.ranker, sample.ranker.trie, sample.chosen, sample.prompts
     say(
-        f"S4 {sample.line.recipe.name}: {trie.n_items:,} items, {len(chosen):,} users, "
+        f"S4 {sample.line.asked.recipe.name}: {trie.n_items:,} items, {len(chosen):,} users, "
         f"{np.mean([*map(len, prompts)]):.0f} prompt tokens"
     )
     few = evenly(len(chosen), forced)
@@ -387,7 +387,7 @@ def end_to_end(folder: str, *, rows: int, pairs: int) -> None:
 
     ours, theirs = run(ranker.engine.search), run(reference)
     figures = [sample.figures(ranking, k) for ranking in (ours, theirs)]
-    label = f"ranking {sample.line.recipe.name}, {len(sample.chosen):,} users, K={k}, {ranker.settings.scores}"
+    label = f"ranking {sample.line.asked.recipe.name}, {len(sample.chosen):,} users, K={k}, {ranker.settings.scores}"
     if np.abs(np.subtract(*figures)).max() > 1e-4:
         say(f"{label}: GATE FAILED: recall@10, ndcg@10 and recall@{k} are {figures[0]} and {figures[1]}")
         return

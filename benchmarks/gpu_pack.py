@@ -172,12 +172,12 @@ def prepare(args: argparse.Namespace, folder: Path) -> list[Path]:
 def first_boxes(source: Path, folder: Path, made: Path) -> None:
     """Log, split, item vectors and index of the recipe. `made`: a folder that keeps them between calls."""
     from rectune.recipe.load import load_recipe
-    from rectune.run.line import Line
+    from rectune.run.run import open_recipe
 
     # A base is named but not opened: none of these boxes reads it.
-    line = Line(load_recipe(RECIPE, [("data.path", str(source)), ("output_dir", str(made))]))
+    line = open_recipe(load_recipe(RECIPE, [("data.path", str(source)), ("output_dir", str(made))]))
     with line.folder.lock():
-        boxes = [line.data_stage, line.split_stage, line.vectors_stage, line.index_stage]
+        boxes = [line.place("log"), line.place("split"), line.place("vectors"), line.place("index")]
     for box in boxes:
         shutil.copytree(box.folder, folder / "stages" / box.folder.name)
     shutil.copy(made / "run.json", folder / "run.json")

@@ -98,9 +98,9 @@ output_dir: {place / "run"}
 def trained(recipe: Path) -> dict[str, Any]:
     """Train as `rectune train` does, up to the tuned model; what was measured."""
     from rectune.recipe.load import load_recipe
-    from rectune.run.line import Line
+    from rectune.run.run import open_recipe
 
-    line = Line(load_recipe(recipe))
+    line = open_recipe(load_recipe(recipe))
     with line.folder.lock():
         return dict(json.loads((line.tuned.folder / "measured.json").read_text()))
 

@@ -25,8 +25,9 @@ from rectune.decoding.ranking import recall_and_ndcg
 from rectune.log.split import evenly
 from rectune.methods.measured import FILE as MEASURED
 from rectune.recipe.load import load_recipe
-from rectune.run.line import Line
+from rectune.run.check import check
 from rectune.run.rankings import prior_weight
+from rectune.run.run import open_recipe
 
 TEXT = "{call: sentences, text: [title, brand, categories]}"
 CHANGES: dict[str, dict[str, str]] = {
@@ -78,21 +79,20 @@ class Found:
 def cell(recipe: str, source: Path, out: Path, change: dict[str, str], seed: int, more: list[tuple[str, str]]) -> Found:
     """Train one cell, or continue it, and choose its weight."""
     own = {"data.path": str(source), "output_dir": str(out), "seed": str(seed)}
-    line = Line(load_recipe(recipe, [*change.items(), *more, *own.items()]))
-    assert line.prior is not None
-    if 0 not in line.prior.weights or len(line.prior.weights) < 2:
+    line = open_recipe(load_recipe(recipe, [*change.items(), *more, *own.items()]))
+    assert line.asked.prior is not None
+    if 0 not in line.asked.prior.weights or len(line.asked.prior.weights) < 2:
         raise SystemExit(
             "`rank.prior.weight` must hold 0, the model alone, and another weight, e.g. --rank.prior.weight '[0, 80]'"
         )
     with line.folder.lock():
-        line.check()
-        line.check_lists()
+        check(line)
         tried = prior_weight(line)["validation"]
         split = line.split
-        rows = split.validation.take(evenly(len(split.validation), line.prior.rows))
+        rows = split.validation.take(evenly(len(split.validation), line.asked.prior.rows))
         others = [
             _pair(recall_and_ndcg(list_rows(split, rows, score, width=1)[0].place, 10))
-            for score in (markov(split).score, partial(line.prior.score, split))
+            for score in (markov(split).score, partial(line["prior"], split))
         ]
         seconds = json.loads((line.tuned.folder / MEASURED).read_text())["seconds"]
     alone = next(entry for entry in tried if entry["weight"] == 0)

@@ -17,17 +17,14 @@ from rectune.eval.several import over_wordings, summarise
 
 from rectune.baselines.likes import both, item_like_rate, logistic, share_of_likes
 from rectune.log.split import evenly
-from rectune.run.judged import Evidence, Report
-
-__all__ = ["answers", "summarise"]
-
-JUDGES = "answer"  # the kind of task
+from rectune.run.judged import Evidence, Report, judge
 
 UNTUNED, TUNED = "untuned model", "tuned model"
 SHARE, RATE, BOTH = "share of likes in the history", "item's like-rate", "share and like-rate"
 FITTED = "logistic regression on both"
 
 
+@judge("answer", summarise=summarise)
 def answers(evidence: Evidence, *, bootstrap_samples: int = 500, wording_rows: int = 0, examples: int = 8) -> Report:
     """Judge a run that answers Yes or No about one item.
 

@@ -29,12 +29,7 @@ from rectune.baselines.scoring import MOST_ITEMS, NOWHERE, Baseline, Lists, list
 from rectune.decoding.ranking import Ranking, target_ranks
 from rectune.log.split import Split, evenly
 from rectune.recipe.calls import HOMES, named
-from rectune.recipe.fingerprints import source_of
-from rectune.run.judged import HIDDEN, SHOWN, Evidence, Report
-
-__all__ = ["ranking", "summarise"]
-
-JUDGES = "item"  # the kind of task
+from rectune.run.judged import HIDDEN, SHOWN, Evidence, Report, judge
 
 UNTUNED, TUNED, ORACLE = "untuned model", "tuned model", "oracle"
 PRIOR, MIXED = "prior alone", "tuned model + prior"
@@ -42,6 +37,7 @@ MODELS = {"untuned": UNTUNED, "tuned": TUNED, "mixed": MIXED}
 WIDTH = 20
 
 
+@judge("item", summarise=summarise)
 def ranking(
     evidence: Evidence,
     *,
@@ -124,17 +120,18 @@ def _baseline_lists(
     evidence: Evidence, ease_items: int, sasrec_epochs: int, width: int
 ) -> tuple[dict[str, dict[str, Lists]], dict[str, Any]]:
     """Places and lists of every baseline for the test rows; built once for a split and kept."""
-    modules = (ease, item_knn, markov, popularity, repeat_last, list_rows)
-    keys: dict[str, Any] = {"ease_items": ease_items, "width": width, "sources": [source_of(f) for f in modules]}
+    made_by: tuple[Any, ...] = (ease, item_knn, markov, popularity, repeat_last, list_rows)
+    keys: dict[str, Any] = {"ease_items": ease_items, "width": width}
     if sasrec_epochs:
-        keys |= {"sasrec_epochs": sasrec_epochs, "seed": evidence.seed, "sasrec": source_of(sasrec)}
+        keys |= {"sasrec_epochs": sasrec_epochs, "seed": evidence.seed}
+        made_by = (*made_by, sasrec)
 
     def build(work: Path) -> None:
         fitted = _fit(evidence.split, ease_items)
         fitted += [sasrec(evidence.split, epochs=sasrec_epochs, seed=evidence.seed)] if sasrec_epochs else []
         _save_baselines(evidence.split, fitted, width, work)
 
-    folder = evidence.cached("baselines", keys, build)
+    folder = evidence.cached("baselines", keys, build, made_by)
     with np.load(folder / "lists.npz", allow_pickle=False) as saved:
         names = [str(n) for n in saved["names"]]
         lists = {

@@ -16,16 +16,13 @@ from rectune.eval.several import summarise
 
 from rectune.baselines.rating_rows import rating_rows
 from rectune.log.split import evenly
-from rectune.run.judged import Evidence, Report
-
-__all__ = ["ratings", "summarise"]
-
-JUDGES = "rating"  # the kind of task
+from rectune.run.judged import Evidence, Report, judge
 
 UNTUNED, TUNED, LIKELIEST = "untuned model", "tuned model", "tuned model, most likely rating"
 Floats = NDArray[np.float64]
 
 
+@judge("rating", summarise=summarise)
 def ratings(evidence: Evidence, *, like_above: float = 3.0, bootstrap_samples: int = 500, examples: int = 8) -> Report:
     """Judge a run that answers with a rating.
 

@@ -22,10 +22,10 @@ _PUBLIC = {
     "Recipe": "rectune.recipe.load",
     "Split": "rectune.log.split",
     "Template": "rectune.prompts.template",
-    "evaluate": "rectune.run.run",
+    "evaluate": "rectune.run.single",
     "load_recipe": "rectune.recipe.load",
     "make_log": "rectune.log.log",
-    "recommend": "rectune.run.run",
+    "recommend": "rectune.run.recommend",
     "train": "rectune.run.train",
 }
 
@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from rectune.log.split import Split
     from rectune.prompts.template import Template
     from rectune.recipe.load import Recipe, load_recipe
-    from rectune.run.run import evaluate, recommend
+    from rectune.run.recommend import recommend
+    from rectune.run.single import evaluate
     from rectune.run.train import train
 
 

@@ -123,6 +123,13 @@ def build_parser() -> argparse.ArgumentParser:
     train = _command(group, "train", commands.train, "run a recipe from log to report, or continue it", epilog=override)
     train.add_argument("recipe", help=recipe)
     train.add_argument(
+        "--rebuild",
+        action="append",
+        default=[],
+        metavar="BOX",
+        help="build a box of the line anew, with all that reads it: log, split, vectors, index, base, trie, train0, …, or all",
+    )
+    train.add_argument(
         "--seeds",
         type=_seeds,
         default=None,

@@ -83,15 +83,15 @@ def train(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     _quiet_libraries()
     from rectune.run import train
 
-    train.train(args.recipe, overrides, seeds=args.seeds)
+    train.train(args.recipe, overrides, seeds=args.seeds, rebuild=args.rebuild)
 
 
 def evaluate(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Rank and report again in a run folder."""
     _quiet_libraries()
-    from rectune.run import run
+    from rectune.run import single
 
-    run.evaluate(args.folder, overrides)
+    single.evaluate(args.folder, overrides)
 
 
 def recommend(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
@@ -100,10 +100,10 @@ def recommend(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> Non
     if len(given) != 1:
         raise ValueError("give the history in exactly one way: --items ID …, --titles TITLE …, or --users FILE.")
     _quiet_libraries()
-    from rectune.run import run
+    from rectune.run import recommend as recommending
 
     users, histories, candidates = _histories(args)
-    lists = run.recommend(
+    lists = recommending.recommend(
         args.folder,
         histories,
         k=args.k,
@@ -156,9 +156,9 @@ def export(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
 def index_add(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Name new items, and judge them where rows are given."""
     _quiet_libraries()
-    from rectune.run import run
+    from rectune.run import add_items
 
-    done = run.add_to_index(args.folder, args.items, args.rows)
+    done = add_items.add_to_index(args.folder, args.items, args.rows)
     print(f"added {done['added']} items; no name of an old item changed.")
     if found := done["report"]:
         print(f"recall@{found['k']} of {found['rows']} targets among {found['added']} added items:")

@@ -64,7 +64,7 @@ def listed_by_the_card(folder: Path, histories: list[list[str]], k: int = 5) -> 
 
 def listed_by_the_run(run: Path, histories: list[list[str]], k: int = 5) -> list[list[list[Any]]]:
     """The same of `rectune recommend`."""
-    from rectune.run.run import recommend
+    from rectune.run.recommend import recommend
 
     return [[[item["item_id"], item["score"]] for item in items] for items in recommend(run, histories, k=k)]
 

@@ -11,7 +11,7 @@ import pytest
 
 from rectune.decoding.language_model import Shelf
 from rectune.recipe.load import Recipe
-from rectune.run.line import Line
+from rectune.run.run import open_recipe
 
 ITEMS, USERS, LENGTH = 50, 90, 9
 SENTENCES = {"call": "sentences", "text": ["title", "categories"]}
@@ -102,9 +102,9 @@ def recall_at_1(source: Path, out: Path, index: str, *, encoder: bool = False, u
         "seed": 0,
         "output_dir": str(out),
     }
-    line = Line(Recipe("round", settings, folder=source))
-    ranking = line.ranker("tuned").rank(line.task, Shelf())
-    return float((ranking.items[:, 0] == line.task.target).mean())
+    line = open_recipe(Recipe("round", settings, folder=source))
+    ranking = line.models["tuned"].rank(line.rows, Shelf())
+    return float((ranking.items[:, 0] == line.rows.target).mean())
 
 
 @pytest.mark.heavy

@@ -54,7 +54,7 @@ def test_the_loss_falls_new_tokens_learn_and_reloading_gives_the_same_logits(qua
     assert audit["gradient_out"] > 0
     assert len(audit["saved_rows"]) == 2
     line = open_run(quantised)
-    model = load_tuned(line.model_settings, line.base_stage.folder, stage / "model", line.index, seed=line.seed)
+    model = load_tuned(line.asked.model, line.place("base").folder, stage / "model", line.index, seed=line.asked.seed)
     assert check_reloaded(model, stage / "model") == 0.0
     kinds = {type(module).__name__ for module in model.modules()}
     assert "Linear4bit" in kinds

@@ -31,7 +31,9 @@ def run(bench: Bench) -> None:
         return
     with tempfile.TemporaryDirectory() as place:
         line = _line(Path(place), shape, users, items, bench)
-        ranker = line.as_ranker(random_model(shape, str(bench.card["device"])))
+        from rectune.methods.language_model import as_ranker
+
+        ranker = as_ranker(line.loading, random_model(shape, str(bench.card["device"])))
         needs = 0 if bench.quick else 15
         bench.measure(prompts, lambda: _prompts(line, ranker), needs=needs)
         for row, way in list(named.items())[:1]:
@@ -43,7 +45,7 @@ def run(bench: Bench) -> None:
 
 def _line(place: Path, shape: str, users: int, items: int, bench: Bench) -> Any:
     from rectune.recipe.load import load_recipe
-    from rectune.run.line import Line
+    from rectune.run.run import open_recipe
 
     device = str(bench.card["device"])
     recipe = write_recipe(
@@ -62,17 +64,17 @@ def _line(place: Path, shape: str, users: int, items: int, bench: Bench) -> Any:
         seed=0,
         output_dir=str(place / "run"),
     )  # fmt: skip
-    return Line(load_recipe(recipe))
+    return open_recipe(load_recipe(recipe))
 
 
 def _prompts(line: Any, ranker: Any) -> dict[str, Any]:
     """Rendering and encoding alone, on a sample."""
-    which = np.arange(min(len(line.task), 2000))
+    which = np.arange(min(len(line.rows), 2000))
     started = time.perf_counter()
-    prompts = ranker.prompts(line.task, which)
+    prompts = ranker.prompts(line.rows, which)
     seconds = time.perf_counter() - started
     return {
-        "prompts_per_s": len(which) / seconds, "seconds_of_all": seconds * len(line.task) / len(which),
+        "prompts_per_s": len(which) / seconds, "seconds_of_all": seconds * len(line.rows) / len(which),
         "mean_tokens": float(np.mean([len(p) for p in prompts])),
     }  # fmt: skip
 
@@ -86,8 +88,8 @@ def _ranked(line: Any, ranker: Any, scores: str, batch_tokens: int) -> dict[str,
     test = line.split.test
     started = time.perf_counter()
     hidden = [line.split.seen(test, i).tolist() for i in range(len(test))]
-    ranking = ranker.rank(line.task, Shelf(hidden=hidden))
-    place = target_ranks(ranking, line.task.target.astype(np.int32))
+    ranking = ranker.rank(line.rows, Shelf(hidden=hidden))
+    place = target_ranks(ranking, line.rows.target.astype(np.int32))
     figures = recall_and_ndcg(place, ranker.settings.beams, k=min(10, ranker.settings.beams))
     seconds = time.perf_counter() - started
     return {
@@ -104,8 +106,8 @@ def _rival(line: Any, ranker: Any, users: int) -> dict[str, Any]:
     from rectune.log.split import evenly
 
     k = ranker.settings.beams
-    which = evenly(len(line.task), users)
-    prompts = ranker.prompts(line.task, which)
+    which = evenly(len(line.rows), users)
+    prompts = ranker.prompts(line.rows, which)
     trie = ranker.trie
     names = np.column_stack([trie.tokens[level][c] for level, c in enumerate(_codes(trie))])
     number = {tuple(name): i for i, name in enumerate(names.tolist())}
@@ -130,7 +132,7 @@ def _rival(line: Any, ranker: Any, users: int) -> dict[str, Any]:
     return {
         "users": len(prompts),
         "s_per_user": each,
-        "seconds_of_all": each * len(line.task),
+        "seconds_of_all": each * len(line.rows),
         "overlap": float(np.mean(overlap)),
     }
 

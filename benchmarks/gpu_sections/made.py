@@ -108,6 +108,17 @@ def write_recipe(file: Path, **settings: Any) -> Path:
     return file
 
 
+def trainable(run: Any, model: Any, new_tokens: list[int]) -> Any:
+    """What the first training of a run trains with, the model given; nothing is ranked."""
+    from rectune.methods.contract import Trainable
+
+    specs = run.specs(run.asked.trainings[0].tasks)
+    return Trainable(
+        lambda: model, run.split, run.index, run.encoder, specs, new_tokens, 0, True, lambda model, rows: {},
+        lambda model, rows, shelf: run.models["tuned"].rank(rows, shelf),
+    )  # fmt: skip
+
+
 # ---------------------------------------------------------------------------- what recipes of the benchmark name by `call`
 
 

@@ -62,17 +62,16 @@ class Case:
     def __init__(self, shape: str, quantised: bool, bench: Bench, place: Path, *, plan_for: str | None = None) -> None:
         """`plan_for`: the device that is planned for, where it is another than the one at hand."""
         from rectune.recipe.load import load_recipe
-        from rectune.run.line import Line
+        from rectune.run.run import open_recipe
 
         device = str(bench.card["device"])
         base = write_base(shape, place / "base", device, weights=False)
         self.shape, self.bench, self.place = shape, bench, place
         self.recipe = load_recipe(_recipe(place, base, device, quantised))
-        self.line = Line(self.recipe)
-        self.line.check()
-        self.settings = self.line.model_settings
+        self.line = open_recipe(self.recipe)
+        self.settings = self.line.asked.model
         self.tokens = _new_tokens(self.line)
-        self.plan = _plan(self.line, self.recipe, len(self.tokens), plan_for or device)
+        self.plan = _plan(self.line, len(self.tokens), plan_for or device)
 
     def under(self, cap: float) -> dict[str, Any]:
         """Planned and measured on a card of `cap` GB: the allocator gets what the context leaves of it.
@@ -117,12 +116,13 @@ class Case:
             self.bench.tidy()
 
     def _train(self, rows: int, limit: int | None) -> dict[str, Any]:
+        from benchmarks.gpu_sections.made import trainable
         from rectune.methods.measured import FILE
-        from rectune.methods.trainable import Trainable
         from rectune.model.adapters import with_adapter
         from rectune.model.settings import quantization_config
 
-        module, config = self.line.stage_config(0)
+        training = self.line.asked.trainings[0]
+        config = training.config()
         config.per_device_train_batch_size = rows
         quantisation = quantization_config(self.settings)
         model = random_model(self.shape, str(self.bench.card["device"]), quantisation=quantisation)
@@ -134,8 +134,7 @@ class Case:
             whole = torch.cuda.get_device_properties(0).total_memory
             torch.cuda.set_per_process_memory_fraction(limit / whole)
         with tempfile.TemporaryDirectory(dir=self.place) as folder:
-            task = Trainable(model, self.line.encoder, self.line.stage_specs(0), self.tokens, 0, True, _nothing)
-            module.train(task, config, Path(folder))
+            training.method.train(trainable(self.line, model, self.tokens), config, Path(folder))
             found = json.loads((Path(folder) / FILE).read_text())
         return {
             "batch": found["largest_batch"], "before_gb": found["before"] / GB, "allocated_gb": found["peak"] / GB,
@@ -149,23 +148,20 @@ def _uncapped(shape: str, quantised: bool, bench: Bench) -> dict[str, Any]:
         return {"planned_gb": case.plan.need(2, LENGTH).total / GB, **(case.attempt(2) or {})}
 
 
-def _nothing(model: Any, rows: int) -> dict[str, float]:
-    return {}
-
-
 def _new_tokens(line: Any) -> list[int]:
     from rectune.model.new_tokens import new_token_ids
 
     return new_token_ids(line.encoder.tokenizer, line.index)
 
 
-def _plan(line: Any, recipe: Any, new: int, device: str) -> Any:
+def _plan(line: Any, new: int, device: str) -> Any:
     """The planner's own plan of the stage."""
     from rectune.planning.plan import stage_plan
 
-    module, config = line.stage_config(0)
+    training = line.asked.trainings[0]
+    config = training.config()
     return stage_plan(
-        line.model_settings, module, recipe.settings["stages"][0], config, vocabulary=len(line.encoder.tokenizer),
+        line.asked.model, training.method, training.section, config, vocabulary=len(line.encoder.tokenizer),
         new_tokens=new, target=LENGTH, device="cuda" if device == "cuda" else "cpu",
     )  # fmt: skip
 

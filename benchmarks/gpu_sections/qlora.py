@@ -99,7 +99,7 @@ def _reloaded(folder: Path) -> dict[str, Any]:
 
     line = open_run(folder)
     tuned = line.tuned.folder / "model"
-    model = load_tuned(line.model_settings, line.base_stage.folder, tuned, line.index, seed=line.seed)
+    model = load_tuned(line.asked.model, line.place("base").folder, tuned, line.index, seed=line.asked.seed)
     kinds = {type(module).__name__ for module in model.modules()}
     difference = check_reloaded(model, tuned)
     return {

@@ -54,34 +54,33 @@ class Case:
     def __init__(self, shape: str, quantised: bool, examples: int, rows: int, bench: Bench, place: Path) -> None:
         from rectune.model.new_tokens import new_token_ids
         from rectune.recipe.load import load_recipe
-        from rectune.run.line import Line
+        from rectune.run.run import open_recipe
 
         self.shape, self.bench, self.place, self.device = shape, bench, place, str(bench.card["device"])
         base = write_base(shape, place / "base", self.device, weights=False)
         recipe = _recipe(place, base, self.device, quantised, examples, rows, quick=bench.quick)
-        self.line = Line(load_recipe(recipe))
+        self.line = open_recipe(load_recipe(recipe))
         self.tokens = new_token_ids(self.line.encoder.tokenizer, self.line.index)
-        self.module, self.config = self.line.stage_config(0)
+        self.training = self.line.asked.trainings[0]
+        self.config = self.training.config()
 
     def model(self) -> Any:
         """The base with its adapter."""
         from rectune.model.adapters import with_adapter
         from rectune.model.settings import quantization_config
 
-        settings = self.line.model_settings
+        settings = self.line.asked.model
         made = random_model(self.shape, self.device, quantisation=quantization_config(settings))
         return with_adapter(made, settings, self.tokens, seed=0)
 
     def ours(self) -> dict[str, Any]:
         """By the code of `rectune train`: batches of like length."""
-        from rectune.methods.trainable import Trainable
+        from benchmarks.gpu_sections.made import trainable
 
         timer = _timer(self.bench)
         with tempfile.TemporaryDirectory(dir=self.place) as folder, _with_callback(timer):
-            task = Trainable(
-                self.model(), self.line.encoder, self.line.stage_specs(0), self.tokens, 0, True, lambda model, rows: {}
-            )
-            self.module.train(task, self.config, Path(folder))
+            task = trainable(self.line, self.model(), self.tokens)
+            self.training.method.train(task, self.config, Path(folder))
             history = json.loads((Path(folder) / "log_history.json").read_text())
         return self._figures(timer, history)
 
@@ -113,7 +112,7 @@ class Case:
         from rectune.tasks.examples import Mixture
 
         return Mixture(
-            self.line.stage_specs(0),
+            self.line.specs(self.training.tasks),
             "train",
             self.line.encoder,
             seed=0,

@@ -12,25 +12,25 @@ import jinja2
 
 from rectune.bundle import plain as exported
 from rectune.run.judged import HIDDEN
-from rectune.run.line import Line
+from rectune.run.run import Run
 
 
-def card(listed: Line, about: dict[str, Any], work: Path) -> str:
+def card(listed: Run, about: dict[str, Any], work: Path) -> str:
     """The model card as Markdown, front matter included. `about`: what `rectune.json` says."""
     template = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined).from_string(
         Path(__file__).with_name("export-card.md.jinja").read_text(encoding="utf-8")
     )
-    named = listed.model_settings.library.model_name_or_path
+    named = listed.asked.model.library.model_name_or_path
     on_hub = bool(named) and not Path(named).is_absolute() and not Path(named).exists()
     text = template.render(
         about=about,
-        lists=listed.task.kind == "item",
-        rates=bool(listed.task.values),
+        lists=listed.rows.kind == "item",
+        rates=bool(listed.rows.values),
         shows_code=plain_code(listed),
-        code=code(listed.task.kind),
+        code=code(listed.rows.kind),
         example=example(listed) if plain_code(listed) else {},
         on_hub=named if on_hub else None,
-        prior=listed.prior is not None,
+        prior=listed.asked.prior is not None,
         measured=measured(listed),
         files=sorted(
             file.name for file in work.iterdir() if file.suffix in (".json", ".safetensors", ".jsonl", ".jinja")
@@ -39,14 +39,14 @@ def card(listed: Line, about: dict[str, Any], work: Path) -> str:
     return text.rstrip() + "\n"
 
 
-def plain_code(line: Line) -> bool:
+def plain_code(run: Run) -> bool:
     """Whether the card's code asks and scores as the run does: prompts of nothing but history and target, and for a run that
     answers, Yes or No by the ratio of their chances."""
-    if not set(line.rank_template.arguments("prompt")) <= {"history", "target", "user"}:
+    if not set(run.asked.template.arguments("prompt")) <= {"history", "target", "user"}:
         return False
-    settings, task = line.rank_settings, line.task
+    settings, task = run.asked.rank, run.rows
     ratio = settings.normaliser == "ratio" and not settings.spellings
-    return task.kind == "item" or (ratio and not task.values and line.ranked_call.history is None)
+    return task.kind == "item" or (ratio and not task.values and run.asked.ranked.history is None)
 
 
 def code(kind: str) -> str:
@@ -58,18 +58,18 @@ def code(kind: str) -> str:
     )
 
 
-def example(listed: Line) -> dict[str, Any]:
+def example(listed: Run) -> dict[str, Any]:
     """The last items of the first test row: `history` (item ids, or pairs with what was liked) and `target`."""
     split, ids = listed.split, listed.log.items["item_id"].to_list()
     names = [ids[item] for item in split.history(split.test, 0)]
     target = ids[int(split.targets(split.test)[0])]
-    if listed.task.kind == "item":
+    if listed.rows.kind == "item":
         return {"history": names[-5:], "target": target}
-    liked = [bool(entry["liked"]) for entry in listed.task.variables(0)["history"]]
+    liked = [bool(entry["liked"]) for entry in listed.rows.variables(0)["history"]]
     return {"history": list(zip(names, liked, strict=True))[-5:], "target": target}
 
 
-def measured(listed: Line) -> dict[str, dict[str, float | None]]:
+def measured(listed: Run) -> dict[str, dict[str, float | None]]:
     """The table of the run's report, name -> metric -> value, or {} where its evaluator reports in another form."""
     file = listed.folder.path / "report.json"
     results = json.loads(file.read_text(encoding="utf-8"))["results"] if file.exists() else {}

@@ -19,12 +19,12 @@ from rectune.bundle.plain import prompt_ids, read
 from rectune.decoding.language_model import LanguageModelRanker
 from rectune.decoding.ranking import recall_and_ndcg, target_ranks
 from rectune.log.split import evenly
+from rectune.methods.language_model import as_ranker
 from rectune.methods.validation import answer_metrics
 from rectune.model.settings import quantization_config
 from rectune.run.judged import HIDDEN
-from rectune.run.line import Line
 from rectune.run.rankings import answered, ranked
-from rectune.run.run import open_run
+from rectune.run.run import Run, open_run
 from rectune.runtime.processes import gather, is_main, wait
 from rectune.tasks.asked_histories import history_split
 
@@ -39,12 +39,12 @@ def export(folder: str | Path, to: str | Path | None = None) -> tuple[Path, dict
     no finished run and for a base that is gone, ValueError for a place that holds something else and when the written model
     does not give the logits of the tuned one. Leaves the whole folder or none.
     """
-    line, listed = open_run(folder), open_run(folder, added=True)
-    place = (Path(to) if to is not None else line.folder.path / "export").resolve()
-    files.check_place(place, line)
-    with line.folder.lock():
-        model, logits, found = plain_model(line)
-        ranker = listed.as_ranker(model)
+    run, listed = open_run(folder), open_run(folder, added=True)
+    place = (Path(to) if to is not None else run.folder.path / "export").resolve()
+    files.check_place(place, run)
+    with run.folder.lock():
+        model, logits, found = plain_model(run)
+        ranker = as_ranker(listed.loading, model)
         about = {
             **files.about_run(listed, room=ranker.room()),
             "weights": {"dtype": str(model.dtype).partition(".")[2], **found},
@@ -53,9 +53,9 @@ def export(folder: str | Path, to: str | Path | None = None) -> tuple[Path, dict
         try:
             if is_main():
                 about = _write_parts(listed, model, about, work)
-                about["weights"]["writing"] = check_written(line, work, logits)
-            if quantization_config(line.model_settings) is not None:
-                about["forms"] = both_forms(line, model)
+                about["weights"]["writing"] = check_written(run, work, logits)
+            if quantization_config(run.asked.model) is not None:
+                about["forms"] = both_forms(run, model)
             if is_main():
                 about["prompts"] = same_prompts(listed, ranker, work)
                 (work / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -69,15 +69,15 @@ def export(folder: str | Path, to: str | Path | None = None) -> tuple[Path, dict
     return place, gather(about)[0]
 
 
-def _write_parts(listed: Line, model: Any, about: dict[str, Any], work: Path) -> dict[str, Any]:
+def _write_parts(listed: Run, model: Any, about: dict[str, Any], work: Path) -> dict[str, Any]:
     """Write everything but the card into a new folder; returns `about` with what is known of items and answers."""
     work.parent.mkdir(parents=True, exist_ok=True)
     files.check_room(work, model)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     about["items"], longest = files.write_items(listed, work)
-    (work / TEMPLATE).write_text(listed.rank_template.source, encoding="utf-8")
-    if listed.task.kind == "answer":
+    (work / TEMPLATE).write_text(listed.asked.template.source, encoding="utf-8")
+    if listed.rows.kind == "answer":
         about["answers"] = files.answers_of(listed)
         longest = max(len(answer["tokens"]) for answer in about["answers"])
     files.write_model(model, listed, work, longest=longest)
@@ -85,34 +85,34 @@ def _write_parts(listed: Line, model: Any, about: dict[str, Any], work: Path) ->
     return about
 
 
-def both_forms(line: Line, model: Any) -> dict[str, dict[str, float]]:
+def both_forms(run: Run, model: Any) -> dict[str, dict[str, float]]:
     """Metrics on the test rows of the adapter on the quantised base and of the merged `model`: recall and ndcg at `rank.k`, seen
     items hidden, or AUC. Rankings are stages of the run, so a killed one goes on."""
-    line.loaded = {"merged": line.as_ranker(model)}
-    forms = {"merged": _measured(line, "merged")}
-    line.loaded.clear()
-    forms["adapter on the quantised base"] = _measured(line, "tuned")
-    line.loaded.clear()
+    run.models["merged"] = as_ranker(run.loading, model)
+    forms = {"merged": _measured(run, "merged")}
+    run.models.clear()
+    forms["adapter on the quantised base"] = _measured(run, "tuned")
+    run.models.clear()
     return forms
 
 
-def _measured(line: Line, who: str) -> dict[str, float]:
-    if line.task.kind == "answer":
-        return answer_metrics(line.task, answered(line, who)[0])
-    ranking, _ = ranked(line, who, HIDDEN)
-    place, width = target_ranks(ranking, line.task.target.astype(np.int32)), ranking.items.shape[1]
-    return recall_and_ndcg(place, width, k=line.rank_settings.k)
+def _measured(run: Run, who: str) -> dict[str, float]:
+    if run.rows.kind == "answer":
+        return answer_metrics(run.rows, answered(run, who)[0])
+    ranking, _ = ranked(run, who, HIDDEN)
+    place, width = target_ranks(ranking, run.rows.target.astype(np.int32)), ranking.items.shape[1]
+    return recall_and_ndcg(place, width, k=run.asked.rank.k)
 
 
-def same_prompts(listed: Line, ranker: LanguageModelRanker, work: Path) -> dict[str, int]:
+def same_prompts(listed: Run, ranker: LanguageModelRanker, work: Path) -> dict[str, int]:
     """How many of some prompts the card's code encodes like the run: titles that spell a special token differ, and so may a
     task of one's own. Warns where any does."""
     split, which = listed.split, evenly(len(listed.split.test), COMPARED)
     sample = split.test.take(which)
     histories = [split.history(sample, i).tolist() for i in range(len(sample))]
-    asked = listed.task.take(which)
-    if listed.task.kind == "item":  # users are strangers, as in `recommend`
-        asked = listed.task_rows(history_split(split, histories))
+    asked = listed.rows.take(which)
+    if listed.rows.kind == "item":  # users are strangers, as in `recommend`
+        asked = listed.rows_of_split(history_split(split, histories))
     plain = SimpleNamespace(**read(work), tokenizer=listed.encoder.tokenizer)
     shown = list(plain.items.values())
     same = 0

@@ -8,34 +8,35 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from rectune.methods.language_model import check_origin
 from rectune.methods.token_audit import PROBE, check_reloaded, probe_logits
 from rectune.model.adapters import load_tuned
 from rectune.model.load import load_plain
 from rectune.model.settings import quantization_config, unquantised
-from rectune.run.line import Line, check_origin
+from rectune.run.run import Run
 
 EXACT = 1e-5  # of the largest logit, at least of 1: float32 sums in another order
 ROUNDED = 0.05  # the same, where an adapter is added to weights of half precision
 
 
-def plain_model(line: Line) -> tuple[Any, torch.Tensor, dict[str, Any]]:
+def plain_model(run: Run) -> tuple[Any, torch.Tensor, dict[str, Any]]:
     """The tuned model without adapter or quantisation, its logits on the run's probe (length, vocabulary), and how far they
     are from those of the adapter beside the same base, and of the adapter on the quantised base.
 
     Raises ValueError when the run's own files give other logits than at the end of the training, or merging changed more
     than rounding does.
     """
-    tuned, base, settings = line.tuned.folder / "model", line.base_stage.folder, line.model_settings
-    check_origin(line, tuned)
+    tuned, base, settings = run.tuned.folder / "model", run.place("base").folder, run.asked.model
+    check_origin(run.loading, tuned)
     ids = load_file(tuned / PROBE)["ids"]
     found: dict[str, Any] = {}
     trained = None
     if quantization_config(settings) is not None:
-        model = load_tuned(settings, base, tuned, line.index, seed=line.seed)
+        model = load_tuned(settings, base, tuned, run.index, seed=run.asked.seed)
         check_reloaded(model, tuned)
         trained = probe_logits(model, ids)
         del model  # two copies of a large model need not fit
-    model = load_tuned(unquantised(settings), base, tuned, line.index, seed=line.seed)
+    model = load_tuned(unquantised(settings), base, tuned, run.index, seed=run.asked.seed)
     if trained is None:
         check_reloaded(model, tuned)
     logits = probe_logits(model, ids)
@@ -49,10 +50,10 @@ def plain_model(line: Line) -> tuple[Any, torch.Tensor, dict[str, Any]]:
     return model, logits, found
 
 
-def check_written(line: Line, folder: Path, logits: torch.Tensor) -> dict[str, float]:
+def check_written(run: Run, folder: Path, logits: torch.Tensor) -> dict[str, float]:
     """Load a written folder with transformers alone and compare its logits on the probe. Raises ValueError where they differ."""
-    ids = load_file(line.tuned.folder / "model" / PROBE)["ids"]
-    found = compared(probe_logits(load_plain(unquantised(line.model_settings), folder), ids), logits)
+    ids = load_file(run.tuned.folder / "model" / PROBE)["ids"]
+    found = compared(probe_logits(load_plain(unquantised(run.asked.model), folder), ids), logits)
     refuse(found, EXACT, "writing and loading the folder")
     return found
 

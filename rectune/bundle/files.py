@@ -15,7 +15,7 @@ import rectune
 from rectune.decoding.language_model import answer_ids
 from rectune.indexing.item_index import ItemIndex
 from rectune.prompts.template import Template
-from rectune.run.line import Line
+from rectune.run.run import Run
 from rectune.tasks.views import ItemViews
 
 ABOUT, ITEMS, TEMPLATE = "rectune.json", "items.jsonl", "template.jinja"
@@ -25,23 +25,23 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "trl", "peft", "bitsandbytes
 # ------------------------------------------------------------------------------------------------------------ the place
 
 
-def check_place(place: Path, line: Line) -> None:
+def check_place(place: Path, run: Run) -> None:
     """Raise ValueError when `place` may not be written: it is something else, another run's export, or inside the stages."""
-    if line.folder.path / "stages" in place.parents or place == line.folder.path / "templates":
+    if run.folder.path / "stages" in place.parents or place == run.folder.path / "templates":
         raise ValueError(f"`--to`: {place} belongs to the run itself. Give a folder of its own.")
     for above in (place, *place.parents):
         if above.exists() and not above.is_dir():
             raise ValueError(f"`--to`: {above} is a file, not a folder.")
     if not place.is_dir() or not any(place.iterdir()):
         return
-    run = exported_run(place)
-    if run is None:
+    other = exported_run(place)
+    if other is None:
         raise ValueError(
             f"`--to`: {place} exists and is not an export; nothing in it is overwritten. Give another folder."
         )
-    if run != run_of(line) and line.folder.path not in place.parents:
+    if other != run_of(run) and run.folder.path not in place.parents:
         raise ValueError(
-            f"`--to`: {place} is an export of another run (recipe `{run.get('recipe')}`, stage {run.get('fingerprint')}). "
+            f"`--to`: {place} is an export of another run (recipe `{other.get('recipe')}`, stage {other.get('fingerprint')}). "
             "Remove it or give another folder."
         )
 
@@ -56,9 +56,9 @@ def exported_run(place: Path) -> dict[str, Any] | None:
     return run if isinstance(run, dict) and "fingerprint" in run else None
 
 
-def run_of(line: Line) -> dict[str, str]:
+def run_of(run: Run) -> dict[str, str]:
     """What tells a run from others: its recipe's name and the fingerprint of its last training stage."""
-    return {"recipe": line.recipe.name, "fingerprint": line.tuned.fingerprint}
+    return {"recipe": run.asked.recipe.name, "fingerprint": run.tuned.fingerprint}
 
 
 def check_room(place: Path, model: Any) -> None:
@@ -85,18 +85,18 @@ def put(work: Path, place: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------ the files
 
 
-def write_model(model: Any, line: Line, folder: Path, *, longest: int) -> None:
+def write_model(model: Any, run: Run, folder: Path, *, longest: int) -> None:
     """Write weights, config, tokenizer and generation settings. `longest`: how many tokens the model may write."""
-    model.generation_config = generation_settings(model, line, longest=longest)
+    model.generation_config = generation_settings(model, run, longest=longest)
     model.save_pretrained(folder)
-    line.encoder.tokenizer.save_pretrained(folder)
+    run.encoder.tokenizer.save_pretrained(folder)
 
 
-def generation_settings(model: Any, line: Line, *, longest: int) -> Any:
+def generation_settings(model: Any, run: Run, *, longest: int) -> Any:
     """A beam search for names of at most `longest` tokens, scored by their sum; nothing comes from the base's own settings."""
     from transformers import GenerationConfig
 
-    rank, lists, tokenizer = line.rank_settings, line.task.kind == "item", line.encoder.tokenizer
+    rank, lists, tokenizer = run.asked.rank, run.rows.kind == "item", run.encoder.tokenizer
     beams: dict[str, Any] = {
         "num_beams": max(rank.beams, 2),  # one beam is greedy search, which returns no scores
         "length_penalty": 0.0, "early_stopping": False, "renormalize_logits": rank.scores == "catalogue",
@@ -104,7 +104,7 @@ def generation_settings(model: Any, line: Line, *, longest: int) -> Any:
     return GenerationConfig(
         do_sample=False,
         max_new_tokens=longest,
-        eos_token_id=line.encoder.end_id if line.rank_template.end or not lists else None,
+        eos_token_id=run.encoder.end_id if run.asked.template.end or not lists else None,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         decoder_start_token_id=model.config.decoder_start_token_id if model.config.is_encoder_decoder else None,
@@ -113,33 +113,33 @@ def generation_settings(model: Any, line: Line, *, longest: int) -> Any:
     )
 
 
-def write_items(line: Line, folder: Path) -> tuple[dict[str, int], int]:
+def write_items(run: Run, folder: Path) -> tuple[dict[str, int], int]:
     """Write the items, one line each; returns how many there are and the longest name in tokens (0 for a Yes/No run)."""
     total = longest = 0
     with (folder / ITEMS).open("w", encoding="utf-8") as file:
-        for entry in items_of(line):
+        for entry in items_of(run):
             file.write(json.dumps(entry, ensure_ascii=False) + "\n")
             total, longest = total + 1, max(longest, len(entry.get("tokens", ())))
-    return {"total": total, "added": line.added.items.height if line.added else 0}, longest
+    return {"total": total, "added": run.asked.added.items.height if run.asked.added else 0}, longest
 
 
-def items_of(line: Line) -> Iterator[dict[str, Any]]:
+def items_of(run: Run) -> Iterator[dict[str, Any]]:
     """One entry an item: `item_id`, `title` and those other columns that the template speaks of, as prompts show them; `name`,
     its name in the index; where the run lists items, `tokens`, the ids that the model writes for it, end token included;
     and `added` for what came after the tuning."""
-    view, encoder, template = ItemViews(line.split, line.index), line.encoder, line.rank_template
-    ids = line.log.items["item_id"].to_list()
-    first_added = len(ids) - (line.added.items.height if line.added else 0)
-    columns = shown_columns(template, line.log.items.columns)
+    view, encoder, template = ItemViews(run.split, run.index), run.encoder, run.asked.template
+    ids = run.log.items["item_id"].to_list()
+    first_added = len(ids) - (run.asked.added.items.height if run.asked.added else 0)
+    columns = shown_columns(template, run.log.items.columns)
     for item, item_id in enumerate(ids):
         seen = view(item)
         entry = {
             "item_id": item_id,
             **{name: seen[name] for name in columns},
-            "name": plain_name(line.index, item, seen),
+            "name": plain_name(run.index, item, seen),
         }
-        if line.task.kind == "item":
-            completion = template.completion(line.rank_settings.wording, {"target": seen})
+        if run.rows.kind == "item":
+            completion = template.completion(run.asked.rank.wording, {"target": seen})
             entry["tokens"] = encoder.completion_ids(completion, end=template.end)
         yield {**entry, "added": True} if item >= first_added else entry
 
@@ -155,32 +155,32 @@ def plain_name(index: ItemIndex, item: int, seen: dict[str, Any]) -> str:
     return "".join(index.tokens(item)) or str(seen["name"])
 
 
-def answers_of(line: Line) -> list[dict[str, Any]]:
+def answers_of(run: Run) -> list[dict[str, Any]]:
     """The answers of a run in their order (No first): what they stand for and the ids that the model writes, with the end of text
     where one begins another."""
-    example, template, wording = line.task.variables(0), line.rank_template, line.rank_settings.wording
-    said = [template.completion(wording, {**example, **answer}) for answer in line.task.answers]
-    ids = answer_ids(line.encoder, template, said)
-    return [{"means": answer, "tokens": tokens} for answer, tokens in zip(line.task.answers, ids, strict=True)]
+    example, template, wording = run.rows.variables(0), run.asked.template, run.asked.rank.wording
+    said = [template.completion(wording, {**example, **answer}) for answer in run.rows.answers]
+    ids = answer_ids(run.encoder, template, said)
+    return [{"means": answer, "tokens": tokens} for answer, tokens in zip(run.rows.answers, ids, strict=True)]
 
 
-def base_called(line: Line) -> str:
+def base_called(run: Run) -> str:
     """The base as the recipe names it; of a folder only its last part, as paths of this machine say nothing elsewhere."""
-    named = Path(line.model_settings.library.model_name_or_path)
+    named = Path(run.asked.model.library.model_name_or_path)
     return named.name if named.is_absolute() or named.exists() else str(named)
 
 
-def about_run(line: Line, *, room: int | None) -> dict[str, Any]:
+def about_run(run: Run, *, room: int | None) -> dict[str, Any]:
     """What `rectune.json` says of the run and of its prompts. `room`: the most tokens of a prompt."""
-    rank, encoder, library = line.rank_settings, line.encoder, line.model_settings.library
-    base = {"name": base_called(line), "revision": library.model_revision} if library.model_name_or_path else None
-    longest = line.split.notes.get("max_history") or int(max((line.split.test.stop - line.split.test.start).max(), 1))
+    rank, encoder, library = run.asked.rank, run.encoder, run.asked.model.library
+    base = {"name": base_called(run), "revision": library.model_revision} if library.model_name_or_path else None
+    longest = run.split.notes.get("max_history") or int(max((run.split.test.stop - run.split.test.start).max(), 1))
     return {
-        "kind": line.task.kind,
-        "run": run_of(line),
-        "base": base or {"from_scratch": line.model_settings.from_scratch},
+        "kind": run.rows.kind,
+        "run": run_of(run),
+        "base": base or {"from_scratch": run.asked.model.from_scratch},
         "rank": {
-            "template": line.rank_template.name, "template_hash": line.rank_template.hash, "wording": rank.wording,
+            "template": run.asked.template.name, "template_hash": run.asked.template.hash, "wording": rank.wording,
             "scores": rank.scores, "beams": rank.beams, "k": rank.k,
         },
         "prompt": {

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from rectune.runtime.processes import world_size
+
 SAME_RESULT = ("activation_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing", "gradient_checkpointing_kwargs")  # fmt: skip
 BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps")
 
@@ -58,12 +60,12 @@ def largest_divisor(number: int, most: int) -> int:
 
 
 def for_fingerprint(section: dict[str, Any], config: Any) -> dict[str, Any]:
-    """The keys of a stage that its result depends on: the batch as a whole, not how it is cut up, and nothing that only
+    """The keys of a stage that its result depends on: the batch as a whole, not how it is cut up or shared by processes, and nothing that only
     trades time for memory. The method and its tasks are told apart elsewhere. So a training that ran out of memory goes on after the change that `advice` names."""
     keys = {k: v for k, v in section.items() if k not in (*SAME_RESULT, *BATCH, "call", "tasks")}
     known = vars(config)
     if all(name in known for name in BATCH):
-        keys["global_batch"] = known[BATCH[0]] * known[BATCH[1]]
+        keys["global_batch"] = known[BATCH[0]] * known[BATCH[1]] * world_size()
     else:
-        keys.update({k: section[k] for k in BATCH if k in section})
+        keys.update({k: section[k] for k in BATCH if k in section}, processes=world_size())
     return keys

@@ -10,10 +10,13 @@ from typing import Any
 from trl import SFTConfig, SFTTrainer
 
 from rectune.methods.choosing import Choosing
+from rectune.methods.contract import Trainable
+from rectune.methods.language_model import load
 from rectune.methods.target_head import put_target_head, scores_everywhere
-from rectune.methods.trainable import Trainable
 from rectune.methods.training import DEFAULTS, WholeCheckpoints, check_room, lazy, run
 from rectune.tasks.examples import Mixture
+
+__all__ = ["Config", "config_defaults", "load", "train"]
 
 
 @dataclass

@@ -15,11 +15,11 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from rectune.decoding.language_model import positions_of
 from rectune.log.split import evenly
 from rectune.methods.choosing import RankedMetrics, early_stopping
+from rectune.methods.contract import Trainable
 from rectune.methods.measured import FILE as MEASURED
 from rectune.methods.measured import Meter
 from rectune.methods.progress import TrainingBar
 from rectune.methods.token_audit import TokenAudit, check_saved, save_probe
-from rectune.methods.trainable import Trainable
 from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import is_main, wait
 from rectune.tasks.examples import Mixture
@@ -181,16 +181,26 @@ class EpochClock(TrainerCallback):  # type: ignore[misc]
         self._mixture.epoch = int(state.epoch or 0)
 
 
+class _Rendered:
+    """Renders the examples at some positions. `datasets` tells a transform by pickling it, and this one holds the whole run: what is
+    pickled is nothing."""
+
+    def __init__(self, mixture: Mixture, features: Features) -> None:
+        self._mixture, self._features = mixture, features
+
+    def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[list[int]]]:
+        rows = [self._features(p, self._mixture.epoch) for p in batch["position"]]
+        return {key: [row[key] for row in rows] for key in ("input_ids", "labels")}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
 def lazy(mixture: Mixture, features: Features, *, most: int | None = None) -> Any:
     """A data set whose examples are rendered when they are asked for."""
     from datasets import Dataset
 
     positions = evenly(len(mixture), len(mixture) if most is None else most).tolist()
-
-    def render(batch: dict[str, list[int]]) -> dict[str, list[list[int]]]:
-        rows = [features(p, mixture.epoch) for p in batch["position"]]
-        return {key: [row[key] for row in rows] for key in ("input_ids", "labels")}
-
     data = Dataset.from_dict({"position": positions})
-    data.set_transform(render)
+    data.set_transform(_Rendered(mixture, features))
     return data

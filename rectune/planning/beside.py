@@ -11,46 +11,50 @@ from rectune.methods.measured import FILE
 from rectune.model.settings import pick_device
 from rectune.planning.known import examples_of
 from rectune.planning.plan import length_of, stage_plan
-from rectune.recipe.fingerprints import source_of
-from rectune.run.line import Line
+from rectune.recipe.box import Box, Held
+from rectune.run.asked import Training
+from rectune.run.run import Run
 from rectune.runtime.files import write_atomic
 
 PLAN = "planned.json"
 
 
-def plan_of(line: Line, i: int) -> dict[str, Any]:
-    """What the planner says of training i, which has ended, for its own batch and for the largest that came; kept as a stage.
+def plan_of(run: Run, i: int) -> dict[str, Any]:
+    """What the planner says of training i, which has ended, for its own batch and for the largest that came; kept as a box.
 
     A model that the planner cannot follow is one warning and no plan, and so is a method that measures nothing.
     """
-    training = line.train_stages[i]
+    training = run.asked.trainings[i]
 
-    def build(work: Path) -> None:
-        said: dict[str, Any] = {}
-        if (training.folder / FILE).exists():
+    def build(held: Held, folder: Path) -> None:
+        trained, said = held.folder(training.name), dict[str, Any]()
+        if (trained / FILE).exists():
             try:
-                said = _planned(line, i, training.folder)
+                said = _planned(run, training, trained)
             except Exception as error:
                 told = " ".join(str(error).split())[:200]
                 warnings.warn(f"the planner cannot follow this model ({told}).", stacklevel=2)
-        write_atomic(work / PLAN, json.dumps(said))
+        write_atomic(folder / PLAN, json.dumps(said))
 
-    stage = line.folder.stage(f"plan{i}", {"source": source_of(stage_plan)}, [training], build)
-    return dict(json.loads((stage.folder / PLAN).read_text()))
+    def load(held: Held, folder: Path) -> dict[str, Any]:
+        return dict(json.loads((folder / PLAN).read_text()))
+
+    found: dict[str, Any] = run.load(Box(f"plan{i}", (training.name,), dict, build, load, (stage_plan,)))
+    return found
 
 
-def _planned(line: Line, i: int, training: Path) -> dict[str, Any]:
-    module, config = line.stage_config(i)
-    cuda = pick_device(line.model_settings).type == "cuda"
-    examples = examples_of(line, i, config)
+def _planned(run: Run, training: Training, trained: Path) -> dict[str, Any]:
+    config = training.config()
+    cuda = pick_device(run.asked.model).type == "cuda"
+    examples = examples_of(run, training, config)
     assert examples is not None, "a training has read its log"
-    before = json.loads((training / "model" / "rectune.json").read_text()).get("before")
+    before = json.loads((trained / "model" / "rectune.json").read_text()).get("before")
     plan = stage_plan(
-        line.model_settings, module, line.recipe.settings["stages"][i], config, vocabulary=len(line.encoder.tokenizer),
-        new_tokens=len(line.index.vocabulary), target=examples.completion, device="cuda" if cuda else "cpu",
+        run.asked.model, training.method, training.section, config, vocabulary=len(run.encoder.tokenizer),
+        new_tokens=len(run.index.vocabulary), target=examples.completion, device="cuda" if cuda else "cpu",
         fixed=None if cuda else before,
     )  # fmt: skip
-    largest = json.loads((training / FILE).read_text())["largest_batch"]
+    largest = json.loads((trained / FILE).read_text())["largest_batch"]
     own = (config.per_device_train_batch_size, length_of(plan.model, config))
     needs = {"own": plan.need(*own), "largest": plan.need(largest[0], largest[1])}
     # PyTorch's counters do not see the CUDA context, so the plan is compared without it.

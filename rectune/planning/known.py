@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rectune.log.split import evenly
+from rectune.recipe.box import Box, Held
+from rectune.recipe.calls import defaults_of
+from rectune.run.asked import Asked, Training
 from rectune.run.folder import RunFolder, Stage
-from rectune.run.line import Line, signature_defaults
+from rectune.run.run import Run
 
 _SAMPLE = 200  # examples whose lengths are looked at
 
@@ -42,28 +44,25 @@ class NotBuilt(Exception):
 class ClosedFolder(RunFolder):
     """A run folder in which nothing is built."""
 
-    def stage(
-        self, name: str, keys: Any, inputs: Sequence[Stage], build: Callable[[Path], None], **options: bool
-    ) -> Stage:
+    def stage(self, box: Box, needs: Sequence[Stage], held: Held) -> Stage:
         """The stage, where it is there. Raises NotBuilt."""
-        there = self.place(name, keys, inputs)
+        there = self.place(box.name, box.keys(), needs)
         if not there.folder.exists():
-            raise NotBuilt(name)
+            raise NotBuilt(box.name)
         return there
 
 
-def known_of(line: Line) -> Known:
-    """Look what the run folder holds; nothing is built."""
-    line.folder = ClosedFolder(line.folder.path, line.recipe.name)
+def known_of(run: Run) -> Known:
+    """Look what a run holds whose folder is a `ClosedFolder`."""
     try:
-        index = line.index
+        index = run.index
     except (NotBuilt, OSError):
-        return _promised(line)
+        return _promised(run.asked)
     known = Known(len(index.vocabulary), None, levels=int(index.codes.shape[1]) if index.codes is not None else None)
     try:
-        known.vocabulary = len(line.encoder.tokenizer)
+        known.vocabulary = len(run.encoder.tokenizer)
     except (NotBuilt, OSError):
-        known.vocabulary = _tokenizer_size(line, known.new_tokens)
+        known.vocabulary = _tokenizer_size(run.asked, known.new_tokens)
     return known
 
 
@@ -73,34 +72,33 @@ UNREAD = (
 )
 
 
-def _promised(line: Line) -> Known:
-    function, arguments = line._index_call
-    keys = {**signature_defaults(function), **arguments}
+def _promised(asked: Asked) -> Known:
+    call = asked.index
+    keys = {**defaults_of(call.function), **call.arguments}
     notes = []
     levels, codes = keys.get("levels"), keys.get("codes")
     if isinstance(levels, int) and isinstance(codes, int):
         new = levels * codes
     else:
         levels, new = None, 0
-        if function.__name__ != "titles":
-            notes.append(f"new tokens: not known before the index `{function.__name__}` is built; counted as none")
-    new += line._user_tokens
-    return Known(new, _tokenizer_size(line, new), levels=levels, notes=notes)
+        if call.function.__name__ != "titles":
+            notes.append(f"new tokens: not known before the index `{call.function.__name__}` is built; counted as none")
+    new += asked.user_tokens
+    return Known(new, _tokenizer_size(asked, new), levels=levels, notes=notes)
 
 
-def _tokenizer_size(line: Line, new: int) -> int | None:
+def _tokenizer_size(asked: Asked, new: int) -> int | None:
     """Tokens of a tokenizer that will be trained, at most; None for a checkpoint's."""
-    settings = line.model_settings
-    return None if settings.from_scratch is None else settings.text_vocab_size + new
+    return None if asked.model.from_scratch is None else asked.model.text_vocab_size + new
 
 
-def examples_of(line: Line, i: int, config: Any) -> Examples | None:
-    """What stage i trains, or None where log, split, index or tokenizer are not built."""
+def examples_of(run: Run, training: Training, config: Any) -> Examples | None:
+    """What a training takes, or None where log, split, index or tokenizer are not built."""
     from rectune.tasks.examples import Mixture
 
     try:
-        specs, encoder = line.stage_specs(i), line.encoder
-        mixture = Mixture(specs, "train", encoder, seed=line.seed, max_length=config.max_length, loss_on_all=False)
+        specs, encoder, seed = run.specs(training.tasks), run.encoder, run.asked.seed
+        mixture = Mixture(specs, "train", encoder, seed=seed, max_length=config.max_length, loss_on_all=False)
     except (NotBuilt, OSError):
         return None
     some = [mixture.example(int(p), 0) for p in evenly(len(mixture), _SAMPLE)]

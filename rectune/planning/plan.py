@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from rectune.model.settings import ModelSettings, pick_device
 from rectune.planning.cards import Card
-from rectune.planning.known import UNREAD, Examples, Known, examples_of, known_of
+from rectune.planning.known import UNREAD, ClosedFolder, Examples, Known, examples_of, known_of
 from rectune.planning.model import base_config, planned_model
 from rectune.planning.need import Need, StagePlan
 from rectune.recipe.load import Recipe
-from rectune.run.line import Line
+from rectune.run.asked import Training, ask
+from rectune.run.run import Run
 
 _LONGEST = 1024  # where neither `max_length` nor the model's positions set a limit
 _NAME = 15  # tokens of an item's name where the index is not known
@@ -70,15 +72,12 @@ def forecast(recipe: Recipe, card: Card | None = None, *, search: bool = True) -
     if card is not None:  # a card need not be in this machine
         model = {**recipe.settings["model"], "device": "auto"}
         recipe = replace(recipe, settings={**recipe.settings, "model": model})
-    line = Line(recipe)
-    _ = line.rank_settings  # the log, the index and the templates may not be there yet
-    settings = line.model_settings
+    asked = ask(recipe, need="no files")
+    run = Run(asked, ClosedFolder(Path(recipe.settings["output_dir"]), recipe.name))
+    settings = asked.model
     device: Literal["cpu", "cuda"] = "cuda" if card is not None or pick_device(settings).type == "cuda" else "cpu"
-    known = known_of(line)
-    stages = [
-        _stage(line, i, settings, known, device, card if search else None)
-        for i in range(len(recipe.settings["stages"]))
-    ]
+    known = known_of(run)
+    stages = [_stage(run, training, settings, known, device, card if search else None) for training in asked.trainings]
     if any(stage.work.tokens is None for stage in stages):
         known.notes.append(UNREAD)
     return Forecast(recipe, device, card, known, stages)
@@ -103,24 +102,24 @@ def stage_plan(
 
 
 def _stage(
-    line: Line, i: int, settings: ModelSettings, known: Known, device: Literal["cpu", "cuda"], card: Card | None
-) -> StageForecast:
-    module, config = line.stage_config(i)
-    examples = examples_of(line, i, config)
+    run: Run, training: Training, settings: ModelSettings, known: Known, device: Literal["cpu", "cuda"], card: Card | None
+) -> StageForecast:  # fmt: skip
+    config = training.config()
+    examples = examples_of(run, training, config)
     if examples is not None:
         target = examples.completion
     else:  # other tasks answer at any length
-        target = (config.max_length or _LONGEST) if i in line.own_tasks else (known.levels or _NAME) + 1
+        target = (config.max_length or _LONGEST) if training.own else (known.levels or _NAME) + 1
     plan = stage_plan(
-        settings, module, line.recipe.settings["stages"][i], config, vocabulary=known.vocabulary, new_tokens=known.new_tokens,
-        target=target, device=device,
+        settings, training.method, training.section, config, vocabulary=known.vocabulary, new_tokens=known.new_tokens, target=target,
+        device=device,
     )  # fmt: skip
     rows, length = config.per_device_train_batch_size, length_of(plan.model, config)
     fits = None if card is None else plan.largest_batch(card.memory, length, near=rows)
     return StageForecast(
-        stage=i, plan=plan, rows=rows, accumulation=config.gradient_accumulation_steps, length=length,
+        stage=training.number, plan=plan, rows=rows, accumulation=config.gradient_accumulation_steps, length=length,
         need=plan.need(rows, length), work=_work(plan, config, examples, length), disk=_disk(settings, plan, config),
-        cache=line.rank_settings.batch_tokens * _cache_bytes(plan.model), fits_rows=fits,
+        cache=run.asked.rank.batch_tokens * _cache_bytes(plan.model), fits_rows=fits,
     )  # fmt: skip
 
 

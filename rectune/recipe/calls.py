@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +16,9 @@ from typing import Any
 
 import rectune
 from rectune.recipe.checking import check_keywords, keywords_of
+from rectune.recipe.fingerprints import name_of
 from rectune.recipe.load import Recipe
+from rectune.runtime.files import inputs
 from rectune.runtime.near import near
 
 
@@ -196,6 +199,97 @@ def section_at(recipe: Recipe, key: str) -> dict[str, Any]:
         here = here[int(part)] if isinstance(here, list) else here[part]
     assert isinstance(here, dict)
     return here
+
+
+@dataclass(frozen=True)
+class Call:
+    """A callable of a recipe with its checked arguments. `key`: where it stands; `inside`: those that arguments name themselves,
+    such as the `base` of an index, by the name of the argument; `known`: False where what it names is not there."""
+
+    key: str
+    function: Callable[..., Any]
+    arguments: dict[str, Any]
+    inside: tuple[tuple[str, Call], ...] = ()
+    known: bool = True
+
+    def __call__(self, *given: Any, **more: Any) -> Any:
+        """Call it with what rectune gives and what the recipe says."""
+        return self.function(*given, **more, **self.arguments)
+
+    def wants(self, name: str) -> bool:
+        """Whether the function has a parameter of that name."""
+        return name in inspect.signature(self.function).parameters
+
+    def keys(self, *, without: Path) -> dict[str, Any]:
+        """What tells it from another call: names, arguments, stamps of the files that it is given. `without`: the run folder."""
+        said = {"call": name_of(self.function), **inputs(self.arguments, without=without)}
+        for name, call in self.inside:
+            said["arguments"] = {**said["arguments"], name: call.keys(without=without)}
+        return said
+
+    @property
+    def made_by(self) -> tuple[Any, ...]:
+        """Whose code the result is."""
+        if not self.known:
+            return ()
+        return (self.function, *(call.function for _, call in self.inside))
+
+
+def read_call(
+    recipe: Recipe, key: str, *, given: Sequence[str] = (), own: Sequence[str] = (), seed: int | None = None
+) -> Call:
+    """Resolve and bind the callable at `key`; what its arguments name themselves is checked, too.
+
+    `seed`: given to a function that takes one and was told none. Raises ValueError, TypeError or FileNotFoundError naming the key.
+    """
+    function = resolve_call(recipe, key)
+    arguments = bind(recipe, key, function, given=given, own=own)
+    inside = []
+    for name, value in arguments.items():
+        if isinstance(value, dict) and "call" in value:
+            call = _nested(recipe, f"{key}.{name}")
+            plain = {k: str(v) if isinstance(v, Path) else v for k, v in call.arguments.items()}
+            arguments[name] = {"call": name_of(call.function), **plain}
+            inside.append((name, call))
+    if seed is not None and "seed" in inspect.signature(function).parameters:
+        arguments = {"seed": seed, **arguments}
+    return Call(key, function, arguments, tuple(inside))
+
+
+def unless(gone: tuple[type[Exception], ...], key: str, read: Callable[[], Call]) -> Call:
+    """What `read` gives; where that fails for one of these reasons, a call that raises the error when it is needed after all."""
+    try:
+        return read()
+    except gone as error:
+        told = error
+
+        def missing(*given: Any, **more: Any) -> Any:
+            raise told
+
+        return Call(key, missing, {}, known=False)
+
+
+def _nested(recipe: Recipe, key: str) -> Call:
+    """A callable that an argument names, checked by its signature and its paths found; what has no default comes later."""
+    function, value = resolve_call(recipe, key), section_at(recipe, key)
+    parameters = inspect.signature(function).parameters.values()
+    later = [p.name for p in parameters if p.default is p.empty and p.name not in value]
+    return Call(key, function, bind(recipe, key, function, given=later))
+
+
+def check_vectors(recipe: Recipe, call: Call, why: str) -> None:
+    """Raise ValueError where a callable needs item vectors and the recipe has none."""
+    if call.wants("vectors") and not recipe.settings.get("vectors"):
+        raise ValueError(
+            f"{recipe.where(f'{call.key}.call')}: `{call.function.__name__}` {why}. Add a section, e.g. "
+            "vectors: [{call: sentences, text: [title]}]"
+        )
+
+
+def defaults_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The default of each parameter that has one."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 
 
 def bind(

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib
-import importlib.util
 import inspect
 import io
 import json
 import tokenize
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import rectune
@@ -25,42 +22,39 @@ def fingerprint(name: str, keys: Any, inputs: Sequence[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def source_of(function: Callable[..., Any]) -> str:
-    """Hash of the code that `function` is made of, so that editing it rebuilds what it made; comments and docstrings don't count.
+def code_of(*made_by: Any) -> str:
+    """Hash of the code that functions or modules are made of: the mark by which a result is told from one of other code.
 
-    That is the file which defines it, and of the files that it imports those in its own folder of rectune, and so on. What is
-    done in another folder is named in the module's `MADE_OF`.
+    That is the files which define them, and whatever those import of rectune or from beside themselves, lazily too, and so on.
+    Comments and docstrings do not count.
     """
-    files: dict[str, None] = {}
-    waiting: list[ModuleType | None] = [inspect.getmodule(function)]
+    files: set[Path] = set()
+    waiting = [Path(file) for file in (getattr(inspect.getmodule(one), "__file__", None) for one in made_by) if file]
     while waiting:
-        module = waiting.pop()
-        file = getattr(module, "__file__", None)
-        if module is None or not file or file in files:
-            continue
-        files[file] = None
-        waiting += [inspect.getmodule(other) for other in getattr(module, "MADE_OF", ())]
-        waiting += [importlib.import_module(name) for name in _beside(module.__name__, _imported(file, _time(file)))]
-    code = "".join(_code(file, _time(file)) for file in sorted(files, key=lambda f: Path(f).name))
-    return hashlib.sha256(code.encode()).hexdigest()[:12] if files else ""
+        file = waiting.pop().resolve()
+        if file not in files:
+            files.add(file)
+            waiting += [place for name in _imported(str(file), _time(file)) for place in _ours(name, file.parent)]
+    told = {_code(str(file), _time(file)) for file in files}
+    return hashlib.sha256("\0".join(sorted(told)).encode()).hexdigest()[:12] if files else ""
 
 
-def _beside(module: str, imported: Sequence[str]) -> list[str]:
-    """Of the imported modules those in the module's own folder of rectune: `rectune.tasks` and below."""
-    top = ".".join(module.split(".")[:2])
-    return [name for name in imported if top.startswith("rectune.") and name.startswith(f"{top}.") and _is_module(name)]
+def _ours(name: str, beside: Path) -> list[Path]:
+    """The file of a dotted name where it is a module of rectune, or one beside the file that imports it."""
+    top, *inside = name.split(".")
+    roots = [Path(place) for place in rectune.__path__] if top == "rectune" else [beside / top]
+    if top == "rectune" and not inside:
+        return []  # the face of the package names everything
+    for root in roots:
+        place = root.joinpath(*inside)
+        for file in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
+            if file.is_file():
+                return [file]
+    return []
 
 
-def _is_module(name: str) -> bool:
-    """Whether a dotted name is a module, and not something that a module holds."""
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ModuleNotFoundError, AttributeError, ValueError):
-        return False
-
-
-def _time(file: str) -> int:
-    return Path(file).stat().st_mtime_ns
+def _time(file: Path) -> int:
+    return file.stat().st_mtime_ns
 
 
 @cache

@@ -17,15 +17,15 @@ def clean(folder: str | Path, *, dry_run: bool = False) -> list[tuple[Path, int]
     FileNotFoundError for a folder that is no finished run, ValueError while another command works in it or where its last report was
     not finished.
     """
-    line = open_run(folder)
-    with line.folder.lock():
-        about = json.loads((line.folder.path / MARK).read_text())
+    run = open_run(folder)
+    with run.folder.lock():
+        about = json.loads((run.folder.path / MARK).read_text())
         if not about.get("reported"):
             raise ValueError(
                 f"{folder}: it is not known which stages its report needs, as that was not finished. Run `rectune train` or "
                 "`rectune eval` to the end first."
             )
-        stages = sorted((line.folder.path / "stages").iterdir())
+        stages = sorted((run.folder.path / "stages").iterdir())
         unused = [(stage, size_of(stage)) for stage in stages if stage.name not in about["used"]]
         for stage, _ in [] if dry_run else unused:
             shutil.rmtree(stage)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import rectune
-from rectune.recipe.fingerprints import fingerprint
+from rectune.recipe.box import Box, Held
+from rectune.recipe.fingerprints import code_of, fingerprint
 from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import gather, is_main, wait
 
@@ -39,6 +40,10 @@ class RunFolder:
         self.pinned: dict[str, str] = {}  # stages of a finished run, name -> fingerprint: used as they are
         self.asked: set[str] = set()  # folder names of the stages that were asked for
         self.tell: Callable[[str], None] | None = None  # takes a line for each stage: kept, or built and why
+        self.rebuild: frozenset[str] = frozenset()  # names of boxes that are built anew, or 'all'
+        self.other_code: list[str] = []  # boxes that were asked for and made by other code than there is
+        self.on_other_code: Callable[[str], None] | None = None  # takes their names
+        self._rebuilt: set[str] = set()
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"`output_dir`: {path} is a file, not a folder.")
         mark = self.path / MARK
@@ -75,72 +80,109 @@ class RunFolder:
                 if not (self.path / MARK).exists():
                     _remove_empty(self.path)
 
-    def stage(
-        self,
-        name: str,
-        keys: Any,
-        inputs: Sequence[Stage],
-        build: Callable[[Path], None],
-        *,
-        resumes: bool = False,
-        alone: bool = False,
-    ) -> Stage:
-        """Return the stage, built now unless it is already there.
+    def stage(self, box: Box, needs: Sequence[Stage], held: Held) -> Stage:
+        """Where a box lies, built now unless it is already there.
 
-        `keys` is all that the stage reads from the recipe. `build` fills a folder beside the final place, which is
-        then renamed: a killed run leaves a whole stage or none. A stage that `resumes` finds what an earlier attempt
-        left and is built by every process; the others are built by the main one from nothing. `alone`: only the main
-        process asks, so nobody waits.
+        `build` fills a folder beside the final place, which is then renamed: a killed run leaves a whole stage or none. One that
+        was made by other code is used, and that is said.
         """
-        place = self.place(name, keys, inputs)
+        if kept := self._pinned(box):
+            return kept
+        keys = box.keys()
+        place = self.place(box.name, keys, needs)
         final = place.folder
-        work = final.with_name(f"{final.name}.partial")
         first = final.name not in self.asked
         self.asked.add(final.name)
+        if not first and final.exists():
+            return place
+        if self.rebuild and is_main():
+            self._forget(box.name, final)
         # The main process decides whether the stage is there, so that all of them build or none does.
-        there = final.exists() if alone else gather(final.exists())[0]
-        about = {"keys": keys, "needs": [stage.folder.name for stage in inputs]}
-        if self.tell is not None and is_main() and first:
-            self.tell(f"{name}: kept" if there else f"{name}: {why_built(final, about, self.asked, resumes=resumes)}")
+        there = final.exists() if box.alone else gather(final.exists())[0]
+        about = {"keys": keys, "needs": [stage.folder.name for stage in needs], "code": code_of(*box.made_by)}
+        if is_main() and first:
+            self._say(box, final, about, there=there)
         if not there:
-            self._build(work, final, build, about, resumes=resumes)
-        if not alone:
+            self._build(box, final, held, about)
+        if not box.alone:
             wait()
         return place
 
-    def place(self, name: str, keys: Any, inputs: Sequence[Stage]) -> Stage:
+    def place(self, name: str, keys: Any, needs: Sequence[Stage]) -> Stage:
         """Where a stage lies or would lie."""
-        mark = fingerprint(name, keys, [stage.fingerprint for stage in inputs])
+        mark = fingerprint(name, keys, [stage.fingerprint for stage in needs])
         return Stage(self.path / "stages" / f"{name}-{mark}", mark)
 
-    def kept(self, name: str) -> Stage | None:
-        """The pinned stage of that name, or None where nothing is pinned. Raises ValueError when its folder is gone."""
-        if name not in self.pinned:
+    def _pinned(self, box: Box) -> Stage | None:
+        """The pinned stage of a box, or None where it is none. Raises ValueError when its folder is gone."""
+        if box.name not in self.pinned:
             return None
-        stage = Stage(self.path / "stages" / f"{name}-{self.pinned[name]}", self.pinned[name])
-        self.asked.add(stage.folder.name)
+        stage = Stage(self.path / "stages" / f"{box.name}-{self.pinned[box.name]}", self.pinned[box.name])
         if not stage.folder.is_dir():
             raise ValueError(f"{self.path}: the stage {stage.folder.name} is gone. Run `rectune train` again.")
+        if stage.folder.name not in self.asked:
+            self.asked.add(stage.folder.name)
+            self._compare(box.name, stage.folder, code_of(*box.made_by))
         return stage
 
-    def _build(
-        self, work: Path, final: Path, build: Callable[[Path], None], about: dict[str, Any], *, resumes: bool
-    ) -> None:
-        if not resumes and not is_main():
+    def _say(self, box: Box, final: Path, about: dict[str, Any], *, there: bool) -> None:
+        """One line of what becomes of a box, where somebody listens."""
+        same = self._compare(box.name, final, about["code"]) if there else True
+        if self.tell is None:
             return
-        if work.exists() and not resumes:
+        if not there:
+            self.tell(f"{box.name}: {why_built(final, about, self.asked, resumes=box.resumes)}")
+        elif same:
+            self.tell(f"{box.name}: kept")
+        else:
+            self.tell(f"{box.name}: kept, though it was made by other code (`--rebuild {box.name}` makes it anew)")
+
+    def _compare(self, name: str, folder: Path, code: str) -> bool:
+        """Whether a stage was made by the code that there is; where it was not, that is kept for the report."""
+        file = folder / ASKED
+        before = json.loads(file.read_text(encoding="utf-8")).get("code") if file.exists() else None
+        if before is None or not code or before == code:
+            return True
+        if name not in self.other_code:
+            self.other_code.append(name)
+            if self.on_other_code is not None:
+                self.on_other_code(name)
+        return False
+
+    def _forget(self, name: str, final: Path) -> None:
+        """Remove a stage that is to be built anew, and before it all that was made from it."""
+        if not ({name, name.rstrip("0123456789"), "all"} & self.rebuild) or final.name in self._rebuilt:
+            return
+        self._rebuilt.add(final.name)
+        for stage in [*self._made_from(final.name), final]:
+            for old in (stage, stage.with_name(f"{stage.name}.partial")):
+                shutil.rmtree(old, ignore_errors=True)
+
+    def _made_from(self, name: str) -> list[Path]:
+        """The stages that read a stage, and those that read these; what reads comes before what is read."""
+        found: list[Path] = []
+        for file in sorted((self.path / "stages").glob(f"*/{ASKED}")):
+            if name in json.loads(file.read_text(encoding="utf-8"))["needs"]:
+                found += [*self._made_from(file.parent.name), file.parent]
+        return list(dict.fromkeys(found))
+
+    def _build(self, box: Box, final: Path, held: Held, about: dict[str, Any]) -> None:
+        if not box.resumes and not is_main():
+            return
+        work = final.with_name(f"{final.name}.partial")
+        if work.exists() and not box.resumes:
             shutil.rmtree(work)
         work.mkdir(parents=True, exist_ok=True)
         try:
-            build(work)
+            box.build(held, work)
         except BaseException as error:
-            if not resumes:
+            if not box.resumes:
                 shutil.rmtree(work, ignore_errors=True)
             full = "No space left on device"
             if full in str(error) and getattr(error, "filename", None) is None:
                 raise OSError(errno.ENOSPC, full, str(work)) from error
             raise
-        if resumes:
+        if box.resumes:
             wait()
         if is_main():
             self.claim()
@@ -162,20 +204,19 @@ def why_built(final: Path, about: dict[str, Any], asked: set[str], *, resumes: b
     others = [file for file in final.parent.glob(f"{name}-*/{ASKED}") if file.parent.name.rpartition("-")[0] == name]
     others = [file for file in others if file.parent.name not in asked]
     if not others:
-        return "built, as there is none"
+        return "building, as there is none"
     latest = max(others, key=lambda file: file.stat().st_mtime_ns)
     before = json.loads(latest.read_text(encoding="utf-8"))
     changes = list(_changes(before, json.loads(json.dumps(about, default=str)), ""))
-    return (
-        f"built, as {' and '.join(changes[:2])}" if changes else "built, as it was made by another version of rectune"
-    )
+    told = " and ".join(changes[:2]) if changes else "it was made by another version of rectune"
+    return f"building, as {told}"
 
 
 def _changes(before: Any, now: Any, path: str) -> Iterator[str]:
     """What differs between two askings, in words."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*before, *now]):
-            if before.get(key) != now.get(key):
+            if key != "code" and before.get(key) != now.get(key):
                 yield from _changes(
                     before.get(key), now.get(key), key if path in ("", "keys", "arguments") else f"{path}.{key}"
                 )
@@ -190,8 +231,6 @@ def _changes(before: Any, now: Any, path: str) -> Iterator[str]:
             yield f"{' and '.join(made)} {'is' if len(made) == 1 else 'are'} another"
         if gone:
             yield f"{' and '.join(gone)} {'is' if len(gone) == 1 else 'are'} no longer read"
-    elif path.endswith("source"):
-        yield "its code has changed"
     elif any(isinstance(value, dict | list) for value in (before, now)) or max(len(str(before)), len(str(now))) > 60:
         yield f"`{path}` has changed"
     else:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from rectune.recipe.calls import resolve_call
 from rectune.recipe.load import SECTIONS, Recipe, overridden
 from rectune.run.folder import RunFolder
-from rectune.run.judged import Report, as_json
-from rectune.run.line import Line
-from rectune.run.run import train_one
+from rectune.run.judged import as_json
+from rectune.run.run import open_recipe
+from rectune.run.single import train_one
 from rectune.runtime.files import write_atomic
 from rectune.runtime.near import near
 from rectune.runtime.processes import is_main, wait
@@ -22,7 +20,7 @@ from rectune.runtime.processes import is_main, wait
 Cell = dict[str, Any]  # dotted key -> value
 
 
-def train_grid(whole: Recipe, seeds: Sequence[int] | None = None) -> Path:
+def train_grid(whole: Recipe, seeds: Sequence[int] | None = None, *, rebuild: Collection[str] = ()) -> Path:
     """Run each cell of a recipe's grid in a folder of its own and sum the reports up above them. Returns that folder.
 
     `seeds` replaces the grid's seeds. Cells that are done are not run again, and one that was stopped continues.
@@ -35,22 +33,25 @@ def train_grid(whole: Recipe, seeds: Sequence[int] | None = None) -> Path:
         recipes.append(overridden(whole, [*settings, ("grid", "null"), ("output_dir", json.dumps(str(place)))]))
     folder = Path(whole.settings["output_dir"])
     claimed = RunFolder(folder, whole.name)
-    for recipe in recipes:
-        Line(recipe).check()
+    runs = [open_recipe(recipe) for recipe in recipes]
+    summarise = runs[0].asked.judge.summarise
+    if summarise is None:
+        raise ValueError(
+            f"{whole.where('eval.call')}: `{whole.settings['eval']['call']}` sums up no grid. Give its function "
+            "`@judge(KIND, summarise=…)` of rectune.run.judged, or leave `grid` out."
+        )
     with claimed.lock():
         if is_main():
             claimed.claim()
-    for recipe in recipes:  # what no cell can be drawn from is said before the first is trained
-        line = Line(recipe)
-        with line.folder.lock():
-            line.split  # noqa: B018  built, or loaded
+    for run in runs:  # what no cell can be drawn from is said before the first is trained
+        with run.folder.lock():
+            run.place("split")
     for recipe in recipes:
-        train_one(recipe)
+        train_one(recipe, rebuild=rebuild)
     if is_main():
         reports = [json.loads((place / "report.json").read_text()) for place in places]
-        judge = inspect.getmodule(resolve_call(whole, "eval"))
         links = [str(place.relative_to(folder)) for place in places]
-        summary: Report = judge.summarise(reports, list(places.values()), links)  # type: ignore[union-attr]
+        summary = summarise(reports, list(places.values()), links)
         write_atomic(folder / "grid.json", as_json(summary.data))
         write_atomic(folder / "report.html", summary.page)
         print(summary.text)

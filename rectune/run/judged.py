@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable
@@ -28,8 +29,8 @@ class Evidence:
     `task`: the test rows of the ranked task, `task_section` what the recipe says of it. `rankings[model, protocol]` and `answers[model]` (probability of
     each answer of the task, shape (rows, answers)): 'untuned' and 'tuned', and 'mixed' where the recipe names a prior: the tuned model with it. `prior`: the
     prior alone, rows -> (rows, items), or None; `prior_weight`: its weight and how it was chosen. `wordings`: recall and ndcg under each wording. `shuffled`: the tuned model's lists for `shuffled_rows` with histories in
-    random order, seen items hidden. `training`: the log of each stage. `cached(name, keys, build)` returns a folder
-    that `build` filled once for this split and these keys.
+    random order, seen items hidden. `training`: the log of each stage. `cached(name, keys, build, made_by)` returns a
+    folder that `build` filled once for this split and these keys; `made_by`: whose code that is.
     """
 
     recipe: Recipe
@@ -45,7 +46,7 @@ class Evidence:
     audits: list[dict[str, Any]]
     measured: dict[str, Any]
     environment: dict[str, Any]
-    cached: Callable[[str, Any, Callable[[Path], None]], Path]
+    cached: Callable[[str, Any, Callable[[Path], None], tuple[Any, ...]], Path]
     seed: int
     wordings: list[dict[str, Any]] = field(default_factory=list)
     prior: Callable[[Rows], NDArray[np.float64]] | None = None
@@ -59,6 +60,31 @@ class Report:
     data: dict[str, Any]
     page: str
     text: str
+
+
+class Judge:
+    """An evaluator: `function(evidence, **keys) -> Report`, the kind of task that it `judges` ('item', 'answer' or 'rating'; None: any),
+    and `summarise(reports, cells, links) -> Report`, which sums up the cells of a grid (None: it cannot)."""
+
+    def __init__(
+        self, function: Callable[..., Report], judges: str | None = None, summarise: Callable[..., Report] | None = None
+    ) -> None:
+        self.function, self.judges, self.summarise = function, judges, summarise
+        functools.update_wrapper(self, function)
+
+    def __call__(self, evidence: Evidence, **keys: Any) -> Report:
+        """Judge."""
+        return self.function(evidence, **keys)
+
+
+def judge(kind: str, *, summarise: Callable[..., Report] | None = None) -> Callable[[Callable[..., Report]], Judge]:
+    """Make an evaluator of a function: `@judge('item', summarise=…)`."""
+    return lambda function: Judge(function, kind, summarise)
+
+
+def judge_of(named: Any) -> Judge:
+    """What a recipe names as `eval`: an evaluator, or a plain function, which judges any kind of task and sums up no grid."""
+    return named if isinstance(named, Judge) else Judge(named)
 
 
 def as_json(data: dict[str, Any]) -> str:

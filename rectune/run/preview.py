@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rectune.log.split import evenly
+from rectune.recipe.box import Box, Held
 from rectune.recipe.load import Recipe
+from rectune.run.asked import ask
+from rectune.run.check import check
 from rectune.run.folder import RunFolder, Stage
+from rectune.run.run import Run
 from rectune.tasks.examples import Mixture, TaskSpec, length_statistics
-
-if TYPE_CHECKING:
-    from rectune.run.line import Line
 
 OPEN, CLOSE = "⟦", "⟧"
 SAMPLE = 500
@@ -30,13 +29,16 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
     if examples < 1:
         raise ValueError(f"`--examples` must be at least 1, got {examples}.")
     with tempfile.TemporaryDirectory() as place:
-        line = _line(recipe, Path(place))
-        line.check()
+        run = _run(recipe, Path(place))
+        check(run)
         parts = []
-        for i in line.stages_with_other_tasks():
-            _, config = line.stage_config(i)
+        shared = [training for training in run.asked.trainings if not training.own]
+        for training in run.asked.trainings:
+            if not training.own and training is not shared[0]:
+                continue  # the same tasks
+            config = training.config()
             mixture = Mixture(
-                line.stage_specs(i), "train", line.encoder, seed=line.seed, max_length=config.max_length,
+                run.specs(training.tasks), "train", run.encoder, seed=run.asked.seed, max_length=config.max_length,
                 loss_on_all=vars(config).get("completion_only_loss") is False,
             )  # fmt: skip
             if len(mixture) == 0:
@@ -45,16 +47,13 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
     return "\n\n".join(parts)
 
 
-def _line(recipe: Recipe, elsewhere: Path) -> Line:
-    """The line of a recipe that builds nothing in its own folder; where that belongs to something else it uses nothing of it either."""
-    from rectune.run.line import Line
-
+def _run(recipe: Recipe, elsewhere: Path) -> Run:
+    """The run of a recipe that builds nothing in its own folder; where that belongs to something else it uses nothing of it either."""
+    asked, own = ask(recipe), Path(recipe.settings["output_dir"])
     try:
-        line = Line(recipe)
+        return Run(asked, BorrowedFolder(own, recipe.name, elsewhere))
     except ValueError:
-        return Line(replace(recipe, settings={**recipe.settings, "output_dir": str(elsewhere / "preview")}))
-    line.folder = BorrowedFolder(line.folder.path, recipe.name, elsewhere)
-    return line
+        return Run(asked, RunFolder(elsewhere / "preview", recipe.name))
 
 
 class BorrowedFolder(RunFolder):
@@ -64,12 +63,10 @@ class BorrowedFolder(RunFolder):
         super().__init__(path, recipe_name)
         self._elsewhere = RunFolder(elsewhere / "preview", recipe_name)
 
-    def stage(
-        self, name: str, keys: Any, inputs: Sequence[Stage], build: Callable[[Path], None], **options: bool
-    ) -> Stage:
+    def stage(self, box: Box, needs: Sequence[Stage], held: Held) -> Stage:
         """The stage from the run folder where it is there, else built elsewhere."""
-        there = self.place(name, keys, inputs)
-        return there if there.folder.is_dir() else self._elsewhere.stage(name, keys, inputs, build, **options)
+        there = self.place(box.name, box.keys(), needs)
+        return there if there.folder.is_dir() else self._elsewhere.stage(box, needs, held)
 
 
 def _of_stage(mixture: Mixture, examples: int) -> list[str]:

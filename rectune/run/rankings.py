@@ -1,4 +1,4 @@
-"""The ranked lists and answers of a run's models, each a stage of the run folder."""
+"""The ranked lists and answers of a run's models, each a box that reads the line."""
 
 from __future__ import annotations
 
@@ -13,143 +13,181 @@ from numpy.typing import NDArray
 
 from rectune.decoding.language_model import LanguageModelRanker, Shelf
 from rectune.decoding.ranking import Ranking, recall_and_ndcg, target_ranks
-from rectune.log.split import Rows, evenly
+from rectune.log.split import Rows, Split, evenly
+from rectune.methods.language_model import worded
 from rectune.methods.validation import validation_metrics
+from rectune.model.settings import settings_for_fingerprint
+from rectune.recipe.box import Box, Held
+from rectune.run.asked import Asked
 from rectune.run.judged import HIDDEN
-from rectune.run.line import Line
+from rectune.run.prior_box import weight_box, weighted
+from rectune.run.run import Run
 from rectune.runtime.processes import is_main, wait
 from rectune.runtime.seeded import seeded
 from rectune.tasks.asked_histories import history_split
 from rectune.tasks.rows import TaskRows
 
+MEASURED = "measured.json"
 
-def _rank_keys(line: Line) -> dict[str, Any]:
-    from rectune.model.settings import settings_for_fingerprint
 
-    settings = line.rank_settings
+def _rank_keys(asked: Asked, without: Path) -> dict[str, Any]:
+    rank = asked.rank
     return {
-        "seed": line.seed, "template": line.rank_template.hash, "wording": settings.wording, "beams": settings.beams, "scores": settings.scores,
-        "exact": settings.exact and settings.exact_nodes, "model": settings_for_fingerprint(line.model_settings), "max_length": settings.max_length,
-        "batch_tokens": settings.batch_tokens, "task": line.ranked_call.fingerprint(line),
+        "seed": asked.seed, "template": asked.template.hash, "wording": rank.wording, "beams": rank.beams, "scores": rank.scores,
+        "exact": rank.exact and rank.exact_nodes, "model": settings_for_fingerprint(asked.model), "max_length": rank.max_length,
+        "batch_tokens": rank.batch_tokens, "task": asked.ranked.keys(without=without),
     }  # fmt: skip
 
 
-def _answer_keys(line: Line) -> dict[str, Any]:
-    settings = line.rank_settings
-    return {**_rank_keys(line), "normaliser": settings.normaliser, "spellings": settings.spellings}
+def _answer_keys(asked: Asked, without: Path) -> dict[str, Any]:
+    return {
+        **_rank_keys(asked, without), "normaliser": asked.rank.normaliser, "spellings": asked.rank.spellings,
+    }  # fmt: skip
+
+
+def _needs(run: Run, who: str) -> tuple[str, ...]:
+    """What a ranking by a model reads: the last training is what its model was tuned by."""
+    chosen = ("vectors",) if run.asked.ranked.reads_vectors else ()
+    tuned = () if who == "untuned" else (run.asked.trainings[-1].name,)
+    return ("split", "index", "base", "trie", *chosen, *tuned)
+
+
+def _made_by(run: Run) -> tuple[Any, ...]:
+    return (LanguageModelRanker, run.asked.trainings[-1].method.load, *run.asked.ranked.made_by)
 
 
 def ranked(
-    line: Line, who: str, protocol: str, *, shuffled: int = 0, weight: float = 0.0
+    run: Run, who: str, protocol: str, *, shuffled: int = 0, weight: float = 0.0
 ) -> tuple[Ranking, dict[str, Any]]:
     """The lists of a model for the test rows, and what ranking them took. `who`: 'untuned', 'tuned', or another form of the
-    tuned model that stands in `line.loaded`.
+    tuned model that stands in `run.models`.
 
     `shuffled` above 0 ranks only a sample of so many rows, each with its history in random order. `weight` above 0 adds
     the run's prior at every node.
     """
-    rows, task = (line.split.test, line.task) if not shuffled else _shuffled_rows(line, shuffled)
-    hidden = [line.split.seen(rows, i).tolist() for i in range(len(rows))] if protocol == HIDDEN else None
-    model = line.base_stage if who == "untuned" else line.tuned
-    keys = {**_rank_keys(line), "who": who, "hidden": protocol == HIDDEN, "shuffled": shuffled}
-    needed = [model, line.base_stage, line.index_stage]
-    prior = None
-    if weight and line.prior is not None:
-        keys["weight"], needed = weight, [*needed, line.prior.stage]
-        prior = line.prior.of(line.split, rows, weight)
+    keys = {
+        **_rank_keys(run.asked, run.folder.path), "who": who, "hidden": protocol == HIDDEN, "shuffled": shuffled,
+        **({"weight": weight} if weight else {}),
+    }  # fmt: skip
 
-    def build(work: Path) -> None:
+    def build(held: Held, folder: Path) -> None:
+        split = held["split"]
+        rows, task = (split.test, run.rows) if not shuffled else shuffled_rows(run, shuffled)
+        hidden = [split.seen(rows, i).tolist() for i in range(len(rows))] if protocol == HIDDEN else None
+        prior = weighted(held["prior"], split, rows, weight) if weight else None
         started = time.perf_counter()
-        shards = work / "shards"
+        shards = folder / "shards"
         shards.mkdir(exist_ok=True)
-        ranking = _loaded(line, who).rank(task, Shelf(hidden=hidden, prior=prior), shards=shards)
+        ranking = run.models[who].rank(task, Shelf(hidden=hidden, prior=prior), shards=shards)
         wait()  # every process has read the shards
         if is_main():
-            ranking.save(work / "ranking.parquet")
+            ranking.save(folder / "ranking.parquet")
             shutil.rmtree(shards)
-            (work / "measured.json").write_text(
-                json.dumps({"seconds": time.perf_counter() - started, "rows": len(rows)})
-            )
+            _write_measured(folder, started, len(rows))
 
-    stage = line.folder.stage(f"rank-{who}", keys, needed, build, resumes=True)
-    return Ranking.load(stage.folder / "ranking.parquet"), json.loads((stage.folder / "measured.json").read_text())
+    needs = (*_needs(run, who), "prior") if weight else _needs(run, who)
+    found: tuple[Ranking, dict[str, Any]] = run.load(
+        Box(
+            f"rank-{who}", needs, lambda: keys, build,
+            lambda held, folder: (Ranking.load(folder / "ranking.parquet"), _measured(folder)), _made_by(run), resumes=True,
+        )
+    )  # fmt: skip
+    return found
 
 
-def by_wording(line: Line, most: int) -> list[dict[str, Any]]:
+def answered(run: Run, who: str) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    """Probability of each answer for the test rows, shape (rows, answers), and what it took."""
+    keys = {**_answer_keys(run.asked, run.folder.path), "who": who}
+
+    def build(held: Held, folder: Path) -> None:
+        started = time.perf_counter()
+        chances = run.models[who].answer(run.rows)
+        if is_main():
+            np.save(folder / "answers.npy", chances)
+            _write_measured(folder, started, len(run.rows))
+
+    found: tuple[NDArray[np.float64], dict[str, Any]] = run.load(
+        Box(
+            f"answer-{who}", _needs(run, who), lambda: keys, build,
+            lambda held, folder: (np.load(folder / "answers.npy"), _measured(folder)), _made_by(run), resumes=True,
+        )
+    )  # fmt: skip
+    return found
+
+
+def by_wording(run: Run, most: int) -> list[dict[str, Any]]:
     """NDCG@10 and Recall@10 (seen items hidden), or AUC, of the tuned model under each wording of its template, on the same
     sample of at most `most` test rows; empty where the template has one wording."""
-    template = line.rank_template
-    if template.wordings < 2 or most < 1:
+    asked = run.asked
+    if asked.template.wordings < 2 or most < 1:
         return []
-    rows = shuffled_sample(line, most)
-    hidden = [line.split.seen(rows, i).tolist() for i in range(len(rows))]
-    task = line.task.take(evenly(len(line.task), most))
+    answers = run.rows.kind == "answer"
+    keys = {**(_answer_keys if answers else _rank_keys)(asked, run.folder.path), "rows": most}
 
-    def build(work: Path) -> None:
-        found = []
-        for wording in range(template.wordings):
-            ranker = line.worded(_loaded(line, "tuned"), wording)
-            if task.kind == "answer":
+    def build(held: Held, folder: Path) -> None:
+        rows = sample(held["split"], most)
+        hidden = [held["split"].seen(rows, i).tolist() for i in range(len(rows))]
+        task = run.rows.take(evenly(len(run.rows), most))
+        tuned, found = run.models["tuned"], []
+        for wording in range(asked.template.wordings if isinstance(tuned, LanguageModelRanker) else 0):
+            ranker = worded(run.loading, tuned, wording)  # type: ignore[arg-type]
+            if answers:
                 found.append({"wording": wording, **validation_metrics(ranker, task)})
                 continue
             place = target_ranks(ranker.rank(task, Shelf(hidden=hidden)), task.target.astype(np.int32))
-            found.append({"wording": wording, **recall_and_ndcg(place, ranker.settings.beams)})
+            found.append({"wording": wording, **recall_and_ndcg(place, asked.rank.beams)})
         if is_main():
-            (work / "wordings.json").write_text(json.dumps(found))
+            (folder / "wordings.json").write_text(json.dumps(found))
 
-    keys = {**(_answer_keys(line) if task.kind == "answer" else _rank_keys(line)), "rows": most}
-    stage = line.folder.stage("wordings", keys, [line.tuned, line.base_stage, line.index_stage], build, resumes=True)
-    each: list[dict[str, Any]] = json.loads((stage.folder / "wordings.json").read_text())
-    return each
-
-
-def prior_weight(line: Line) -> dict[str, Any]:
-    """The weight of the run's prior beside the tuned model: {"weight", "validation"}, see `RunPrior.weighed`."""
-    assert line.prior is not None
-    return line.prior.weighed(_rank_keys(line), lambda: _loaded(line, "tuned"), line.tuned)
+    found: list[dict[str, Any]] = run.load(
+        Box(
+            "wordings", _needs(run, "tuned"), lambda: keys, build,
+            lambda held, folder: json.loads((folder / "wordings.json").read_text()), _made_by(run), resumes=True,
+        )
+    )  # fmt: skip
+    return found
 
 
-def answered(line: Line, who: str) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """Probability of each answer for the test rows, shape (rows, answers), and what it took."""
-    model = line.base_stage if who == "untuned" else line.tuned
+def prior_weight(run: Run) -> dict[str, Any]:
+    """The weight of the run's prior beside the tuned model: {"weight", "validation"}, see `weight_box`. One weight is taken as it is.
 
-    def build(work: Path) -> None:
-        started = time.perf_counter()
-        chances = _loaded(line, who).answer(line.task)
-        if is_main():
-            np.save(work / "answers.npy", chances)
-            (work / "measured.json").write_text(
-                json.dumps({"seconds": time.perf_counter() - started, "rows": len(line.task)})
-            )
-
-    keys = {**_answer_keys(line), "who": who}
-    stage = line.folder.stage(f"answer-{who}", keys, [model, line.base_stage, line.index_stage], build, resumes=True)
-    return np.load(stage.folder / "answers.npy"), json.loads((stage.folder / "measured.json").read_text())
-
-
-def _loaded(line: Line, who: str) -> LanguageModelRanker:
-    """The ranker, kept for the next ranking by the same model; only one model is held at a time."""
-    if who not in line.loaded:
-        line.loaded.clear()
-        line.loaded[who] = line.ranker(who)
-    return line.loaded[who]
+    Raises ValueError where there are several and no validation rows.
+    """
+    prior = run.asked.prior
+    assert prior is not None
+    if len(prior.weights) == 1:
+        return {"weight": prior.weights[0], "validation": []}
+    if not len(run.split.validation):
+        raise ValueError(
+            "`rank.prior.weight`: this split has no validation rows to choose a weight on. Give one number."
+        )
+    keys = _rank_keys(run.asked, run.folder.path)
+    return run.load(weight_box(run.asked, keys, _needs(run, "tuned"), run.models))  # type: ignore[no-any-return]
 
 
-def _shuffled_rows(line: Line, most: int) -> tuple[Rows, TaskRows]:
+def shuffled_rows(run: Run, most: int) -> tuple[Rows, TaskRows]:
     """A sample of test rows whose histories are in random order, under the same row numbers."""
-    rows = shuffled_sample(line, most)
+    split = run.split
+    rows = sample(split, most)
     histories = []
     for i in range(len(rows)):
-        history = line.split.history(rows, i).copy()
-        seeded(line.seed, "shuffle", int(rows.row[i])).shuffle(history)
+        history = split.history(rows, i).copy()
+        seeded(run.asked.seed, "shuffle", int(rows.row[i])).shuffle(history)
         histories.append(history.tolist())
-    names = line.log.users
-    users = [names[int(user)] for user in rows.user]
-    task = line.task_rows(history_split(line.split, histories, users))
-    return rows, TaskRows(rows.row, task.variables, task.kind, line.split.targets(rows), task.answers)
+    users = [run.log.users[int(user)] for user in rows.user]
+    task = run.rows_of_split(history_split(split, histories, users))
+    return rows, TaskRows(rows.row, task.variables, task.kind, split.targets(rows), task.answers)
 
 
-def shuffled_sample(line: Line, most: int) -> Rows:
+def sample(split: Split, most: int) -> Rows:
     """The test rows that `ranked(..., shuffled=most)` ranks."""
-    test = line.split.test
-    return test.take(evenly(len(test), most))
+    return split.test.take(evenly(len(split.test), most))
+
+
+def _write_measured(folder: Path, started: float, rows: int) -> None:
+    (folder / MEASURED).write_text(json.dumps({"seconds": time.perf_counter() - started, "rows": rows}))
+
+
+def _measured(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / MEASURED).read_text())
+    return found

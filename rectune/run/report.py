@@ -19,72 +19,85 @@ from numpy.typing import NDArray
 import rectune
 from rectune.decoding.ranking import Ranking
 from rectune.planning.beside import measured_of, plan_of
-from rectune.recipe.calls import bind, resolve_call
-from rectune.run.folder import Stage
-from rectune.run.judged import HIDDEN, SHOWN, Evidence, Report, as_json
-from rectune.run.line import Line, signature_defaults
-from rectune.run.rankings import answered, by_wording, prior_weight, ranked, shuffled_sample
+from rectune.recipe.box import Box
+from rectune.recipe.calls import section_at
+from rectune.run.judged import HIDDEN, SHOWN, Evidence, as_json
+from rectune.run.line import AFTER
+from rectune.run.rankings import answered, by_wording, prior_weight, ranked, sample
+from rectune.run.run import Run
 from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import is_main, wait
 
 
-def report(line: Line) -> None:
+def report(run: Run) -> None:
     """Rank with both models, let the recipe's `eval` judge, and write report.json and report.html."""
-    function = resolve_call(line.recipe, "eval")
-    arguments = bind(line.recipe, "eval", function, given=("evidence",))
-    asked = {**signature_defaults(function), **arguments}
+    asked = run.asked
+    keys = asked.judged_by
     evidence = gather_evidence(
-        line, shuffled=int(asked.get("shuffled_rows", 0)), wordings=int(asked.get("wording_rows", 0))
+        run, shuffled=int(keys.get("shuffled_rows", 0)), wordings=int(keys.get("wording_rows", 0))
     )
-    line.loaded.clear()
+    run.models.clear()
     if is_main():
-        made: Report = function(evidence, **arguments)
-        write_atomic(line.folder.path / "report.json", as_json(made.data))
-        write_atomic(line.folder.path / "report.html", made.page)
+        made = asked.judge(evidence, **asked.judge_arguments)
+        write_atomic(run.folder.path / "report.json", as_json(made.data))
+        write_atomic(run.folder.path / "report.html", made.page)
         print(made.text)
-        print(f"report: {line.folder.path / 'report.html'}")
+        print(f"report: {run.folder.path / 'report.html'}")
     wait()
 
 
-def gather_evidence(line: Line, *, shuffled: int, wordings: int) -> Evidence:
-    """Everything a report is made of, from the stages of a run."""
+def gather_evidence(run: Run, *, shuffled: int, wordings: int) -> Evidence:
+    """Everything a report is made of, from the boxes of a run."""
+    asked = run.asked
     measured: dict[str, Any] = {}
     rankings: dict[tuple[str, str], Ranking] = {}
     answers: dict[str, NDArray[np.float64]] = {}
     for who in ("untuned", "tuned"):
-        if line.task.kind == "answer":
-            answers[who], measured[f"answers, {who}"] = answered(line, who)
+        if run.rows.kind == "answer":
+            answers[who], measured[f"answers, {who}"] = answered(run, who)
             continue
         for protocol in (HIDDEN, SHOWN):
-            rankings[who, protocol], measured[f"ranking, {who}, {protocol}"] = ranked(line, who, protocol)
+            rankings[who, protocol], measured[f"ranking, {who}, {protocol}"] = ranked(run, who, protocol)
     weight, prior = None, None
-    if line.prior is not None and line.task.kind == "item":
-        weight, prior = prior_weight(line), partial(line.prior.score, line.split)
+    if asked.prior is not None and run.rows.kind == "item":
+        weight, prior = prior_weight(run), partial(run["prior"], run.split)
         for protocol in (HIDDEN, SHOWN):
-            mixed = ranked(line, "tuned", protocol, weight=weight["weight"])
+            mixed = ranked(run, "tuned", protocol, weight=weight["weight"])
             rankings["mixed", protocol], measured[f"ranking, mixed, {protocol}"] = mixed
-    sample, shuffled_ranking = None, None
-    if shuffled and line.task.kind == "item":
-        sample = shuffled_sample(line, shuffled)
-        shuffled_ranking, measured["ranking, tuned, shuffled"] = ranked(line, "tuned", HIDDEN, shuffled=shuffled)
-    worded = by_wording(line, wordings)
-    training = [json.loads((stage.folder / "log_history.json").read_text()) for stage in line.train_stages]
-    audits = [json.loads((stage.folder / "audit.json").read_text()) for stage in line.train_stages]
-    for i, stage in enumerate(line.train_stages):
-        measured[f"training, stage {i}"] = measured_of(stage.folder, plan_of(line, i))
+    some, shuffled_ranking = None, None
+    if shuffled and run.rows.kind == "item":
+        some = sample(run.split, shuffled)
+        shuffled_ranking, measured["ranking, tuned, shuffled"] = ranked(run, "tuned", HIDDEN, shuffled=shuffled)
+    worded = by_wording(run, wordings)
+    trained = [run.place(training.name).folder for training in asked.trainings]
+    training = [json.loads((folder / "log_history.json").read_text()) for folder in trained]
+    audits = [json.loads((folder / "audit.json").read_text()) for folder in trained]
+    for i, folder in enumerate(trained):
+        measured[f"training, stage {i}"] = measured_of(folder, plan_of(run, i))
     return Evidence(
-        recipe=line.recipe, split=line.split, index=line.index, task=line.task, task_section=line.ranked_section, rankings=rankings, answers=answers,
-        shuffled=shuffled_ranking, shuffled_rows=sample, training=training, audits=audits, measured=measured,
-        environment=environment(line), cached=partial(_cached, line), seed=line.seed, wordings=worded, prior=prior, prior_weight=weight,
+        recipe=asked.recipe, split=run.split, index=run.index, task=run.rows, task_section=section_at(asked.recipe, asked.ranked.key),
+        rankings=rankings, answers=answers, shuffled=shuffled_ranking, shuffled_rows=some, training=training, audits=audits,
+        measured=measured, environment=environment(run), cached=partial(_cached, run), seed=asked.seed, wordings=worded, prior=prior,
+        prior_weight=weight,
     )  # fmt: skip
 
 
-def _cached(line: Line, name: str, keys: Any, build: Callable[[Path], None]) -> Path:
-    """A stage for an evaluator: built once for this split."""
-    return line.folder.stage(name, keys, [line.split_stage], build, alone=True).folder
+def _cached(run: Run, name: str, keys: Any, build: Callable[[Path], None], made_by: tuple[Any, ...]) -> Path:
+    """A box for an evaluator: built once for this split."""
+    box = Box(
+        name,
+        ("split",),
+        lambda: keys,
+        lambda held, folder: build(folder),
+        lambda held, folder: folder,
+        made_by,
+        alone=True,
+    )
+    folder: Path = run.load(box)
+    return folder
 
 
-def environment(line: Line) -> dict[str, Any]:
+def environment(run: Run) -> dict[str, Any]:
     """Versions, device, threads and commit of this run."""
     import torch
 
@@ -102,7 +115,7 @@ def environment(line: Line) -> dict[str, Any]:
         "polars",
         "scikit-learn",
     )
-    device = pick_device(line.model_settings)
+    device = pick_device(run.asked.model)
     return {
         "rectune": rectune.__version__,
         "commit": _commit(),
@@ -112,15 +125,16 @@ def environment(line: Line) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "date": time.strftime("%Y-%m-%d"),
-        "fingerprints": {stage.folder.name.rpartition("-")[0]: stage.fingerprint for stage in line.built()},
-        "tasks": [_tuned_on(stage) for stage in line.train_stages],
-        "templates": {template.name: template.hash for template in line.templates},
+        "fingerprints": {box.name: run.place(box.name).fingerprint for box in run.line if box.name not in AFTER},
+        "made_by_other_code": sorted(run.folder.other_code),
+        "tasks": [_tuned_on(run.place(training.name).folder) for training in run.asked.trainings],
+        "templates": {task.template.name: task.template.hash for task in run.asked.every_task},
     }
 
 
-def _tuned_on(stage: Stage) -> list[dict[str, Any]]:
+def _tuned_on(stage: Path) -> list[dict[str, Any]]:
     """The tasks of a training stage: how many rows each has, and what was left out or who wrote the texts."""
-    tasks: list[dict[str, Any]] = json.loads((stage.folder / "model" / "rectune.json").read_text()).get("tasks", [])
+    tasks: list[dict[str, Any]] = json.loads((stage / "model" / "rectune.json").read_text()).get("tasks", [])
     return tasks
 
 

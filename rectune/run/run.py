@@ -1,67 +1,171 @@
-"""The straight line: recipe -> log -> split -> index -> examples -> stages -> ranked lists -> report."""
+"""A run: what is asked, the folder it lies in, and its boxes, built or loaded when they are first asked for."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import rectune
-from rectune.decoding.language_model import Shelf
-from rectune.log.catalogue import Catalogue
+from rectune.decoding.language_model import Ranker
+from rectune.decoding.trie import Trie
+from rectune.indexing.item_index import ItemIndex
 from rectune.log.log import Log
-from rectune.log.split import Split
+from rectune.log.split import Part, Split
+from rectune.methods.contract import Loading
+from rectune.prompts.encoder import Encoder
+from rectune.recipe.box import Box
 from rectune.recipe.load import Recipe, load_recipe
-from rectune.run.added_box import added_to, judge_added, keep, name_items, read_rows
-from rectune.run.line import Line
-from rectune.run.rankings import prior_weight
-from rectune.run.report import report
-from rectune.runtime.files import write_atomic
-from rectune.runtime.processes import is_main, wait
-from rectune.tasks.asked_histories import history_split
+from rectune.run.added_box import added_to
+from rectune.run.asked import Asked, ask
+from rectune.run.folder import RunFolder, Stage
+from rectune.run.line import line_of
+from rectune.run.models import Models
+from rectune.run.training_box import base_name
+from rectune.runtime.processes import start_processes
+from rectune.tasks.examples import TaskSpec
+from rectune.tasks.rows import TaskRows
+from rectune.tasks.task_calls import TaskCall, rows_of, specs_of
 
 RESOLVED = "recipe.yaml"
 
 
-def train_one(recipe: Recipe) -> Path:
-    """Run a recipe without a grid from log to report, or continue where it stopped. Returns the run folder."""
-    line = Line(recipe)
-    line.folder.tell = partial(print, flush=True)
-    with line.folder.lock():
-        line.check()
-        line.check_lists()
-        line.tuned  # noqa: B018  builds everything up to the tuned model
-        _keep(line, reported=False)
-        report(line)
-        _keep(line, reported=True)
-    return line.folder.path
+class Run:
+    """What is asked, held against a folder. `run[name]` is what a box of the line holds, `run.place(name)` where it lies; both
+    build it where it is not there."""
+
+    def __init__(self, asked: Asked, folder: RunFolder | None = None) -> None:
+        """Raises ValueError when the recipe's `output_dir` holds something else."""
+        start_processes()
+        self.asked = asked
+        self.folder = folder or RunFolder(Path(asked.recipe.settings["output_dir"]), asked.recipe.name)
+        self.line = line_of(asked, without=self.folder.path)
+        self.models = Models(self._ranker)
+        self._boxes = {box.name: box for box in self.line}
+        self._held: dict[str, Any] = {}
+        self._places: dict[str, Stage] = {}
+
+    def place(self, name: str) -> Stage:
+        """Where a box of the line lies."""
+        if name not in self._places:
+            self._places[name] = self.place_of(self._boxes[name])
+        return self._places[name]
+
+    def place_of(self, box: Box) -> Stage:
+        """Where a box lies, one of the line or one that reads it."""
+        return self.folder.stage(box, [self.place(need) for need in box.needs], _Held(self, box.needs))
+
+    def __getitem__(self, name: str) -> Any:
+        """What a box of the line holds."""
+        if name not in self._held:
+            box = self._boxes[name]
+            self._held[name] = box.load(_Held(self, box.needs), self.place(name).folder)
+        return self._held[name]
+
+    def load(self, box: Box) -> Any:
+        """What a box holds that reads the line and is none of it."""
+        return box.load(_Held(self, box.needs), self.place_of(box).folder)
+
+    @property
+    def log(self) -> Log:
+        """The log, with the items that were added to the run."""
+        log: Log = self["log"]
+        return log
+
+    @property
+    def split(self) -> Split:
+        """The split of the log."""
+        split: Split = self["split"]
+        return split
+
+    @property
+    def index(self) -> ItemIndex:
+        """The item index, with the items that were added to the run."""
+        index: ItemIndex = self["index"]
+        return index
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder of the base's tokenizer, with the frame that was rendered when the base was made."""
+        encoder: Encoder = self["base"]
+        return encoder
+
+    @property
+    def trie(self) -> Trie | None:
+        """The trie of the catalogue, or None for a task with fixed answers."""
+        trie: Trie | None = self["trie"]
+        return trie
+
+    @cached_property
+    def rows(self) -> TaskRows:
+        """The test rows of the ranked task."""
+        return self.rows_of("test")
+
+    def rows_of(self, part: Part) -> TaskRows:
+        """The rows of a part of the split for the ranked task."""
+        return rows_of(self.asked.ranked, _Held(self, ("split", "index", "vectors")), part)
+
+    def rows_of_split(self, split: Split) -> TaskRows:
+        """The test rows of another split, such as one of histories from outside, for the ranked task."""
+        ranked = self.asked.ranked
+        return ranked.rows(split, self.index, "test", self["vectors"] if ranked.reads_vectors else None)
+
+    def specs(self, tasks: Sequence[TaskCall]) -> list[TaskSpec]:
+        """Tasks as what examples are made from."""
+        return specs_of(tasks, _Held(self, ("split", "index", "vectors")))
+
+    @property
+    def tuned(self) -> Stage:
+        """The last training."""
+        return self.place(self.asked.trainings[-1].name)
+
+    @cached_property
+    def loading(self) -> Loading:
+        """What a method loads this run's models with."""
+        asked = self.asked
+        return Loading(
+            asked.model, self.place("base").folder, base_name(asked, _Held(self, ("base",))), self.split, self.index, self.encoder,
+            asked.template, asked.rank, self.trie, asked.seed,
+        )  # fmt: skip
+
+    def _ranker(self, who: str) -> Ranker:
+        method = self.asked.trainings[-1].method
+        return method.load(self.loading, None if who == "untuned" else self.tuned.folder / "model")
 
 
-def evaluate(folder: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> Path:
-    """Rank and report again in a run folder, with other keys of `rank` or `eval`. Returns the folder.
+class _Held:
+    """What a box is handed: a run's boxes, as far as it said that it needs them."""
 
-    Needs nothing but the folder: log, split, index and model are the ones that it holds. Raises ValueError for an
-    override of another section.
-    """
-    for key, _ in overrides:
-        if key.partition(".")[0] not in ("rank", "eval"):
-            raise ValueError(
-                f"`--{key}`: `rectune eval` changes only keys of `rank` and `eval`. For others use `rectune train`."
-            )
-    line = open_run(folder, overrides)
-    with line.folder.lock():
-        line.check()
-        line.check_lists()
-        report(line)
-        _keep(line, reported=True)
-    return line.folder.path
+    def __init__(self, run: Run, needs: tuple[str, ...]) -> None:
+        self._run, self._needs = run, needs
+
+    def __getitem__(self, name: str) -> Any:
+        return self._run[self._needed(name)]
+
+    def folder(self, name: str) -> Path:
+        """The folder in which a box lies."""
+        return self._run.place(self._needed(name)).folder
+
+    def mark(self, name: str) -> str:
+        """The fingerprint of a box."""
+        return self._run.place(self._needed(name)).fingerprint
+
+    def _needed(self, name: str) -> str:
+        if name not in self._needs:
+            raise KeyError(f"a box reads `{name}` and does not name it among its needs.")
+        return name
 
 
-def open_run(folder: str | Path, overrides: Sequence[tuple[str, str]] = (), *, added: bool = False) -> Line:
-    """Open a finished run folder; its stages and templates are used as they are. Raises FileNotFoundError when it is none.
+def open_recipe(recipe: Recipe) -> Run:
+    """The run of a recipe, checked; nothing is built."""
+    return Run(ask(recipe))
+
+
+def open_run(folder: str | Path, overrides: Any = (), *, added: bool = False) -> Run:
+    """Open a finished run folder; its boxes and templates are used as they are. Raises FileNotFoundError when it is none.
 
     `added`: with the items that `add_to_index` added.
     """
@@ -72,121 +176,14 @@ def open_run(folder: str | Path, overrides: Sequence[tuple[str, str]] = (), *, a
             f"`{folder}` is not a finished run folder (it holds no {RESOLVED}). Run `rectune train RECIPE` first."
         )
     loaded = load_recipe(path / RESOLVED, [*overrides, ("output_dir", json.dumps(str(path)))])
-    line = Line(Recipe(about["recipe"], loaded.settings, loaded.lines, path / "templates"))
-    line.folder.pinned = about["stages"]
-    line.added = added_to(path, about["stages"]) if added else None
-    return line
-
-
-def add_to_index(folder: str | Path, items: str | Path, rows: str | Path | None = None) -> dict[str, Any]:
-    """Give new items names from the index of a run, without tuning; from then on `recommend` lists them too.
-
-    `items`: a CSV, JSON-lines or Parquet file with `item_id`, `title` and the catalogue's other columns. `rows`: JSON lines
-    {"items": [ID, …], "target": ID} by which the added items are judged. Returns {"added": how many, "report": or None}.
-    Raises ValueError for an index that names no new items, a known or repeated id, an item without text.
-    """
-    line = open_run(folder, added=True)
-    with line.folder.lock():
-        added = name_items(line, Path(items))
-        judged = read_rows(Path(rows), added.log(Log.load(line.data_stage.folder)), added) if rows is not None else None
-        place = keep(line, added)
-        found = None
-        if judged is not None:
-            now = open_run(folder, added=True)
-            found = judge_added(now, added, judged, prior=_prior(now, folder))
-            write_atomic(place / "report.json", json.dumps(found, indent=1))
-    return {"added": added.items.height - (line.added.items.height if line.added else 0), "report": found}
-
-
-def recommend(
-    folder: str | Path,
-    histories: Sequence[Sequence[str]],
-    *,
-    k: int | None = None,
-    by: Literal["item_id", "title"] = "item_id",
-    hide_seen: bool = True,
-    allow: Sequence[str] | None = None,
-    deny: Sequence[str] = (),
-    candidates: Sequence[Sequence[str]] | None = None,
-    users: Sequence[str] | None = None,
-) -> list[list[dict[str, Any]]]:
-    """Recommend after each history (oldest first), given by item ids or, with `by='title'`, by titles.
-
-    `allow` and `deny`: ids of items that alone may, or must not, be listed (stock, age, region); ids that the catalogue
-    does not hold count for nothing, with a warning. `candidates`: for each history the ids that are to be ranked. `users`:
-    whose history each is, for a run whose prompts have user tokens.
-    Returns for each history a list of {'item_id', 'title', 'score'}, best first, shorter than `k` where fewer items may
-    be listed. Scores don't depend on what may be listed. Raises ValueError for an unknown item of a history or of the
-    candidates (with near misses), for a `k` above `rank.beams` or the catalogue, or when no item may be listed.
-    """
-    line = open_run(folder, added=True)
-    if line.task.kind != "item":
-        raise ValueError(
-            f"{folder}: this run answers about one item (Yes/No, a rating); it has no catalogue ranking to recommend from."
-        )
-    k = line.rank_settings.k if k is None else k
-    line.check_k(k)
-    ids = Catalogue(line.log)
-    named = ids if by == "item_id" else Catalogue(line.log, by)
-    codes = [named.codes(history) for history in histories]
-    for what, given in (("candidates for", candidates), ("users for", users)):
-        if given is not None and len(given) != len(histories):
-            raise ValueError(f"there are {len(histories)} histories, but {what} {len(given)}.")
-    shelf = Shelf(
-        allowed=ids.allowed(allow, deny),
-        hidden=[sorted(set(history)) if hide_seen else [] for history in codes],
-        only=None if candidates is None else [ids.codes(some) for some in candidates],
+    asked = ask(Recipe(about["recipe"], loaded.settings, loaded.lines, path / "templates"), need="ranking")
+    asked = replace(asked, reads_vectors="vectors" in about["stages"])
+    if added:
+        asked = replace(asked, added=added_to(path, about["stages"]))
+    run = Run(asked)
+    run.folder.pinned = about["stages"]
+    run.folder.on_other_code = lambda name: warnings.warn(
+        f"`{name}` was made by other code than there is now; `rectune train` with `--rebuild {name}` makes it anew.",
+        stacklevel=2,
     )
-    asked = history_split(line.split, codes, users)
-    prior = _prior(line, folder)
-    if prior is not None:
-        shelf = replace(shelf, prior=prior(asked))
-    ranking = line.ranker("tuned").rank(line.task_rows(asked), shelf)
-    items = line.log.items
-    return [
-        [
-            {"item_id": items["item_id"][int(item)], "title": items["title"][int(item)], "score": float(score)}
-            for item, score in zip(row[:k], scores[:k], strict=True)
-            if item >= 0
-        ]
-        for row, scores in zip(ranking.items, ranking.scores, strict=True)
-    ]
-
-
-def _prior(line: Line, folder: str | Path) -> Callable[[Split], Any] | None:
-    """What `Shelf.prior` takes for the test rows of a split, or None where the run has no prior beside its model."""
-    if line.prior is None:
-        return None
-    plain = line if line.added is None else open_run(folder)  # a prior belongs to the catalogue of the tuning
-    assert plain.prior is not None
-    weight = prior_weight(plain)["weight"]
-    return lambda split: plain.prior.of(split, split.test, weight)  # type: ignore[union-attr]
-
-
-def _keep(line: Line, *, reported: bool) -> None:
-    """Write what later commands need into the folder: the resolved recipe, its templates, which stages it ended with, and, once its
-    report is `reported`, which ones that used."""
-    if is_main():
-        folder = line.folder.path
-        (folder / "templates").mkdir(exist_ok=True)
-        for template in line.templates:
-            write_atomic(folder / "templates" / template.name, template.source)
-        write_atomic(folder / RESOLVED, line.recipe.dump())
-        stages = {stage.folder.name.rpartition("-")[0]: stage.fingerprint for stage in line.built()}
-        about = {
-            "recipe": line.recipe.name,
-            "rectune": rectune.__version__,
-            "stages": stages,
-            "reported": reported,
-            "used": _used(line),
-        }
-        write_atomic(folder / "run.json", json.dumps(about))
-    wait()
-
-
-def _used(line: Line) -> list[str]:
-    """The stages that were asked for now; of a kind that was not, those of the call before: what needs no ranking reads no trie."""
-    mark = line.folder.path / "run.json"
-    before = json.loads(mark.read_text()).get("used", []) if mark.exists() else []
-    kinds = {name.rpartition("-")[0] for name in line.folder.asked}
-    return sorted(line.folder.asked | {name for name in before if name.rpartition("-")[0] not in kinds})
+    return run

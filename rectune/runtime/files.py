@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 HASHED = 256 * 2**20  # bytes; larger inputs are told by their time
+MODELS = ("model", "model_name_or_path")  # arguments that name a model of the Hub or its folder
 
 
 def write_atomic(file: Path, text: str) -> None:
@@ -37,13 +38,18 @@ def stamp(path: Path, *, without: Path | None = None) -> list[Any]:
 
 
 def stamps(arguments: dict[str, Any], *, without: Path) -> dict[str, Any]:
-    """Stamps of all arguments that are paths, or texts that name an existing file or folder."""
-    paths = {
-        n: Path(v)
-        for n, v in arguments.items()
-        if isinstance(v, Path) or (isinstance(v, str) and v and Path(v).exists())
-    }
-    return {name: stamp(path, without=without) for name, path in paths.items()}
+    """Stamps of all arguments that are paths or lists of paths, and of models that are given as a folder.
+
+    Another text is no path, even where a file of its name lies in the working folder.
+    """
+    found = {}
+    for name, value in arguments.items():
+        several = list(value) if isinstance(value, list | tuple) else [value]
+        if several and all(isinstance(one, Path) for one in several):
+            found[name] = [stamp(one, without=without) for one in several]
+        elif name in MODELS and isinstance(value, str) and Path(value).is_dir():
+            found[name] = [stamp(Path(value), without=without)]
+    return found
 
 
 def inputs(arguments: dict[str, Any], *, without: Path) -> dict[str, Any]:

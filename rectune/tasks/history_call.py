@@ -6,19 +6,17 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from rectune.recipe.calls import bind, resolve_call, section_at
+from rectune.recipe.calls import Call, check_vectors, read_call, section_at
 from rectune.recipe.load import Recipe
-from rectune.tasks.history import Chosen
 
 EXAMPLE = "{call: similar, events: 10}"
 
 
-def history_call(
-    recipe: Recipe, key: str, task: Callable[..., Any]
-) -> tuple[Callable[..., Chosen], dict[str, Any]] | None:
-    """The function that the section `key`.history names and its bound arguments, or None where there is no such section.
+def history_call(recipe: Recipe, key: str, task: Callable[..., Any], *, seed: int) -> Call | None:
+    """What the section `key`.history names, or None where there is no such section.
 
-    Raises TypeError or ValueError for a section of another form, and for a task whose target its prompt must not tell.
+    Raises TypeError or ValueError for a section of another form, for a task whose target its prompt must not tell, and where item
+    vectors are needed and the recipe has none.
     """
     section = section_at(recipe, key).get("history")
     if section is None:
@@ -31,5 +29,6 @@ def history_call(
             f"{where}: `{task.__name__}` takes the split's history only: one that is chosen for its target would tell the "
             "target. Leave the key out; `like_or_dislike` and `rating`, which name the target in the prompt, can have it."
         )
-    function = resolve_call(recipe, f"{key}.history")
-    return function, bind(recipe, f"{key}.history", function, given=("split", "rows", "vectors"))
+    call = read_call(recipe, f"{key}.history", given=("split", "rows", "vectors"), seed=seed)
+    check_vectors(recipe, call, "chooses events by item vectors")
+    return call

@@ -6,8 +6,6 @@ from rectune.baselines.sasrec_network import SasRecSettings, train_sasrec
 from rectune.log.split import Split
 from rectune.vectors.item_vectors import ItemVectors, checked_vectors
 
-MADE_OF = (train_sasrec,)
-
 
 def sasrec(split: Split, *, dimensions: int = 64, dropout: float = 0.3, epochs: int = 30, seed: int = 0) -> ItemVectors:
     """Train SASRec on the training events (see `train_sasrec`) and take its item vectors."""

@@ -170,7 +170,9 @@ def test_which_places_may_be_written(tmp_path: Path) -> None:
 
     run = tmp_path / "run"
     line: Any = SimpleNamespace(
-        folder=SimpleNamespace(path=run), recipe=SimpleNamespace(name="shop"), tuned=SimpleNamespace(fingerprint="new")
+        folder=SimpleNamespace(path=run),
+        asked=SimpleNamespace(recipe=SimpleNamespace(name="shop")),
+        tuned=SimpleNamespace(fingerprint="new"),
     )
 
     def export_of(place: Path, recipe: str, fingerprint: str) -> Path:

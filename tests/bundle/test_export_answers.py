@@ -42,7 +42,7 @@ def by_the_readme(run: Path, folder: Path, rows: int) -> list[float]:
     line, asked = open_run(run), []
     ids, split = line.log.items["item_id"].to_list(), line.split
     for row in range(rows):
-        liked = [entry["liked"] for entry in line.task.variables(row)["history"]]
+        liked = [entry["liked"] for entry in line.rows.variables(row)["history"]]
         names = [ids[item] for item in split.history(split.test, row)]
         asked.append((list(zip(names, liked, strict=True)), ids[int(split.targets(split.test)[row])]))
     found: list[float] = by_the_card(folder, f"[chance_of_yes(it, history, target) for history, target in {asked!r}]")

@@ -182,11 +182,12 @@ def test_a_missing_answer_is_an_error_in_training_and_a_warning_in_validation(
 
 def test_a_validation_part_with_one_answer_warns(tmp_path: Path) -> None:
     from rectune.recipe.load import load_recipe
-    from rectune.run.line import Line
+    from rectune.run.check import check
+    from rectune.run.run import open_recipe
 
     recipe = shop(tmp_path, lambda u, n: 5 if n == 4 else 1 + (u + n) % 5)
     with pytest.warns(UserWarning, match="all 12 validation rows have the same answer: eval_auc is NaN"):
-        Line(load_recipe(recipe)).check_lists()
+        check(open_recipe(load_recipe(recipe)))
 
 
 @pytest.mark.filterwarnings("ignore")

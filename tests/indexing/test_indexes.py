@@ -22,7 +22,7 @@ from rectune.log.log import make_log
 from rectune.log.split import Split
 from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.recipe.load import load_recipe
-from rectune.run.line import Line
+from rectune.run.run import open_recipe
 from rectune.vectors.sentences import sentences
 from rectune.vectors.texts import item_texts
 
@@ -69,9 +69,8 @@ def test_users_share_tokens_that_stand_behind_those_of_items(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("count", ["-1", "many", "true"])
 def test_a_wrong_number_of_user_tokens_is_refused(quick_recipe: Path, count: str) -> None:
-    line = Line(load_recipe(quick_recipe, [("index.user_tokens", count)]))
     with pytest.raises(ValueError, match=r"index.user_tokens.*it must be a whole number from 0 on"):
-        line.check()
+        open_recipe(load_recipe(quick_recipe, [("index.user_tokens", count)]))
 
 
 def test_only_used_codes_become_tokens() -> None:

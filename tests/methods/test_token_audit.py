@@ -19,7 +19,7 @@ from rectune.model.adapters import load_tuned
 from rectune.run.run import open_run
 line = open_run(sys.argv[1])
 tuned = line.tuned.folder / "model"
-model = load_tuned(line.model_settings, line.base_stage.folder, tuned, line.index, seed=line.seed)
+model = load_tuned(line.asked.model, line.place("base").folder, tuned, line.index, seed=line.asked.seed)
 print("difference", check_reloaded(model, tuned))
 """
 
@@ -182,11 +182,11 @@ def test_new_rows_start_from_the_words_they_stand_for(checkpoints: dict[str, Pat
 
 @pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
 def test_sharding_with_new_tokens_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    from rectune.methods.contract import Trainable
     from rectune.methods.sft import Config, refuse_sharding
-    from rectune.methods.trainable import Trainable
 
     config = Config(output_dir="x", use_cpu=True, bf16=False)
-    task = Trainable(None, None, [], [5], 0, False, lambda m, n: {})  # type: ignore[arg-type]
+    task = Trainable(None, None, None, None, [], [5], 0, False, lambda m, n: {}, None)  # type: ignore[arg-type]
     refuse_sharding(config, task)
     monkeypatch.setenv(variable, "true")
     with pytest.raises(ValueError, match="only for full fine-tuning without new tokens"):

@@ -115,11 +115,11 @@ def test_adapters_and_quantised_bases_are_planned(
 
 
 def test_a_built_run_is_planned_with_its_own_examples(quick_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from rectune.run.line import Line
+    from rectune.run.run import open_recipe
 
-    line = Line(load_recipe(quick_recipe))
+    line = open_recipe(load_recipe(quick_recipe))
     with line.folder.lock():
-        _ = line.base_stage
+        _ = line.place("base")
     text = said(
         capsys, str(quick_recipe), "--gpu", "RTX 4090", "--stages.0.max_steps", "-1", "--stages.0.num_train_epochs", "2"
     )

@@ -14,7 +14,7 @@ from rectune.cli import main
 from rectune.recipe.calls import HOMES, MOVED, home_of, offered, resolve_call
 from rectune.recipe.fingerprints import name_of
 from rectune.recipe.load import Recipe, bundled, load_recipe
-from rectune.run.line import Line
+from rectune.run.run import open_recipe
 
 EVERY = [(key, name) for key, home in HOMES.items() for name in offered(home)]
 
@@ -146,16 +146,16 @@ def test_short_and_dotted_names_are_one_asking(tmp_path: Path) -> None:
     marks = []
     for name in ("synthetic", "rectune.data_builders.synthetic:synthetic"):
         data = f"{{call: '{name}', users: 40, items: 60, categories: 4, shortest: 6, longest: 8}}"
-        line = Line(load_recipe("quickstart", [("data", data), ("output_dir", str(tmp_path / "run"))]))
-        marks.append(line.data_stage.fingerprint)
+        line = open_recipe(load_recipe("quickstart", [("data", data), ("output_dir", str(tmp_path / "run"))]))
+        marks.append(line.place("log").fingerprint)
     assert marks[0] == marks[1]
 
 
 def test_a_stage_is_told_by_its_method_not_by_how_that_is_named() -> None:
     from rectune.methods.out_of_memory import for_fingerprint
 
-    line = Line(load_recipe("quickstart"))
-    config = line.stage_config(0)[1]
+    line = open_recipe(load_recipe("quickstart"))
+    config = line.asked.trainings[0].config()
     short, dotted = ({"call": name, "max_steps": 3} for name in ("sft", "rectune.methods.sft"))
     assert for_fingerprint(short, config) == for_fingerprint(dotted, config)
 
@@ -164,8 +164,8 @@ def test_an_index_inside_another_is_told_by_what_it_is(tmp_path: Path) -> None:
     marks = []
     for name in ("category_path", "rectune.indexing.category_path:category_path"):
         more = [("index", f"{{call: hybrid, base: {{call: '{name}'}}}}"), ("output_dir", str(tmp_path / "run"))]
-        line = Line(load_recipe("quickstart", more))
-        marks.append(line._index_call[1]["base"])
+        line = open_recipe(load_recipe("quickstart", more))
+        marks.append(line.asked.index.arguments["base"])
     assert marks[0] == marks[1] == {"call": "rectune.indexing.category_path:category_path"}
 
 

@@ -161,7 +161,7 @@ def test_windows_with_a_loss_on_completions_only_are_refused(
 
 
 def test_a_callable_within_an_index_is_checked_and_its_path_found(tmp_path: Path) -> None:
-    from rectune.run.line import Line
+    from rectune.run.run import open_recipe
 
     (tmp_path / "names.json").write_text("{}")
     text = f"""
@@ -170,8 +170,7 @@ index: {{call: hybrid, base: {{call: given, path: names.json}}}}
 output_dir: {tmp_path / "run"}
 """
     (tmp_path / "r.yaml").write_text(text)
-    line = Line(load_recipe(tmp_path / "r.yaml"))
-    assert line._index_call[1]["base"]["path"] == str(tmp_path / "names.json")
-    wrong = Line(load_recipe(tmp_path / "r.yaml", [("index.base.leaves", "3")]))
+    line = open_recipe(load_recipe(tmp_path / "r.yaml"))
+    assert line.asked.index.arguments["base"]["path"] == str(tmp_path / "names.json")
     with pytest.raises(TypeError, match=r"`index.base.leaves`: unknown key. Known: extra_items, path"):
-        wrong.check()
+        open_recipe(load_recipe(tmp_path / "r.yaml", [("index.base.leaves", "3")]))

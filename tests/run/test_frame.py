@@ -35,5 +35,5 @@ def test_a_template_that_prints_the_time_asks_every_day_as_it_was_tuned(tmp_path
     place, about = export(folder)
     assert about["prompt"]["before"] == frame["before"]
     assert json.loads((place / "rectune.json").read_text())["prompt"]["before"] == frame["before"]
-    text = preview(open_run(folder).recipe, examples=1)
+    text = preview(open_run(folder).asked.recipe, examples=1)
     assert f"around every prompt: {frame['before']!r}" in text

@@ -7,34 +7,28 @@ from typing import Any
 
 import pytest
 
+from rectune.recipe.calls import Call
 from rectune.recipe.load import load_recipe
-from rectune.run.line import Line
 from rectune.run.preview import preview
+from rectune.run.run import open_recipe
 
 
 def test_finished_stages_are_used_and_nothing_is_left(
     quick_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = load_recipe(quick_recipe, [("output_dir", str(tmp_path / "run"))])
-    line = Line(recipe)
+    line = open_recipe(recipe)
     with line.folder.lock():
-        index = line.index_stage
+        index = line.place("index")
     held = sorted(path.name for path in (tmp_path / "run" / "stages").iterdir())
     calls: list[Any] = []
-    whole = Line._index_call.func  # type: ignore[attr-defined]
+    whole = Call.__call__
 
-    def counted(self: Line) -> Any:
-        function, arguments = whole(self)
+    def counted(self: Call, *given: Any, **more: Any) -> Any:
+        calls.extend([1] * (self.key == "index"))
+        return whole(self, *given, **more)
 
-        def built(*args: Any, **kwargs: Any) -> Any:
-            calls.append(1)
-            return function(*args, **kwargs)
-
-        built.__module__, built.__qualname__ = function.__module__, function.__qualname__
-        built.__wrapped__ = function  # type: ignore[attr-defined]
-        return built, arguments
-
-    monkeypatch.setattr(Line, "_index_call", property(counted))
+    monkeypatch.setattr(Call, "__call__", counted)
     assert "next_item: " in preview(recipe, examples=1)
     assert calls == []
     assert sorted(path.name for path in (tmp_path / "run" / "stages").iterdir()) == held

@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 
 from rectune.recipe.load import load_recipe
-from rectune.run.line import Line
-from rectune.run.rankings import _shuffled_rows
+from rectune.run.rankings import shuffled_rows
+from rectune.run.run import Run, open_recipe
 from rectune.tasks.asked_histories import history_split
 
 
 @pytest.fixture
-def line(quick_recipe: Path) -> Line:
+def line(quick_recipe: Path) -> Run:
     """A line whose prompts have user tokens; nothing is trained."""
-    return Line(load_recipe(quick_recipe, [("index.user_tokens", "7"), ("split.max_history", "5")]))
+    return open_recipe(load_recipe(quick_recipe, [("index.user_tokens", "7"), ("split.max_history", "5")]))
 
 
-def test_shuffled_histories_keep_their_users_token_and_their_items(line: Line) -> None:
-    rows, task = _shuffled_rows(line, 12)
-    by_row = {int(row): line.task.variables(i) for i, row in enumerate(line.task.row)}
+def test_shuffled_histories_keep_their_users_token_and_their_items(line: Run) -> None:
+    rows, task = shuffled_rows(line, 12)
+    by_row = {int(row): line.rows.variables(i) for i, row in enumerate(line.rows.row)}
     moved = 0
     for i, row in enumerate(rows.row):
         whole, shuffled = by_row[int(row)], task.variables(i)
@@ -31,12 +31,12 @@ def test_shuffled_histories_keep_their_users_token_and_their_items(line: Line) -
     assert moved > 6
 
 
-def test_a_history_that_is_given_with_its_user_is_asked_as_in_the_evaluation(line: Line) -> None:
+def test_a_history_that_is_given_with_its_user_is_asked_as_in_the_evaluation(line: Run) -> None:
     split, test = line.split, line.split.test
     histories = [split.history(test, i).tolist() for i in range(5)]
     users = [split.log.users[int(test.user[i])] for i in range(5)]
-    asked, strangers = (line.task_rows(history_split(split, histories, who)) for who in (users, None))
+    asked, strangers = (line.rows_of_split(history_split(split, histories, who)) for who in (users, None))
     for i in range(5):
-        assert asked.variables(i)["user"] == line.task.variables(i)["user"] != ""
-        assert asked.variables(i)["history"] == line.task.variables(i)["history"]
+        assert asked.variables(i)["user"] == line.rows.variables(i)["user"] != ""
+        assert asked.variables(i)["history"] == line.rows.variables(i)["history"]
         assert strangers.variables(i)["user"] == ""

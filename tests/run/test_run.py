@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from rectune.cli import main
-from rectune.run.run import evaluate
+from rectune.run.single import evaluate
 from tests.runs import results, stages, train
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from rectune.log.log import make_log
 from rectune.log.split import Rows, Split
 from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.recipe.load import load_recipe
-from rectune.run.line import Line
+from rectune.run.run import Run, open_recipe
 from rectune.tasks.history import mixed, recent, similar, window
 from rectune.tasks.like_or_dislike import like_or_dislike
 from rectune.tasks.rating import rating
@@ -119,38 +119,38 @@ def with_vectors(folder: Path, *, flipped: bool = False) -> list[tuple[str, str]
 SIMILAR = ("tasks.0.history", "{call: similar, events: 4}")
 
 
-def line_of(recipe: Path, *overrides: tuple[str, str]) -> Line:
-    return Line(load_recipe(recipe, overrides))
+def line_of(recipe: Path, *overrides: tuple[str, str]) -> Run:
+    return open_recipe(load_recipe(recipe, overrides))
 
 
 def test_the_line_gives_the_runs_vectors_to_the_selector(rated_recipe: Path, tmp_path: Path) -> None:
     line = line_of(rated_recipe, *with_vectors(tmp_path), SIMILAR)
-    line.check()
-    events = similar(line.split, line.split.test, line.vectors, events=4)(5)
+    events = similar(line.split, line.split.test, line["vectors"], events=4)(5)
     titles = line.log.items["title"]
     expected = [titles[int(line.log.item_codes[event])] for event in events]
-    assert [item["title"] for item in line.task.variables(5)["history"]] == expected
+    assert [item["title"] for item in line.rows.variables(5)["history"]] == expected
     assert len(expected) == 4  # more than the split's window of 3
-    assert line.vectors_stage in line.built()
+    assert "vectors" in {box.name for box in line.line}
 
 
 def test_vectors_and_selector_enter_the_fingerprints_of_what_they_change(rated_recipe: Path, tmp_path: Path) -> None:
     plain = line_of(rated_recipe, *with_vectors(tmp_path))
     first = line_of(rated_recipe, *with_vectors(tmp_path), SIMILAR)
     fewer = line_of(rated_recipe, *with_vectors(tmp_path), ("tasks.0.history", "{call: similar}"))
-    keys = [json.dumps(line.task_keys, default=str) for line in (plain, first, fewer)]
-    bases = [line.base_stage.fingerprint for line in (plain, first, fewer)]
-    before = first.vectors_stage.fingerprint
+    bases = [line.place("base").fingerprint for line in (plain, first, fewer)]
+    before = first.place("vectors").fingerprint
     other = line_of(rated_recipe, *with_vectors(tmp_path, flipped=True), SIMILAR)
-    keys.append(json.dumps(other.task_keys, default=str))
-    bases.append(other.base_stage.fingerprint)  # from scratch: its tokenizer is trained on the prompts
-    assert other.vectors_stage.fingerprint != before
-    assert len(set(keys)) == len(set(bases)) == 4
+    bases.append(other.place("base").fingerprint)  # from scratch: its tokenizer is trained on the prompts
+    assert other.place("vectors").fingerprint != before
+    assert len(set(bases)) == 4
     less = line_of(rated_recipe, *with_vectors(tmp_path), ("tasks.0.share", "0.5"))
-    assert json.dumps(less.task_keys, default=str) not in keys
-    assert less.base_stage.fingerprint == bases[0]  # the texts are the same
-    assert {line.index_stage.fingerprint for line in (plain, first, fewer, other)} == {plain.index_stage.fingerprint}
-    assert plain.vectors_stage not in plain.built()
+    assert less.place("base").fingerprint == bases[0]  # the texts are the same
+    asked = [line.asked.tasks[0].keys(without=tmp_path) for line in (plain, first, fewer, less)]
+    assert len({json.dumps(keys, default=str) for keys in asked}) == 4
+    assert {line.place("index").fingerprint for line in (plain, first, fewer, other)} == {
+        plain.place("index").fingerprint
+    }
+    assert "vectors" not in {box.name for box in plain.line}
 
 
 @pytest.mark.parametrize(
@@ -187,9 +187,8 @@ def test_a_third_party_names_its_own(
         "def oldest(split, rows, *, events: int = 2):\n    return lambda i: range(rows.first[i], rows.stop[i])[:events]\n"
     )
     line = line_of(rated_recipe, ("tasks.0.history", '{call: "oldest:oldest", events: 1}'))
-    line.check()
     first = line.log.items["title"][int(line.log.item_codes[line.split.test.first[3]])]
-    assert [item["title"] for item in line.task.variables(3)["history"]] == [first]
+    assert [item["title"] for item in line.rows.variables(3)["history"]] == [first]
 
 
 @pytest.mark.heavy
@@ -211,8 +210,7 @@ def test_rows_with_both_histories_train_together(rated_recipe: Path, tmp_path: P
     entry = '{{call: like_or_dislike, template: like-or-dislike-names.jinja, history: {{call: "rectune.tasks.history:{}", events: 2}}}}'
     both = ("tasks", f"[{entry.format('similar')}, {entry.format('recent')}]")
     line = line_of(rated_recipe, *with_vectors(tmp_path), both)
-    line.check()
-    one, other = (spec.rows("train") for spec in line.specs)
+    one, other = (spec.rows("train") for spec in line.specs(line.asked.tasks))
     assert one.row.tolist() == other.row.tolist()
     histories = [
         [[i["title"] for i in rows.variables(r)["history"]] for r in range(len(rows))] for rows in (one, other)

@@ -1,0 +1,215 @@
+"""What a recipe asks for: every section bound and checked, nothing built, no data read."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
+
+from rectune.decoding.language_model import RankSettings
+from rectune.indexing.added import Added
+from rectune.methods.contract import Method, check_method
+from rectune.prompts.template import Template
+from rectune.recipe.calls import Call, bind, check_vectors, defaults_of, read_call, resolve_call, unless
+from rectune.recipe.checking import check_keywords
+from rectune.recipe.load import Recipe
+from rectune.run.judged import Judge, judge_of
+from rectune.tasks.task_calls import TaskCall, ranked_task, read_tasks
+
+ANY = (ValueError, TypeError, OSError, ImportError)  # why a callable or its files may be missing
+WEIGHTS = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One of the recipe's `stages`. `tasks`: those that it trains; `own`: whether they are of its own (`stages.I.tasks`)."""
+
+    number: int
+    method: Method
+    section: dict[str, Any]
+    tasks: tuple[TaskCall, ...]
+    own: bool
+    config: Callable[[], Any]  # the method's Config, anew for every call: a trainer writes into it
+
+    @property
+    def name(self) -> str:
+        """The name of its box."""
+        return f"train{self.number}"
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The section `rank.prior`: a module with `fit` and `load`, `fit`'s arguments, the weights to choose from on `rows` validation
+    rows."""
+
+    module: Any
+    arguments: dict[str, Any]
+    weights: tuple[float, ...]
+    rows: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Everything that a recipe asks for. `ranked`: the task that is ranked, `model`: the section of that name as `ModelSettings`,
+    `added`: items that were added to a finished run."""
+
+    recipe: Recipe
+    seed: int
+    data: Call
+    split: Call
+    shots: int | None
+    vectors: tuple[Call, ...]
+    index: Call
+    user_tokens: int
+    tasks: tuple[TaskCall, ...]
+    ranked: TaskCall
+    rank: RankSettings
+    model: Any
+    trainings: tuple[Training, ...]
+    prior: Prior | None
+    judge: Judge
+    judge_arguments: dict[str, Any]
+    added: Added | None = None
+    reads_vectors: bool = False
+
+    @property
+    def template(self) -> Template:
+        """The template that ranking uses."""
+        return self.ranked.template
+
+    @property
+    def every_task(self) -> list[TaskCall]:
+        """The tasks of the recipe and those that trainings have of their own."""
+        return [*self.tasks, *(task for training in self.trainings if training.own for task in training.tasks)]
+
+    @property
+    def judged_by(self) -> dict[str, Any]:
+        """The keys of `eval`, defaults filled in."""
+        return {**defaults_of(self.judge.function), **self.judge_arguments}
+
+    def where(self, key: str) -> str:
+        """How messages name a key."""
+        return self.recipe.where(key)
+
+
+def ask(recipe: Recipe, *, need: Literal["all", "no files", "ranking"] = "all") -> Asked:
+    """Bind and check every section. Raises ValueError, TypeError or FileNotFoundError with one line that names the key.
+
+    `need`: 'no files' for a plan, made before data, vectors and index files are there; 'ranking' for a finished run, of which
+    nothing is built again: what made its log, split, vectors and index may be gone.
+    """
+    from rectune.model.settings import model_settings
+
+    if recipe.settings.get("index") is None:
+        recipe.settings["index"] = {"call": "titles"}
+    seed = int(recipe.settings["seed"])
+    keys = check_keywords(RankSettings, recipe.settings["rank"], lambda k: recipe.where(f"rank.{k}"), given=())
+    rank = RankSettings(**keys)
+    prior = _prior(recipe, rank.prior, seed) if rank.prior else None
+    tasks = tuple(read_tasks(recipe, "tasks", seed=seed))
+    ranked = ranked_task(recipe, tasks)
+    if rank.wording >= ranked.template.wordings:
+        raise ValueError(
+            f"{recipe.where('rank.wording')}: {ranked.template.name} has wordings 0 to {ranked.template.wordings - 1}."
+        )
+    model = model_settings(recipe)
+    gone: tuple[type[Exception], ...] = {"all": (), "no files": (FileNotFoundError,), "ranking": ANY}[need]
+    data = unless(gone, "data", lambda: read_call(recipe, "data", given=("seed",)))
+    if data.wants("seed"):
+        data = replace(data, arguments={**data.arguments, "seed": seed})
+    split = unless(gone, "split", lambda: read_call(recipe, "split", given=("log",), own=("shots",), seed=seed))
+    vectors = tuple(
+        unless(gone, key, partial(read_call, recipe, key, given=("split",), seed=seed))
+        for key in (f"vectors.{i}" for i in range(len(recipe.settings.get("vectors") or [])))
+    )
+    index = unless(gone, "index", lambda: _index(recipe, seed))
+    user_tokens = _user_tokens(recipe)
+    trainings = tuple(_training(recipe, i, tasks, model, seed, gone) for i in range(len(recipe.settings["stages"])))
+    judge = judge_of(resolve_call(recipe, "eval"))
+    arguments = bind(recipe, "eval", judge.function, given=("evidence",))
+    asked = Asked(
+        recipe, seed, data, split, recipe.settings["split"].get("shots"), vectors, index, user_tokens, tasks, ranked, rank, model,
+        trainings, prior, judge, arguments,
+    )  # fmt: skip
+    if need != "ranking":
+        _check_trainings(asked)
+    return replace(asked, reads_vectors=index.wants("vectors") or any(task.reads_vectors for task in asked.every_task))
+
+
+def _index(recipe: Recipe, seed: int) -> Call:
+    call = read_call(recipe, "index", given=("split", "vectors"), own=("user_tokens",), seed=seed)
+    check_vectors(recipe, call, "names items by their vectors")
+    return call
+
+
+def _user_tokens(recipe: Recipe) -> int:
+    count = recipe.settings["index"].get("user_tokens", 0)
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise ValueError(f"{recipe.where('index.user_tokens')}: got {count!r}; it must be a whole number from 0 on.")
+    return count
+
+
+def _training(
+    recipe: Recipe, i: int, tasks: tuple[TaskCall, ...], model: Any, seed: int, gone: tuple[type[Exception], ...]
+) -> Training:
+    from rectune.methods.choosing import early_stopping
+    from rectune.model.settings import pick_device
+    from rectune.recipe.library import library_config
+
+    key = f"stages.{i}"
+    method: Method = check_method(resolve_call(recipe, key), recipe.where(f"{key}.call"))
+    section = {k: v for k, v in recipe.settings["stages"][i].items() if k not in ("call", "tasks")}
+    own = recipe.settings["stages"][i].get("tasks") is not None
+    trained = tuple(read_tasks(recipe, f"{key}.tasks", seed=seed, gone=gone)) if own else tasks
+
+    def config() -> Any:
+        cpu = pick_device(model).type == "cpu"
+        filled = method.config_defaults(dict(section), cpu=cpu, seed=seed)
+        return library_config(method.Config, filled, recipe, key)
+
+    early_stopping(config())
+    return Training(i, method, recipe.settings["stages"][i], trained, own, config)
+
+
+def _check_trainings(asked: Asked) -> None:
+    """Raise ValueError for examples that a stage cannot train."""
+    windows: list[str] = []
+    for training in asked.trainings:
+        whole = [task.key for task in training.tasks if task.call.arguments.get("examples") == "windows"]
+        windows += whole
+        if whole and vars(training.config()).get("completion_only_loss") is not False:
+            raise ValueError(
+                f"{asked.where(f'{whole[0]}.examples')}: `windows` trains all targets only where the loss covers the whole "
+                f"sequence; set `stages.{training.number}.completion_only_loss: false` with sft, or use `examples: targets`."
+            )
+    if windows and asked.shots is not None:
+        raise ValueError(
+            f"{asked.where('split.shots')}: `examples: windows` trains whole sequences, not single rows; "
+            "use `examples: targets`, or no `shots`."
+        )
+
+
+def _prior(recipe: Recipe, section: dict[str, Any], seed: int) -> Prior:
+    where = recipe.where
+    module = resolve_call(recipe, "rank.prior")
+    for needed in ("fit", "load"):
+        if not hasattr(module, needed):
+            raise ValueError(f"{where('rank.prior.call')}: a prior is a module with `fit` and `load`.")
+    given = section.get("weight", list(WEIGHTS))
+    weights = [float(w) for w in (given if isinstance(given, list) else [given]) if _number(w)]
+    if not weights or len(weights) < (len(given) if isinstance(given, list) else 1):
+        raise ValueError(f"{where('rank.prior.weight')}: got {given!r}; give a number from 0 on, or a list of them.")
+    rows = section.get("rows", 2000)
+    if not isinstance(rows, int) or rows < 1:
+        raise ValueError(f"{where('rank.prior.rows')}: got {rows!r}, but it must be a whole number from 1 on.")
+    keys = {key: value for key, value in section.items() if key not in ("call", "weight", "rows")}
+    arguments = check_keywords(module.fit, keys, lambda k: where(f"rank.prior.{k}"), given=("split", "folder"))
+    if "seed" in inspect.signature(module.fit).parameters:
+        arguments.setdefault("seed", seed)
+    return Prior(module, arguments, tuple(weights), rows)
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0

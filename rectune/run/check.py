@@ -1,0 +1,68 @@
+"""What can only be refused with data: checked before the base model is loaded."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from rectune.run.run import Run
+
+CHOSEN_BY = {"item": ["recall@10", "ndcg@10"], "answer": ["auc"], "rating": ["rmse"]}
+
+
+def check(run: Run) -> None:
+    """Raise ValueError where what is asked does not fit the data: an evaluator of another kind of task, lists longer than the search or
+    the catalogue, a checkpoint chosen by what no evaluation gives, answers that are all the same."""
+    asked, rows = run.asked, run.rows
+    kind, told = rows.kind, "rating" if rows.values else rows.kind
+    if asked.judge.judges not in (None, told):
+        raise ValueError(
+            f"{asked.where('eval.call')}: `{asked.recipe.settings['eval']['call']}` judges tasks of the kind `{asked.judge.judges}`, but "
+            f"`{asked.ranked.name}` is of the kind `{told}`."
+        )
+    if asked.prior is not None and kind != "item":
+        raise ValueError(
+            f"{asked.where('rank.prior')}: the ranked task lists no items, so a prior over items has no place."
+        )
+    if not run.folder.pinned:
+        _check_metrics(run, CHOSEN_BY.get(told, []))
+    if kind == "answer" and not run.folder.pinned:
+        _check_answers(run)
+    if kind == "item":
+        check_k(run, max(asked.judged_by.get("k") or [asked.rank.k]))
+
+
+def check_k(run: Run, k: int) -> None:
+    """Raise ValueError for a list length that the search or the catalogue cannot give."""
+    if not 1 <= k <= run.asked.rank.beams:
+        raise ValueError(f"k = {k}, but it must be from 1 to `rank.beams` = {run.asked.rank.beams}.")
+    if run.rows.kind == "item" and k > run.log.n_items:
+        raise ValueError(f"k = {k}, but the catalogue holds only {run.log.n_items} items.")
+
+
+def _check_metrics(run: Run, ranked: list[str]) -> None:
+    known = [f"eval_{name}" for name in ("loss", *ranked)]
+    for training in run.asked.trainings:
+        config = vars(training.config())
+        name = config.get("metric_for_best_model") if config.get("load_best_model_at_end") else None
+        if name is not None and f"eval_{name.removeprefix('eval_')}" not in known:
+            raise ValueError(
+                f"{run.asked.where(f'stages.{training.number}.metric_for_best_model')}: no evaluation of this run gives `{name}`; it can be "
+                f"{', '.join(known)}."
+            )
+
+
+def _check_answers(run: Run) -> None:
+    train, validation = run.rows_of("train"), run.rows_of("validation")
+    if len(np.unique(train.target)) < 2:
+        raise ValueError(
+            f"all {len(train)} training rows have the same answer, so there is nothing to tell apart. Raise `split.shots`, "
+            "use another `seed`, or another threshold."
+        )
+    if len(validation) and len(np.unique(validation.target)) < 2:
+        warnings.warn(
+            f"all {len(validation)} validation rows have the same answer: eval_auc is NaN and chooses nothing. Use a longer "
+            "validation part, or `metric_for_best_model: eval_loss`.",
+            stacklevel=2,
+        )
