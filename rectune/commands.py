@@ -39,9 +39,21 @@ def _ls_home(section: str) -> None:
         raise ValueError(f"`rectune ls {section}`: no section of that name is made of callables.{near(section, HOMES)}")
     names = offered(HOMES[section])
     width = max(map(len, names))
-    print(f"{section}: {{call: NAME, …}} in a recipe, or a function of your own: {{call: 'module:function', …}}")
+    own = (
+        "module of your own: {call: 'module', …}"
+        if HOMES[section].needs
+        else "function of your own: {call: 'module:function', …}"
+    )
+    print(f"{section}: {{call: NAME, …}} in a recipe, or a {own}")
     for name, sentence in names.items():
         print(f"  {name:<{width}}  {sentence}")
+    home = HOMES[section]
+    if home.needs:
+        print(f"one of your own is a module that defines {', '.join(home.needs)}")
+    elif home.first or home.may:
+        begins = f"is called with ({', '.join(home.first)})" if home.first else "is called with its keys"
+        may = f", and is given {' and '.join(home.may)} where it has such a parameter" if home.may else ""
+        print(f"a function of your own {begins}{may}")
 
 
 def show(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

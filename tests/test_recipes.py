@@ -60,6 +60,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {**{name: place / name for name in names}, "instructions": place / "said.json"}
 
 
+@pytest.mark.filterwarnings("ignore:all [0-9]+ validation rows have the same answer")  # they are few here
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 def test_a_recipe_loads_resolves_and_renders(
     file: Path, sources: dict[str, Path], checkpoints: dict[str, Path]

@@ -39,6 +39,19 @@ def card(listed: Run, about: dict[str, Any], work: Path) -> str:
     return text.rstrip() + "\n"
 
 
+def own_card(listed: Run, about: dict[str, Any], work: Path) -> str:
+    """The card of a run whose method writes its own files."""
+    lines = [
+        "---", "tags: [recommender-system, rectune]", "---", "", f"# {about['run']['recipe']}", "",
+        f"A recommender of {about['items']['total']:,} items, tuned by `{about['method']}` and exported from a rectune run. Its files are "
+        f"that method's own: {', '.join(f'`{file.name}`' for file in sorted(work.iterdir()))}.",
+    ]  # fmt: skip
+    for name, row in measured(listed).items():
+        figures = ", ".join(f"{metric} {'–' if value is None else f'{value:.4f}'}" for metric, value in row.items())
+        lines += ["" if lines[-1][:2] != "- " else None, f"- {name}: {figures}"]  # type: ignore[list-item]
+    return "\n".join(line for line in lines if line is not None) + "\n"
+
+
 def plain_code(run: Run) -> bool:
     """Whether the card's code asks and scores as the run does: prompts of nothing but history and target, and for a run that
     answers, Yes or No by the ratio of their chances."""

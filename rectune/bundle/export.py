@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rectune.bundle import files as files
-from rectune.bundle.card import card, plain_code
+from rectune.bundle.card import card, own_card, plain_code
 from rectune.bundle.fidelity import check_written, plain_model
 from rectune.bundle.files import ABOUT, TEMPLATE
 from rectune.bundle.plain import prompt_ids, read
@@ -22,6 +22,7 @@ from rectune.log.split import evenly
 from rectune.methods.language_model import as_ranker
 from rectune.methods.validation import answer_metrics
 from rectune.model.settings import quantization_config
+from rectune.recipe.fingerprints import name_of
 from rectune.run.judged import HIDDEN
 from rectune.run.rankings import answered, ranked
 from rectune.run.run import Run, open_run
@@ -42,6 +43,8 @@ def export(folder: str | Path, to: str | Path | None = None) -> tuple[Path, dict
     run, listed = open_run(folder), open_run(folder, added=True)
     place = (Path(to) if to is not None else run.folder.path / "export").resolve()
     files.check_place(place, run)
+    if hasattr(run.asked.trainings[-1].method, "export"):
+        return place, _export_own(run, listed, place)
     with run.folder.lock():
         model, logits, found = plain_model(run)
         ranker = as_ranker(listed.loading, model)
@@ -67,6 +70,29 @@ def export(folder: str | Path, to: str | Path | None = None) -> tuple[Path, dict
             raise
         wait()
     return place, gather(about)[0]
+
+
+def _export_own(run: Run, listed: Run, place: Path) -> dict[str, Any]:
+    """Write a run whose method says itself what its model is in files: these, the items, the template, and what is known of the run."""
+    method = run.asked.trainings[-1].method
+    about = {**files.about_run(listed, room=None), "method": name_of(method)}
+    work = place.with_name(f".{place.name}.partial")
+    with run.folder.lock():
+        if is_main():
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+            try:
+                about["items"], _ = files.write_items(listed, work)
+                (work / TEMPLATE).write_text(listed.asked.template.source, encoding="utf-8")
+                about["weights"] = method.export(listed.loading, run.tuned.folder / "model", work)  # type: ignore[attr-defined]
+                (work / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+                (work / "README.md").write_text(own_card(listed, about, work), encoding="utf-8")
+                files.put(work, place)
+            except BaseException:
+                shutil.rmtree(work, ignore_errors=True)
+                raise
+        wait()
+    return gather(about)[0]  # type: ignore[no-any-return]
 
 
 def _write_parts(listed: Run, model: Any, about: dict[str, Any], work: Path) -> dict[str, Any]:

@@ -67,5 +67,7 @@ def for_fingerprint(section: dict[str, Any], config: Any) -> dict[str, Any]:
     if all(name in known for name in BATCH):
         keys["global_batch"] = known[BATCH[0]] * known[BATCH[1]] * world_size()
     else:
-        keys.update({k: section[k] for k in BATCH if k in section}, processes=world_size())
+        keys.update({k: section[k] for k in BATCH if k in section})
+        if world_size() > 1:
+            keys["processes"] = world_size()
     return keys

@@ -28,7 +28,8 @@ class Home:
 
     `place`: a package, whose file `name.py` offers `attribute` (by default the function `name`), or a module, whose public
     functions are the names (`whole`). `returns`: the annotation by which an offered function is known; `needs`: what a module
-    must define that is named itself.
+    must define that is named itself. `first`: the parameters that a function must begin with, as it is called with them; `may`: those
+    that it is given where it has them.
     """
 
     place: str
@@ -36,6 +37,8 @@ class Home:
     needs: tuple[str, ...] = ()
     attribute: str = ""
     whole: bool = False
+    first: tuple[str, ...] = ()
+    may: tuple[str, ...] = ()
 
     def full(self, name: str) -> str:
         """The dotted name of a short one."""
@@ -45,16 +48,18 @@ class Home:
 
 
 HOMES = {
-    "data": Home("rectune.data_builders", returns="Log"),
-    "split": Home("rectune.log.splits", returns="Split"),
-    "vectors": Home("rectune.vectors", returns="ItemVectors"),
-    "index": Home("rectune.indexing", returns="ItemIndex"),
-    "tasks": Home("rectune.tasks", returns="TaskRows"),
-    "tasks.history": Home("rectune.tasks.history", returns="Chosen", whole=True),
+    "data": Home("rectune.data_builders", returns="Log", may=("seed",)),
+    "split": Home("rectune.log.splits", returns="Split", first=("log",), may=("seed",)),
+    "vectors": Home("rectune.vectors", returns="ItemVectors", first=("split",), may=("seed",)),
+    "index": Home("rectune.indexing", returns="ItemIndex", first=("split",), may=("vectors", "seed")),
+    "tasks": Home("rectune.tasks", returns="TaskRows", first=("split", "index", "part"), may=("history",)),
+    "tasks.history": Home(
+        "rectune.tasks.history", returns="Chosen", whole=True, first=("split", "rows"), may=("vectors", "seed")
+    ),
     "tasks.writer": Home("rectune.tasks.writers", returns="list[str]"),
-    "stages": Home("rectune.methods", needs=("Config", "train", "config_defaults")),
+    "stages": Home("rectune.methods", needs=("Config", "config_defaults", "train", "load")),
     "rank.prior": Home("rectune.baselines", needs=("fit", "load")),
-    "eval": Home("rectune.eval", returns="Report"),
+    "eval": Home("rectune.eval", returns="Report", first=("evidence",)),
     "eval.oracle": Home("rectune.data_builders", attribute="oracle"),
 }
 # Where a dotted name stood before the folders were cut by their jobs -> the section whose short name is the same word.
@@ -88,7 +93,11 @@ def offered(home: Home) -> dict[str, str]:
         if home.whole:
             found |= {name: _sentence(node) for name, node in defined.items() if _offers(node, home)}
         elif home.needs:
-            found |= {file.stem: _sentence(tree)} if all(name in defined for name in home.needs) else {}
+            handed = {
+                alias.asname or alias.name for n in tree.body if isinstance(n, ast.ImportFrom) for alias in n.names
+            }
+            whole = all(name in defined or name in handed for name in home.needs)
+            found |= {file.stem: _sentence(tree)} if whole and set(home.needs) & set(defined) else {}
         else:
             node = defined.get(home.attribute or file.stem)
             found |= {file.stem: _sentence(node)} if node is not None and _offers(node, home) else {}
@@ -243,6 +252,7 @@ def read_call(
     `seed`: given to a function that takes one and was told none. Raises ValueError, TypeError or FileNotFoundError naming the key.
     """
     function = resolve_call(recipe, key)
+    check_first(function, home_of(key), recipe.where(f"{key}.call"))
     arguments = bind(recipe, key, function, given=given, own=own)
     inside = []
     for name, value in arguments.items():
@@ -254,6 +264,19 @@ def read_call(
     if seed is not None and "seed" in inspect.signature(function).parameters:
         arguments = {"seed": seed, **arguments}
     return Call(key, function, arguments, tuple(inside))
+
+
+def check_first(function: Any, home: Home | None, where: str) -> None:
+    """Raise ValueError for a function that does not begin with the parameters that its section gives."""
+    if home is None or not callable(function):
+        return
+    begins = tuple(inspect.signature(function).parameters)[: len(home.first)]
+    if begins != home.first:
+        may = f"; it may also take {', '.join(f'`{name}`' for name in home.may)}" if home.may else ""
+        raise ValueError(
+            f"{where}: `{function.__name__}` begins with ({', '.join(begins)}), but functions of this section are called with "
+            f"({', '.join(home.first)}){may}."
+        )
 
 
 def unless(gone: tuple[type[Exception], ...], key: str, read: Callable[[], Call]) -> Call:

@@ -12,7 +12,17 @@ from rectune.decoding.language_model import RankSettings
 from rectune.indexing.added import Added
 from rectune.methods.contract import Method, check_method
 from rectune.prompts.template import Template
-from rectune.recipe.calls import Call, bind, check_vectors, defaults_of, read_call, resolve_call, unless
+from rectune.recipe.calls import (
+    Call,
+    bind,
+    check_first,
+    check_vectors,
+    defaults_of,
+    home_of,
+    read_call,
+    resolve_call,
+    unless,
+)
 from rectune.recipe.checking import check_keywords
 from rectune.recipe.load import Recipe
 from rectune.run.judged import Judge, judge_of
@@ -128,6 +138,7 @@ def ask(recipe: Recipe, *, need: Literal["all", "no files", "ranking"] = "all") 
     user_tokens = _user_tokens(recipe)
     trainings = tuple(_training(recipe, i, tasks, model, seed, gone) for i in range(len(recipe.settings["stages"])))
     judge = judge_of(resolve_call(recipe, "eval"))
+    check_first(judge.function, home_of("eval"), recipe.where("eval.call"))
     arguments = bind(recipe, "eval", judge.function, given=("evidence",))
     asked = Asked(
         recipe, seed, data, split, recipe.settings["split"].get("shots"), vectors, index, user_tokens, tasks, ranked, rank, model,

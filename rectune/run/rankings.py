@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def shuffled_rows(run: Run, most: int) -> tuple[Rows, TaskRows]:
         histories.append(history.tolist())
     users = [run.log.users[int(user)] for user in rows.user]
     task = run.rows_of_split(history_split(split, histories, users))
-    return rows, TaskRows(rows.row, task.variables, task.kind, split.targets(rows), task.answers)
+    return rows, replace(task, row=rows.row, target=split.targets(rows))
 
 
 def sample(split: Split, most: int) -> Rows:

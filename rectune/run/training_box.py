@@ -56,6 +56,8 @@ def training_box(asked: Asked, training: Training, before: str | None, own: tupl
     made_by = (training.method.train, load_tuned, load_base, *(f for task in training.tasks for f in task.made_by))
     if evaluates:
         made_by = (*made_by, validation_metrics)
+    if not all(task.call.known for task in training.tasks):
+        made_by = ()  # a finished run whose task's files are gone: there is nothing to compare with
     return Box(
         training.name, (*needs, *(() if before is None else (before,))), keys, build, lambda held, folder: folder, made_by,
         resumes=True,

@@ -33,4 +33,4 @@ def next_item(
         user = "" if code is None else codes_value([code])
         return {"history": history, "target": view(int(split.log.item_codes[rows.target[i]])), "user": user}
 
-    return TaskRows(rows.row, variables, "item", split.targets(rows))
+    return TaskRows(rows.row, variables, "item", split.targets(rows), history=lambda i: split.history(rows, i))

@@ -21,7 +21,8 @@ class TaskRows:
     there is one, is a list, oldest first. `kind` is 'item' when the model must name an item out of the catalogue,
     'answer' when it must choose one of `answers`, 'text' when it only writes. `target`: item code or position in
     `answers`, shape (rows,). `values`: the number that each answer stands for, lowest first, where it stands for one.
-    `notes`: counts of what was left out, and who wrote the texts.
+    `notes`: counts of what was left out, and who wrote the texts. `history(i)`: codes of the items that the prompt of row i shows, oldest
+    first, for a ranker that reads no text; None where the task has no such list.
     """
 
     row: Ints
@@ -31,15 +32,18 @@ class TaskRows:
     answers: tuple[Variables, ...] = ()
     values: tuple[float, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
+    history: Callable[[int], NDArray[Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.row)
 
     def take(self, positions: Ints) -> TaskRows:
         """Return the rows at `positions`, in that order."""
+        history = self.history
         return replace(
             self,
             row=self.row[positions],
             variables=lambda i: self.variables(int(positions[i])),
             target=self.target[positions],
+            history=None if history is None else lambda i: history(int(positions[i])),
         )

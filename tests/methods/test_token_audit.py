@@ -149,14 +149,14 @@ def test_an_adapter_on_another_base_or_prompt_is_refused(checkpoints: dict[str, 
     ):
         card.write_text(json.dumps({**good, **other}))
         with pytest.raises(ValueError, match=message):
-            open_run(folder).ranker("tuned")
+            open_run(folder).models["tuned"]
     card.write_text(json.dumps(good))
     from safetensors.torch import load_file, save_file
 
     weights = stage / "model" / "adapter_model.safetensors"
     save_file({k: v + 3.0 for k, v in load_file(weights).items()}, weights)
     with pytest.raises(ValueError, match="gives other logits than at the end of its training"):
-        open_run(folder).ranker("tuned")
+        open_run(folder).models["tuned"]
 
 
 def test_new_rows_start_from_the_words_they_stand_for(checkpoints: dict[str, Path]) -> None:

@@ -177,7 +177,7 @@ def test_ls_lists_a_home(capsys: pytest.CaptureFixture[str]) -> None:
         "  leave_one_out  Hold out the last event of each user for the test and the one before it for validation."
         in lines
     )
-    assert len(lines) == 6
+    assert len(lines) == 7
     main(["ls", "vectors"])
     assert "averaged over the tokens (LC-Rec, sec. 3.2)." in capsys.readouterr().out
     assert main(["ls", "splits"]) == 1
@@ -215,3 +215,33 @@ def test_a_method_may_be_a_file_of_the_working_folder(tmp_path: Path, monkeypatc
     assert resolved("stages.0", "my_method_").__name__ == "my_method_"
     with pytest.raises(ValueError, match="there is no `my_method_`"):
         resolved("tasks.0", "my_method_")  # a task is a function
+
+
+@pytest.mark.parametrize(
+    ("key", "begins", "says"),
+    [
+        ("split", "events", "begins with (events), but functions of this section are called with (log); it may also take `seed`"),
+        ("index", "vectors, split", "begins with (vectors), but functions of this section are called with (split)"),
+        ("tasks.0", "split, part, index", "are called with (split, index, part); it may also take `history`"),
+        ("eval", "found", "are called with (evidence)."),
+    ],
+)  # fmt: skip
+def test_a_function_that_takes_something_else_than_its_section_gives_is_one_line(
+    key: str,
+    begins: str,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    section = key.partition(".")[0]
+    (tmp_path / f"own_{section}.py").write_text(f"def mine({begins}):\n    pass\n")
+    value = f"{{call: 'own_{section}:mine'}}"
+    given = f"[{value[:-1]}, template: next-item-names.jinja}}]" if section == "tasks" else value
+    assert main(["train", "quickstart", f"--{section}", given, "--output_dir", "run"]) == 1
+    error = capsys.readouterr().err
+    assert f"`{key}.call`" in error
+    assert says in error
+    assert not (tmp_path / "run").exists()

@@ -113,7 +113,9 @@ def test_train_of_the_package_runs_the_grid(
     trained: list[tuple[int, str]] = []
 
     monkeypatch.setattr(
-        grid, "train_one", lambda recipe, rebuild: trained.append((recipe.settings["seed"], recipe.settings["output_dir"]))
+        grid,
+        "train_one",
+        lambda recipe, rebuild: trained.append((recipe.settings["seed"], recipe.settings["output_dir"])),
     )
     monkeypatch.setattr(grid, "is_main", lambda: False)
     whole = load_recipe(quick_recipe, [("grid", "{seed: [3, 5]}"), ("output_dir", str(tmp_path / "grid"))])
