@@ -21,7 +21,7 @@ from pathlib import Path
 from rectune.baselines.markov import markov
 from rectune.baselines.scoring import list_rows
 from rectune.cli import parse_overrides
-from rectune.decoding.ranking import recall_and_ndcg
+from rectune.decoding.ranking import chosen_by, recall_and_ndcg
 from rectune.log.split import evenly
 from rectune.methods.measured import FILE as MEASURED
 from rectune.recipe.load import load_recipe
@@ -96,7 +96,7 @@ def cell(recipe: str, source: Path, out: Path, change: dict[str, str], seed: int
         ]
         seconds = json.loads((line.tuned.folder / MEASURED).read_text())["seconds"]
     alone = next(entry for entry in tried if entry["weight"] == 0)
-    best = max(tried, key=lambda entry: entry["ndcg@10"])
+    best = max(tried, key=lambda entry: entry[chosen_by(line.asked.rank.beams)])
     return Found(_pair(alone), _pair(best), best["weight"], others[0], others[1], seconds)
 
 

@@ -197,7 +197,10 @@ def mixed_verdict(results: dict[str, Any]) -> list[str]:
     against, chosen = results["mixed_against"][HIDDEN], results["prior_weight"]
     best = against["best_baseline"]
     recall = against["recall_differences"][best]
-    tried = ", ".join(f"{e['weight']:g}: {number(e['ndcg@10'])}" for e in chosen["validation"])
+    tried = ", ".join(
+        f"{e['weight']:g}: {number(next(value for name, value in e.items() if name.startswith('ndcg@')))}"
+        for e in chosen["validation"]
+    )
     told = [
         verdict(against, row="tuned model with the prior"),
         f"By recall the difference is {interval(recall, sign=True)}.",

@@ -65,11 +65,21 @@ def join_rankings(parts: Sequence[Ranking], rows: NDArray[np.int64]) -> Ranking:
 
 
 def recall_and_ndcg(place: NDArray[np.int64], width: int, *, k: int = 10) -> dict[str, float]:
-    """recall@k and ndcg@k of targets at `place` (rows,) in lists of `width`; absent targets stand at `width`. 0 for no rows."""
+    """recall@k and ndcg@k of targets at `place` (rows,) in lists of `width`; absent targets stand at `width`. 0 for no rows.
+
+    Where the lists are shorter than `k`, k is their width, and so the figures are called.
+    """
+    k = min(k, width)
     if not len(place):
         return {f"recall@{k}": 0.0, f"ndcg@{k}": 0.0}
-    hit = place < min(k, width)
+    hit = place < k
     return {f"recall@{k}": float(hit.mean()), f"ndcg@{k}": float(np.where(hit, 1 / np.log2(place + 2.0), 0.0).mean())}
+
+
+def chosen_by(width: int) -> str:
+    """The metric by which checkpoints, baselines and priors are chosen, on validation rows and with seen items hidden: NDCG@10, or of
+    shorter lists NDCG at their `width`."""
+    return f"ndcg@{min(10, width)}"
 
 
 def target_ranks(ranking: Ranking, targets: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rectune.decoding.language_model import LanguageModelRanker
+from rectune.decoding.language_model import Ranker, Shelf
 from rectune.decoding.ranking import recall_and_ndcg, target_ranks
 from rectune.tasks.rows import TaskRows
 
 
-def validation_metrics(ranker: LanguageModelRanker, rows: TaskRows) -> dict[str, float]:
-    """recall@10 and ndcg@10 (seen items not hidden); for a task with answers auc, or where they are numbers the rmse of
+def validation_metrics(ranker: Ranker, rows: TaskRows, shelf: Shelf) -> dict[str, float]:
+    """recall@10 and ndcg@10 of the lists that the shelf allows; for a task with answers auc, or where they are numbers the rmse of
     their expected value."""
     if rows.kind == "answer":
         return answer_metrics(rows, ranker.answer(rows))
-    place = target_ranks(ranker.rank(rows), rows.target.astype(np.int32))
-    return recall_and_ndcg(place, ranker.settings.beams)
+    ranking = ranker.rank(rows, shelf)
+    return recall_and_ndcg(target_ranks(ranking, rows.target.astype(np.int32)), ranking.items.shape[1])
 
 
 def answer_metrics(rows: TaskRows, chances: NDArray[np.float64]) -> dict[str, float]:

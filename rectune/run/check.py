@@ -6,9 +6,8 @@ import warnings
 
 import numpy as np
 
+from rectune.decoding.ranking import chosen_by
 from rectune.run.run import Run
-
-CHOSEN_BY = {"item": ["recall@10", "ndcg@10"], "answer": ["auc"], "rating": ["rmse"]}
 
 
 def check(run: Run) -> None:
@@ -26,7 +25,9 @@ def check(run: Run) -> None:
             f"{asked.where('rank.prior')}: the ranked task lists no items, so a prior over items has no place."
         )
     if not run.folder.pinned:
-        _check_metrics(run, CHOSEN_BY.get(told, []))
+        best = chosen_by(asked.rank.beams)
+        given = {"item": [best.replace("ndcg", "recall"), best], "answer": ["auc"], "rating": ["rmse"]}
+        _check_metrics(run, given.get(told, []))
     if kind == "answer" and not run.folder.pinned:
         _check_answers(run)
     if kind == "item":

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rectune.decoding.language_model import Shelf
-from rectune.decoding.ranking import recall_and_ndcg, target_ranks
+from rectune.decoding.ranking import chosen_by, recall_and_ndcg, target_ranks
 from rectune.log.split import Rows, Split, evenly
 from rectune.recipe.box import Box, Held
 from rectune.run.asked import Asked, Prior
@@ -60,7 +60,7 @@ def weight_box(asked: Asked, keys: dict[str, Any], needs: Sequence[str], models:
             shelf = Shelf(hidden=hidden, prior=weighted(held["prior"], split, rows, weight))
             place = target_ranks(models["tuned"].rank(task, shelf), task.target.astype(np.int32))
             tried.append({"weight": weight, **recall_and_ndcg(place, asked.rank.beams)})
-        best = max(tried, key=lambda entry: entry["ndcg@10"])
+        best = max(tried, key=lambda entry: entry[chosen_by(asked.rank.beams)])
         if is_main():
             (folder / WEIGHT).write_text(json.dumps({"weight": best["weight"], "validation": tried}))
 

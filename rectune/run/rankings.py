@@ -133,7 +133,7 @@ def by_wording(run: Run, most: int) -> list[dict[str, Any]]:
         for wording in range(asked.template.wordings if isinstance(tuned, LanguageModelRanker) else 0):
             ranker = worded(run.loading, tuned, wording)  # type: ignore[arg-type]
             if answers:
-                found.append({"wording": wording, **validation_metrics(ranker, task)})
+                found.append({"wording": wording, **validation_metrics(ranker, task, Shelf())})
                 continue
             place = target_ranks(ranker.rank(task, Shelf(hidden=hidden)), task.target.astype(np.int32))
             found.append({"wording": wording, **recall_and_ndcg(place, asked.rank.beams)})

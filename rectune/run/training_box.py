@@ -90,8 +90,10 @@ def _train(
         return LanguageModelRanker(model, encoder, asked.template, rank, held["trie"], progress=False)
 
     def rank_validation(model: Any, most: int) -> dict[str, float]:
-        rows = rows_of(asked.ranked, held, "validation")
-        return validation_metrics(as_ranker(model), rows.take(evenly(len(rows), most)))
+        split, rows = held["split"], rows_of(asked.ranked, held, "validation")
+        which = evenly(len(rows), most)
+        hidden = [split.seen(split.validation, int(i)).tolist() for i in which] if rows.kind == "item" else None
+        return validation_metrics(as_ranker(model), rows.take(which), Shelf(hidden=hidden))
 
     def search(model: Any, rows: TaskRows, shelf: Shelf) -> Ranking:
         return as_ranker(model).rank(rows, shelf)
