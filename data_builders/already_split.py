@@ -32,12 +32,12 @@ def given_log(rows: Sequence[GivenRow], items: pl.DataFrame, *, source: str) -> 
     if not rows:
         raise ValueError(f"{source}: no row.")
     notes: dict[str, Any] = {}
-    catalogue = with_titles(clean_items(items, source), source, notes)
+    catalogue = with_titles(clean_items(items, source, notes), source, notes)
     code = {item: i for i, item in enumerate(catalogue["item_id"].to_list())}
     users = list(dict.fromkeys(row.user for row in rows))
     user_code = {user: i for i, user in enumerate(users)}
     lengths = np.array([len(row.history) + 1 for row in rows])
-    names = [item for row in rows for item in (*row.history, row.target)]
+    names = [item.strip() for row in rows for item in (*row.history, row.target)]
     for item in names:
         if item not in code:
             raise ValueError(f"{source}: item `{item}` is not in the item file.")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
+import json
+import mmap
 import os
 import re
 import shutil
@@ -15,6 +19,8 @@ import polars as pl
 
 from rectune.runtime.text_files import read_text
 
+UNUSED = "\x1f"  # the unit separator, which no source holds
+
 
 def read_rows(
     path: Path,
@@ -25,21 +31,122 @@ def read_rows(
     quoted: bool = True,
     escape: str | None = None,
     mend: Callable[[str], str] | None = None,
+    wanted: Callable[[list[str]], Sequence[str]] | None = None,
 ) -> pl.DataFrame:
-    """Read delimited text as a table of strings; `columns` for a file without a header.
+    """Read delimited text as a table of strings, white space around values left out; `columns` for a file without a header.
 
-    `escape` is the character before a quote that belongs to a field; `mend` puts right what is known to be wrong in a source.
+    `escape` is the character before a quote that belongs to a field; `mend` puts right what is known to be wrong in a source;
+    `wanted(names)` gives the columns that are read, others are not parsed into values.
+    Polars reads it; a row that it cannot read, or that is too short, is looked for line by line.
 
-    Raises ValueError naming file and line for a row with another number of fields.
+    Raises ValueError naming file and line for a row with another number of fields, and for quotes that do not close.
     """
-    import csv
-    import io
+    if escape is None and mend is None:
+        frame = _at_once(path, separator, columns, encoding, quoted, wanted)
+        if frame is not None:
+            return frame
+    frame = _line_by_line(path, separator, columns, encoding, quoted, escape, mend)
+    return _stripped(frame if wanted is None else frame.select(wanted(frame.columns)))
 
+
+def _at_once(
+    path: Path, separator: str, columns: Sequence[str] | None, encoding: str, quoted: bool,
+    wanted: Callable[[list[str]], Sequence[str]] | None,
+) -> pl.DataFrame | None:  # fmt: skip
+    """The table as Polars reads it, or None where it does not, or where a row may be too short."""
+    source: Path | bytes = path
+    if path.suffix == ".gz" or encoding.lower().replace("_", "-") not in ("utf-8", "utf8") or len(separator) > 1:
+        text = read_text(path, encoding=encoding).removeprefix("\ufeff")
+        if len(separator) > 1:  # MovieLens 1M separates with '::'
+            if UNUSED in text or '"' in text:
+                return None
+            text, separator, quoted = text.replace(separator, UNUSED), UNUSED, False
+        source = text.encode()
+    raw = source if isinstance(source, bytes) else _mapped(source)
+    names = _header(raw, separator, quoted) if columns is None else list(columns)
+    if raw is None or names is None or len(separator) != 1:
+        return None
+    chosen = [names.index(name) for name in (names if wanted is None else wanted(names))]
+    read = sorted(
+        {0, *chosen, len(names) - 1}
+    )  # a short row has no value in its last column, an empty line none in its first
+    try:
+        frame = pl.read_csv(
+            source, separator=separator, has_header=columns is None, columns=read, quote_char='"' if quoted else None,
+            infer_schema=False, empty_string_is_null=False, raise_if_empty=True,
+        )  # fmt: skip
+    except (pl.exceptions.PolarsError, ValueError):
+        return None
+    frame.columns = [names[i] for i in read]
+    if (frame[names[0]] == "").any() and _blank_lines(raw):
+        return None
+    ends = len(names) > 1 and (frame[names[-1]] == "").any()
+    if ends and not _whole(raw, separator, len(names), frame.height, columns):
+        return None
+    return _stripped(frame.select([names[i] for i in chosen]))
+
+
+def _mapped(path: Path) -> mmap.mmap | None:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else None
+
+
+def _header(raw: mmap.mmap | bytes | None, separator: str, quoted: bool) -> list[str] | None:
+    """The names in the first line, or None where they are not to be told at a glance."""
+    if raw is None:
+        return None
+    first = raw[: 2**20].split(b"\n", 1)[0]
+    try:
+        text = first.decode("utf-8").removeprefix("\ufeff").rstrip("\r")
+    except UnicodeDecodeError:
+        return None
+    row = next(csv.reader([text], delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE), [])
+    names = [name.strip() for name in row]
+    return names if names != [""] and names and len(set(names)) == len(names) else None
+
+
+def _blank_lines(raw: mmap.mmap | bytes) -> bool:
+    """Whether an empty line stands between others."""
+    end = len(raw)
+    while end and raw[end - 1] in b"\r\n":
+        end -= 1
+    return any(raw.find(mark, 0, end) >= 0 for mark in (b"\n\n", b"\n\r\n"))
+
+
+def _whole(raw: mmap.mmap | bytes, separator: str, names: int, rows: int, columns: Sequence[str] | None) -> bool:
+    """Whether every row has all of its fields, told by counting; False where quotes may hide separators."""
+    if raw.find(b'"') >= 0:
+        return False
+    lines, found = rows + (1 if columns is None else 0), 0
+    for start in range(0, len(raw), 2**24):
+        found += raw[start : start + 2**24].count(separator.encode())
+    return found == lines * (names - 1)
+
+
+def _stripped(frame: pl.DataFrame) -> pl.DataFrame:
+    """The table without white space around values."""
+    marks = (" ", "\t", "\r", "\n")
+    blank = [
+        edge
+        for c in frame.columns
+        for s in marks
+        for edge in (pl.col(c).str.starts_with(s), pl.col(c).str.ends_with(s))
+    ]
+    any_blank = frame.select(pl.any_horizontal(blank).any()).item()
+    return frame.with_columns(pl.col(pl.String).str.strip_chars()) if any_blank else frame
+
+
+def _line_by_line(
+    path: Path, separator: str, columns: Sequence[str] | None, encoding: str, quoted: bool, escape: str | None,
+    mend: Callable[[str], str] | None,
+) -> pl.DataFrame:  # fmt: skip
+    """The table as Python reads it, slowly, with the line of what is wrong."""
     text = read_text(path, encoding=encoding).removeprefix("\ufeff")
     text = text if mend is None else mend(text)
-    if len(separator) > 1:  # MovieLens 1M separates with '::'
-        rows: Iterator[list[str]] = (line.split(separator) for line in text.splitlines())
-        return _table(((i, row) for i, row in enumerate(rows, start=1)), path, columns)
+    if len(separator) > 1:
+        rows: Iterator[list[str]] = (line.rstrip("\r").split(separator) for line in text.split("\n"))
+        return _table(((i, row) for i, row in enumerate(rows, start=1)), path, columns, separator)
+    csv.field_size_limit(2**31 - 1)
     reader = csv.reader(
         io.StringIO(text, newline=""),
         delimiter=separator,
@@ -48,12 +155,15 @@ def read_rows(
         strict=True,
     )
     try:
-        return _table(((reader.line_num, row) for row in reader), path, columns)
+        return _table(((reader.line_num, row) for row in reader), path, columns, separator)
     except csv.Error as error:
-        raise ValueError(f"{path.name}:{reader.line_num}: {error}.") from None
+        told = " Where quotes are text, say `quoted: false`." if quoted and '"' in text else ""
+        raise ValueError(f"{path.name}:{reader.line_num}: {error}.{told}") from None
 
 
-def _table(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Sequence[str] | None) -> pl.DataFrame:
+def _table(
+    rows: Iterator[tuple[int, list[str]]], path: Path, columns: Sequence[str] | None, separator: str
+) -> pl.DataFrame:
     names = list(columns) if columns is not None else None
     data: list[list[str]] = []
     for line, row in rows:
@@ -65,11 +175,21 @@ def _table(rows: Iterator[tuple[int, list[str]]], path: Path, columns: Sequence[
                 raise ValueError(f"{path.name}:{line}: a column name is given twice: {', '.join(names)}.")
             continue
         if len(row) != len(names):
-            raise ValueError(f"{path.name}:{line}: {len(row)} fields, but {len(names)} columns ({', '.join(names)}).")
+            raise ValueError(
+                f"{path.name}:{line}: {len(row)} fields, but {len(names)} columns ({', '.join(names)[:200]}).{other_separator(row, separator)}"
+            )
         data.append(row)
     if names is None:
         raise ValueError(f"{path.name}: the file is empty.")
     return pl.DataFrame(data, schema=dict.fromkeys(names, pl.String), orient="row")
+
+
+def other_separator(fields: Sequence[str], separator: str) -> str:
+    """What to say where a line is one field that holds another separator, else ''."""
+    if len(fields) != 1:
+        return ""
+    found = [other for other in ("\t", ";", ",", "|", "::") if other != separator and other in fields[0]]
+    return f" The line looks separated by {found[0]!r}: say `separator: {json.dumps(found[0])}`." if found else ""
 
 
 def find_file(folder: Path, *patterns: str) -> Path:

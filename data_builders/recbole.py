@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
+from rectune.data_builders.already_split import GivenRow, given_log
 from rectune.data_builders.files import find_file, optional_file, read_rows
 
 from rectune.log.log import Log, Repeats, make_log
+from rectune.log.split import Part
 
+PARTS: dict[Part, str] = {"train": "train", "validation": "valid", "test": "test"}
 KINDS = ("token", "token_seq", "float", "float_seq")
 
 
@@ -27,8 +30,11 @@ def recbole(
     """Read a folder of atomic files, plain or .gz. Fields are named without their type.
 
     `time` and `rating` are used where the file has them. `title` names the item field that is the title (default:
-    the first one whose name holds 'title' or 'name'). Raises ValueError for a header without types.
+    the first one whose name holds 'title' or 'name'). A folder of benchmark files (`*.train.inter`, `*.valid.inter`, `*.test.inter`) is
+    read with their own split; use the split `given`. Raises ValueError for a header without types.
     """
+    if path.is_dir() and any(path.glob("*.train.inter*")):
+        return _benchmark(path, user, item, title)
     file = find_file(path, "*.inter")
     log, fields = _typed(file)
     wanted = {"user": user, "item": item}
@@ -42,6 +48,32 @@ def recbole(
     return make_log(
         events, shelf, source=file.name, user_core=user_core, item_core=item_core, repeats=repeats, warn_unordered=False
     )
+
+
+def _benchmark(path: Path, user: str, item: str, title: str | None) -> Log:
+    """Rows of benchmark files: their history is the field `ITEM_list`, or without one the user's events of this and the earlier files."""
+    rows: list[GivenRow] = []
+    past: dict[str, list[str]] = {}
+    for part, name in PARTS.items():
+        file = find_file(path, f"*.{name}.inter")
+        frame, fields = _typed(file)
+        for key, field in (("user", user), ("item", item)):
+            if field not in fields:
+                raise ValueError(
+                    f"{file.name}: no field `{field}` (named by `data.{key}`). It has: {', '.join(fields)}."
+                )
+        lists = frame[f"{item}_list"].to_list() if f"{item}_list" in fields else None
+        for number, (who, target) in enumerate(zip(frame[user], frame[item], strict=True)):
+            before = lists[number].split() if lists is not None else list(past.get(who, []))
+            rows.append(GivenRow(part, who, before, target))
+            past.setdefault(who, []).append(target)
+    shelf_file = optional_file(path, "*.item")
+    if shelf_file is not None:
+        shelf = _shelf(shelf_file, item, title)
+    else:
+        names = list(dict.fromkeys(name for row in rows for name in (*row.history, row.target)))
+        shelf = pl.DataFrame({"item_id": names, "title": names})
+    return given_log(rows, shelf, source=f"RecBole {path.name}")
 
 
 def _typed(file: Path) -> tuple[pl.DataFrame, dict[str, str]]:

@@ -53,7 +53,7 @@ def answers(evidence: Evidence, *, bootstrap_samples: int = 500, wording_rows: i
         "log": {
             "users": split.log.n_users,
             "items": split.log.n_items,
-            "events": split.log.interactions.height,
+            "events": split.log.n_events,
             **split.log.notes,
         },
         "index_health": evidence.index.health,

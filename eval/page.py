@@ -36,6 +36,7 @@ def page(data: dict[str, Any], figures: dict[str, str], *, kind: str) -> str:
         recipe_text=_yaml(data["settings"]),
         mixed=mixed_verdict(data["results"]) if data["results"].get("mixed_against") else [],
         share=oracle_line(data["results"]) if kind == "ranking" else "",
+        about_log=log_lines(data["results"]),
         worded=wording_line(data["results"]["wordings"]) if data["results"].get("wordings") else "",
     )
 
@@ -93,6 +94,7 @@ def ranking_text(data: dict[str, Any]) -> str:
         parts.append(wording_line(results["wordings"]))
     proven = results["proven_exact"][HIDDEN]["tuned model"]
     parts.append(f"{proven:.1%} of the tuned model's lists are proven to be its exact top {results['beams']}.")
+    parts += log_lines(results)
     parts.append(_took(data["measured"]))
     return "\n".join(parts)
 
@@ -126,7 +128,7 @@ def answer_text(data: dict[str, Any]) -> str:
     ]
     if results["wordings"] is not None:
         parts.append(wording_line(results["wordings"]))
-    return "\n".join([*parts, _took(data["measured"])])
+    return "\n".join([*parts, *log_lines(results), _took(data["measured"])])
 
 
 def rating_text(data: dict[str, Any]) -> str:
@@ -141,7 +143,7 @@ def rating_text(data: dict[str, Any]) -> str:
     liked = f"auc, above {results['like_above']:g}"
     table = text_table(title, ["", "rmse", "mae", "accuracy", liked, "tuned minus it, rmse"], rows)
     lacking = undefined(results["table"], results)
-    return "\n".join([table, *lacking, verdict(results["tuned_against"]), _took(data["measured"])])
+    return "\n".join([table, *lacking, verdict(results["tuned_against"]), *log_lines(results), _took(data["measured"])])
 
 
 def text_table(title: str, head: list[str], rows: list[list[str]]) -> str:
@@ -208,6 +210,16 @@ def mixed_verdict(results: dict[str, Any]) -> list[str]:
     ]
     if tried and chosen["weight"] == max(entry["weight"] for entry in chosen["validation"]):
         told.append("It is the largest weight tried; a larger one may be better (`rank.prior.weight`).")
+    return told
+
+
+def log_lines(results: dict[str, Any]) -> list[str]:
+    """What a reader must know of the log: what was warned of when it was read, and targets that share their time with another event."""
+    told = [f"The log: {warning}" for warning in results["log"].get("warnings", [])]
+    if tied := results["split"].get("test_targets_tied_in_time", 0):
+        told.append(
+            f"{tied:,} of {results['rows']:,} test targets share their time with the event before: the order of the file decides which is the target."
+        )
     return told
 
 

@@ -96,7 +96,7 @@ def ranking(
         "log": {
             "users": split.log.n_users,
             "items": split.log.n_items,
-            "events": split.log.interactions.height,
+            "events": split.log.n_events,
             **split.log.notes,
         },
         "split": split.notes,

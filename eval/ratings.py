@@ -89,7 +89,7 @@ def _differences(
 
 def _log_facts(evidence: Evidence) -> dict[str, Any]:
     log = evidence.split.log
-    return {"users": log.n_users, "items": log.n_items, "events": log.interactions.height, **log.notes}
+    return {"users": log.n_users, "items": log.n_items, "events": log.n_events, **log.notes}
 
 
 def _in_words(evidence: Evidence, expected: Floats, count: int) -> list[dict[str, Any]]:

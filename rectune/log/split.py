@@ -72,6 +72,15 @@ class Split:
         """Target item of each row, shape (rows,)."""
         return self.log.item_codes[rows.target]
 
+    def tied(self, rows: Rows) -> int | None:
+        """How many of the rows' targets share their time with the event before, so that the order of the file decides which is the
+        target; None for a log without times."""
+        times = self.log.times
+        if times is None:
+            return None
+        before = np.maximum(rows.target - 1, 0)
+        return int(((rows.target > rows.first) & (times[rows.target] == times[before])).sum())
+
     def train_sequences(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """User and item of each training event, user after user, oldest first; shapes (training events,)."""
         return self.log.user_codes[self.train_events], self.log.item_codes[self.train_events]

@@ -326,9 +326,25 @@ def bind(
     section = {k: v for k, v in section_at(recipe, key).items() if k not in ("call", *own)}
     arguments = check_keywords(function, section, lambda k: recipe.where(f"{key}.{k}"), given=given)
     for name, parameter in keywords_of(function, given).items():
-        if name in arguments and "Path" in str(parameter.annotation) and isinstance(arguments[name], Path):
+        if name in arguments and "Path" in str(parameter.annotation):
             try:
-                arguments[name] = recipe.find(arguments[name])
+                arguments[name] = _found(recipe, arguments[name])
             except FileNotFoundError as error:
                 raise FileNotFoundError(f"{recipe.where(f'{key}.{name}')}: {error}") from None
     return arguments
+
+
+def _found(recipe: Recipe, value: Any) -> Any:
+    """Paths where they are; a pattern such as 'events/*.csv' becomes the list of what it matches."""
+    if isinstance(value, list):
+        found = [_found(recipe, Path(one) if isinstance(one, str) else one) for one in value]
+        return [one for several in found for one in (several if isinstance(several, list) else [several])]
+    if not isinstance(value, Path):
+        return value
+    if not any(sign in value.name for sign in "*?["):
+        return recipe.find(value)
+    folder = recipe.find(value.parent)
+    matches = sorted(folder.glob(value.name))
+    if not matches:
+        raise FileNotFoundError(f"`{value}` matches no file in {folder}.")
+    return matches

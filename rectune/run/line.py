@@ -62,7 +62,10 @@ def _split(asked: Asked, without: Path) -> Box:
 
     def build(held: Held, folder: Path) -> None:
         whole = call(held["log"])
-        (whole if shots is None else few_shots(whole, shots, asked.seed)).save(folder)
+        split: Split = whole if shots is None else few_shots(whole, shots, asked.seed)
+        if (tied := split.tied(split.test)) is not None:
+            split.notes["test_targets_tied_in_time"] = tied
+        split.save(folder)
 
     made_by = call.made_by if shots is None else (*call.made_by, few_shots)
     return Box("split", ("log",), keys, build, lambda held, folder: Split.load(folder, held["log"]), made_by)

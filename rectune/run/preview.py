@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rectune.log.split import evenly
+from rectune.log.split import PARTS, evenly
 from rectune.recipe.box import Box, Held
 from rectune.recipe.load import Recipe
 from rectune.run.asked import ask
@@ -31,7 +33,7 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
     with tempfile.TemporaryDirectory() as place:
         run = _run(recipe, Path(place))
         check(run)
-        parts = []
+        parts = [about(run)]
         shared = [training for training in run.asked.trainings if not training.own]
         for training in run.asked.trainings:
             if not training.own and training is not shared[0]:
@@ -45,6 +47,31 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
                 raise ValueError("there is no training example: no user has two training events.")
             parts += _of_stage(mixture, examples)
     return "\n\n".join(parts)
+
+
+def about(run: Run) -> str:
+    """What the log and the split hold, in a few lines: counts, rows of each part, the span of time, and what was warned of."""
+    log, split = run.log, run.split
+    rows = ", ".join(f"{len(split.part(part)):,} {part}" for part in PARTS)
+    lines = [f"{log.n_users:,} users, {log.n_items:,} items, {log.n_events:,} events{_span(log.times)}; rows: {rows}"]
+    tied = split.notes.get("test_targets_tied_in_time")
+    if tied:
+        lines.append(
+            f"{tied:,} of {len(split.test):,} test targets share their time with the event before: the order of the file decides"
+        )
+    return "\n".join([*lines, *(f"warning: {told}" for told in log.notes.get("warnings", []))])
+
+
+def _span(times: NDArray[np.float64] | None) -> str:
+    """From when to when, as dates where the numbers are seconds or milliseconds since 1970."""
+    if times is None:
+        return ", in the order of the rows"
+    first, last = float(times.min()), float(times.max())
+    scale = next((scale for scale in (1.0, 1e3) if first / scale > 1e8 and last / scale < 1e10), None)
+    if scale is None:
+        return f", time {first:g} to {last:g}"
+    days = [datetime.fromtimestamp(moment / scale, UTC).date().isoformat() for moment in (first, last)]
+    return f", {days[0]} to {days[1]}"
 
 
 def _run(recipe: Recipe, elsewhere: Path) -> Run:

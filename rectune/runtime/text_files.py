@@ -48,9 +48,9 @@ def read_json(path: Path, *, unique: bool = False) -> Any:
         raise ValueError(f"{path.name}:{error.lineno}: not valid JSON: {error.msg}.") from None
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_json_lines(path: Path, *, encoding: str = "utf-8") -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number, object) for each line that is not blank. Raises ValueError naming file and line."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path, encoding=encoding).removeprefix("\ufeff").split("\n"), start=1):
         if not line.strip():
             continue
         try:

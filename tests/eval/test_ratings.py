@@ -67,7 +67,7 @@ def test_the_difference_is_to_the_row_with_the_lowest_rmse(report: Any) -> None:
 def test_examples_say_what_was_expected(report: Any) -> None:
     first = report.data["examples"][0]
     assert (first["given"], first["expected"], first["likeliest"]) == ("5", pytest.approx(4.5), "4")
-    assert first["rated"] == ["untitled (3)", "untitled (2)", "untitled (4)"]
+    assert first["rated"] == ["a (3)", "b (2)", "c (4)"]
     assert report.page == "ratings ['Predictions by the rating given']"
     assert "3 test rows of 3 users, mean rating 3.33" in report.text
 
