@@ -60,8 +60,8 @@ def table(
     same for the items.
     """
     source = _called(path, dataset)
-    reader = _Reader(encoding, separator, columns, quoted)
-    shelf_reader = _Reader(items_encoding or encoding, items_separator, items_columns, quoted, fallback=separator)
+    reader = Reader(encoding, separator, columns, quoted)
+    shelf_reader = Reader(items_encoding or encoding, items_separator, items_columns, quoted, fallback=separator)
     shelf = None
     if items_path is not None or items_dataset is not None:
         name, called = item_id or item, _called(items_path, items_dataset)
@@ -98,7 +98,7 @@ def table(
     return made
 
 
-class _Reader:
+class Reader:
     """Reads files of one form: what text of them is like."""
 
     def __init__(
@@ -155,6 +155,11 @@ class _Reader:
             quoted=self._quoted,
             wanted=checked,
         )
+
+
+def reader_of(*, separator: str | None = None) -> Reader:
+    """A reader of UTF-8 files."""
+    return Reader("utf-8", separator, None, True)
 
 
 def files_of(path: Path | list[Path]) -> list[Path]:

@@ -95,6 +95,21 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SECTION",
         help="data, split, vectors, index, tasks, tasks.history, tasks.writer, stages, rank.prior, eval",
     )
+    init = _command(group, "init", commands.init, "write a commented recipe for a log of your own")
+    init.add_argument("log", help="a log: .csv, .tsv, .parquet, .jsonl, plain or .gz, or a folder of such files")
+    init.add_argument(
+        "--items", dest="items_file", default=None, metavar="FILE", help="the items: an id, a title, other texts"
+    )
+    for role in ("user", "item", "time"):
+        init.add_argument(
+            f"--{role}", default=None, metavar="COLUMN", help=f"the column of the {role}, where its name does not tell"
+        )
+    device = init.add_mutually_exclusive_group()
+    device.add_argument(
+        "--gpu", default=None, metavar="CARD", help="tune a language model that fits this card, e.g. 24GB or 'RTX 4090'"
+    )
+    device.add_argument("--cpu", action="store_true", help="a small model from scratch (the default)")
+    init.add_argument("--to", default=None, metavar="FILE", help="where to (default: LOG.yaml here)")
     show = _command(group, "show", commands.show, "print a recipe as it is resolved", epilog=override)
     show.add_argument("recipe", help=recipe)
     preview = _command(

@@ -56,6 +56,29 @@ def _ls_home(section: str) -> None:
         print(f"a function of your own {begins}{may}")
 
 
+def init(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    """Write a recipe for a log."""
+    from rectune.planning.cards import card_named
+    from rectune.planning.starter import starter
+    from rectune.runtime.files import write_atomic
+
+    log, items = Path(args.log), None if args.items_file is None else Path(args.items_file)
+    for path in (log, items):
+        if path is not None and not path.exists():
+            raise FileNotFoundError(f"`{path}` was not found.")
+    to = Path(args.to) if args.to is not None else Path(f"{log.stem.partition('.')[0]}.yaml")
+    if to.exists():
+        raise ValueError(f"{to} exists and is not overwritten. Give another file with --to.")
+    if args.gpu is not None:
+        _quiet_libraries()
+    named = {role: getattr(args, role) for role in ("user", "item", "time") if getattr(args, role) is not None}
+    text, notes = starter(log, items, to, card=None if args.gpu is None else card_named(args.gpu), named=named)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(to, text)
+    print("\n".join(notes))
+    print(f"wrote {to}. Next: rectune preview {to}")
+
+
 def show(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Print a recipe as it is resolved."""
     from rectune.recipe.load import load_recipe

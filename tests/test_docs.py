@@ -45,6 +45,7 @@ def test_every_block_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pyt
         named = re.search(r"file=(\S+)", head)
         assert named or "run" in head, f"{page.name}: a {kind} block is neither a file nor run"
         if named:
+            (tmp_path / named[1]).parent.mkdir(exist_ok=True)
             (tmp_path / named[1]).write_text(text)
             continue
         for line in text.strip().splitlines():
@@ -58,6 +59,7 @@ def test_every_block_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pyt
 def test_the_recipe_of_the_readme_runs(tmp_path: Path) -> None:
     for _, head, text in BLOCK.findall((ROOT / "README.md").read_text()):
         if named := re.search(r"file=(\S+)", head):
+            (tmp_path / named[1]).parent.mkdir(exist_ok=True)
             (tmp_path / named[1]).write_text(text)
     titles = ["Green tea", "Black tea", "Teapot", "Kettle", "Cup", "Saucer", "Sugar", "Milk"]
     (tmp_path / "items.csv").write_text("item,title\n" + "\n".join(f"p{i},{t}" for i, t in enumerate(titles)))
@@ -157,6 +159,18 @@ def test_links_between_documents_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_key_of_the_table_builder_is_explained() -> None:
+    import inspect
+
+    from rectune.data_builders.table import table
+
+    page = (ROOT / "docs" / "your-own-log.md").read_text()
+    keys = set(
+        re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in page.splitlines() if line.startswith("| `")))
+    )
+    assert keys == set(inspect.signature(table).parameters)
 
 
 if __name__ == "__main__":

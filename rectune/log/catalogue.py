@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -14,12 +15,14 @@ from rectune.runtime.near import near
 
 
 class Catalogue:
-    """The items of a log, found by `item_id` or `title` (the first of equal titles)."""
+    """The items of a log, found by `item_id` or `title` (the first of equal titles, with a warning)."""
 
     def __init__(self, log: Log, by: Literal["item_id", "title"] = "item_id") -> None:
         self._by = by
         self._codes = {name: code for code, name in reversed(list(enumerate(log.items[by].to_list())))}
         self._size = log.n_items
+        self._ids = log.items["item_id"]
+        self._several = Counter(log.items[by].to_list()) if by == "title" else Counter[str]()
 
     def codes(self, names: Sequence[str]) -> list[int]:
         """Item codes. Raises ValueError for a name that the catalogue does not hold, with near misses."""
@@ -27,6 +30,12 @@ class Catalogue:
             if name not in self._codes:
                 close = near(name, self._codes) if len(self._codes) < 50_000 else ""
                 raise ValueError(f"the catalogue has no item with {self._by} `{name}`.{close}"[:400])
+        for name in dict.fromkeys(names):
+            if self._several[name] > 1:
+                warnings.warn(
+                    f"{self._several[name]} items are called `{name}`; the first, `{self._ids[self._codes[name]]}`, is taken. Ids tell them apart.",
+                    stacklevel=3,
+                )
         return [self._codes[name] for name in names]
 
     def allowed(self, allow: Sequence[str] | None, deny: Sequence[str]) -> NDArray[np.bool_] | None:
