@@ -63,9 +63,9 @@ def starter(
         data.append(("where", {found.columns["event"]: found.where}, f"the log has {told}, among the rows looked at"))
     texts: list[str] = []
     if items is not None and shelf is not None:
-        extra, texts, told = _items(items, shelf, frame, found, to)
+        extra, texts, seen = _items(items, shelf, frame, found, to)
         data += [*extra, *((f"items_{key}", value, "") for key, value in shelf_keys.items())]
-        found.notes += told
+        found.notes += seen
     base = None if card is None else _base(card, found.notes)
     return _recipe(to, data, texts, base, rated="rating" in found.columns), found.notes
 
@@ -87,9 +87,9 @@ def _sample(path: Path, key: str) -> tuple[pl.DataFrame, dict[str, Any]]:
 
 def _look(frame: pl.DataFrame, source: str, named: dict[str, str]) -> Found:
     columns = dict(named)
-    for role, name in named.items():
-        if name not in frame.columns:
-            raise ValueError(f"{source}: no column `{name}` (`--{role}`). It has: {', '.join(frame.columns)[:300]}.")
+    for role, told in named.items():
+        if told not in frame.columns:
+            raise ValueError(f"{source}: no column `{told}` (`--{role}`). It has: {', '.join(frame.columns)[:300]}.")
     for role in ("user", "item", "time", "rating", "event"):
         if role not in columns and (name := _by_name(frame.columns, NAMES[role].split(), set(columns.values()))):
             columns[role] = name
@@ -99,11 +99,11 @@ def _look(frame: pl.DataFrame, source: str, named: dict[str, str]) -> Found:
                 f"{source}: which column is the {role}? It has: {', '.join(frame.columns)[:300]}. Say `--{role} COLUMN`."
             )
     notes = [f"{role}: column `{name}`" for role, name in columns.items()]
-    time_format = None
+    time_format: str | None = None
     if "time" in columns:
-        time_format, told = _time(frame[columns["time"]])
-        notes.append(told)
-        if told.startswith("time: not"):
+        time_format, said = _time(frame[columns["time"]])
+        notes.append(said)
+        if said.startswith("time: not"):
             del columns["time"]
     else:
         notes.append("time: no column of that name; the order of the rows is taken for it (--time COLUMN)")
@@ -154,7 +154,7 @@ def _items(
     """Keys of the item file, its columns of text, and what was found."""
     inside = frame[found.columns["item"]].cast(pl.String).str.strip_chars().unique()
     share = {
-        name: float(inside.is_in(shelf[name].cast(pl.String).str.strip_chars().unique().implode()).mean() or 0.0)
+        name: int(inside.is_in(shelf[name].cast(pl.String).str.strip_chars().unique().implode()).sum()) / max(1, len(inside))
         for name in shelf.columns if shelf[name].dtype != pl.List
     }  # fmt: skip
     item_id = max(share, key=lambda name: (share[name], name == found.columns["item"]))
@@ -177,8 +177,8 @@ def _items(
 
 def _letters(column: pl.Series) -> float:
     """Mean length of the texts of a column."""
-    lengths = column.drop_nulls().str.len_chars().to_numpy()
-    return float(lengths.mean()) if len(lengths) else 0.0
+    lengths = column.drop_nulls().str.len_chars().to_list()
+    return sum(lengths) / len(lengths) if lengths else 0.0
 
 
 def _base(card: Card, notes: list[str]) -> tuple[str, bool]:
