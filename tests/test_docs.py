@@ -161,6 +161,17 @@ def test_links_between_documents_lead_somewhere() -> None:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_every_dependency_is_explained() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    page = (ROOT / "docs" / "dependencies.md").read_text()
+    first, _, second = page.partition("| extra |")
+    listed = [re.findall(r"^\| `([\w-]+)` \|", part, re.MULTILINE) for part in (first, second)]
+    assert sorted(listed[0]) == sorted(re.split("[<>=]", need)[0] for need in project["dependencies"])
+    assert sorted(listed[1]) == sorted(project["optional-dependencies"])
+
+
 def test_every_key_of_the_table_builder_is_explained() -> None:
     import inspect
 

@@ -50,8 +50,11 @@ TITLES_TEMPLATE = """{% set wordings = 1 %}
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return round_of_items(tmp_path_factory.mktemp("round"))
+
+
+def round_of_items(place: Path) -> Path:
     """Users who walk along one fixed round of 50 items, from different places."""
-    place = tmp_path_factory.mktemp("round")
     draw = np.random.default_rng(0)
     order = draw.permutation(ITEMS)
     walks = {str(u): [int(order[(u * 7 + step) % ITEMS]) for step in range(LENGTH)] for u in range(USERS)}
@@ -68,7 +71,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def recall_at_1(source: Path, out: Path, index: str, *, encoder: bool = False, user_tokens: int = 0) -> float:
+def recall_at_1(
+    source: Path, out: Path, index: str, *, encoder: bool = False, user_tokens: int = 0, seed: int = 0
+) -> float:
     """Train on the walks and rank the test rows."""
     vectors, call = INDEXES[index]
     windows: dict[str, Any] = {} if encoder or index == "titles" else {"examples": "windows"}
@@ -81,7 +86,7 @@ def recall_at_1(source: Path, out: Path, index: str, *, encoder: bool = False, u
     if windows:
         stage |= {"call": "sft", "completion_only_loss": False}
     elif encoder:
-        stage |= {"call": "seq2seq", "num_train_epochs": 60}
+        stage |= {"call": "seq2seq", "num_train_epochs": 100}
         stage |= {"per_device_train_batch_size": 32, "learning_rate": 3.0e-3}
     else:
         stage |= {"call": "sft", "num_train_epochs": 20}
@@ -99,7 +104,7 @@ def recall_at_1(source: Path, out: Path, index: str, *, encoder: bool = False, u
         "stages": [stage],
         "rank": {"template": template, "beams": 5, "k": 1, "scores": "catalogue"},
         "eval": {"call": "ranking"},
-        "seed": 0,
+        "seed": seed,
         "output_dir": str(out),
     }
     line = open_recipe(Recipe("round", settings, folder=source))
@@ -117,3 +122,36 @@ def test_a_decoder_learns_a_fixed_order_by_heart(index: str, source: Path, tmp_p
 @pytest.mark.parametrize("user_tokens", [0, 30])
 def test_an_encoder_decoder_learns_a_fixed_order_by_heart(user_tokens: int, source: Path, tmp_path: Path) -> None:
     assert recall_at_1(source, tmp_path / "run", "residual_kmeans", encoder=True, user_tokens=user_tokens) >= 0.95
+
+
+def margins() -> None:
+    """Print what every case reaches with 1, 2 and 4 threads and three seeds; the tests ask for .95.
+
+    python -m tests.test_overfit [CASE …]
+    """
+    import itertools
+    import sys
+    import tempfile
+    import warnings
+
+    import torch
+
+    warnings.simplefilter("ignore")
+    cases = [*INDEXES, "encoder", "encoder with user tokens"]
+    for case in sys.argv[1:] or cases:
+        found = {}
+        for threads, seed in itertools.product((1, 2, 4), (0, 1, 2)):
+            torch.set_num_threads(threads)
+            with tempfile.TemporaryDirectory() as place:
+                source, out = round_of_items(Path(place)), Path(place) / "run"
+                kind: dict[str, Any] = (
+                    {"encoder": True, "user_tokens": 30 * case.endswith("tokens")} if "encoder" in case else {}
+                )
+                index = "residual_kmeans" if kind else case
+                found[threads, seed] = recall_at_1(source, out, index, seed=seed, **kind)
+        low = min(found, key=lambda key: found[key])
+        print(f"{case:<26} least {found[low]:.3f} with {low[0]} threads, seed {low[1]}", flush=True)
+
+
+if __name__ == "__main__":
+    margins()
