@@ -10,6 +10,7 @@ from rectune.indexing.item_index import ItemIndex
 from rectune.model.new_tokens import add_tokens, start_new_tokens, train_tokenizer
 from rectune.model.settings import ModelSettings, load_options, pick_device
 from rectune.prompts.encoder import Encoder
+from rectune.runtime.text_files import first_line
 
 
 def build_base(settings: ModelSettings, index: ItemIndex, texts: Iterable[str], folder: Path, *, seed: int) -> None:
@@ -66,9 +67,8 @@ def _named_model(settings: ModelSettings, options: dict[str, Any]) -> Any:
     except (OSError, ValueError) as error:
         if Path(name).is_dir() and isinstance(error, ValueError):
             raise  # the base is there: what is wrong is another matter
-        first = str(error).strip().splitlines()[0]
         raise FileNotFoundError(
-            f"`model.model_name_or_path`: the base `{name}` could not be loaded ({first}). Put it back where it was, or, for "
+            f"`model.model_name_or_path`: the base `{name}` could not be loaded ({first_line(error)}). Put it back where it was, or, for "
             "a model of the Hub, connect to the network."
         ) from None
 
@@ -95,9 +95,8 @@ def _named(settings: ModelSettings) -> tuple[str, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=settings.library.model_revision)
     except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
         raise FileNotFoundError(
-            f"`model.model_name_or_path`: no tokenizer could be loaded from `{name}` ({first}). Give a local folder, or a "
+            f"`model.model_name_or_path`: no tokenizer could be loaded from `{name}` ({first_line(error)}). Give a local folder, or a "
             "model of the Hub with a network connection."
         ) from None
     return name, tokenizer

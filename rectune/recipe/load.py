@@ -13,6 +13,7 @@ import yaml
 
 import rectune
 from rectune.runtime.near import near
+from rectune.runtime.text_files import read_text
 
 SECTIONS = (
     "include",
@@ -161,11 +162,7 @@ def _read_with_includes(file: Path, parents: tuple[Path, ...]) -> tuple[dict[str
         raise ValueError(
             f"{file.name}: `include` goes round in a circle: {' -> '.join(p.name for p in (*parents, file))}."
         )
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: a recipe must be UTF-8 text ({error.reason} at byte {error.start}).") from None
-    settings, lines = read_yaml(text, file.name)
+    settings, lines = read_yaml(read_text(file), file.name)
     if not isinstance(settings, dict):
         raise ValueError(f"{file.name}: a recipe must be a mapping of sections ({', '.join(SECTIONS)}).")
     if "include" not in settings:

@@ -14,6 +14,7 @@ from rectune.log.log import UNTITLED
 from rectune.log.split import Split
 from rectune.runtime.cache import made_once
 from rectune.runtime.files import stamp
+from rectune.runtime.text_files import first_line
 from rectune.vectors.item_vectors import ItemVectors, Vectors, checked_vectors
 
 Embed = Callable[[list[str]], NDArray[np.float32]]  # texts -> (texts, dimensions)
@@ -70,5 +71,4 @@ def embedded(texts: list[str], load: Callable[[], Embed], *, maker: str, batch_s
 
 def not_loaded(name: str, error: Exception) -> FileNotFoundError:
     """The error for a model that cannot be loaded."""
-    first = str(error).strip().splitlines()[0]
-    return FileNotFoundError(f"`vectors.model`: no model could be loaded from `{name}` ({first}).")
+    return FileNotFoundError(f"`vectors.model`: no model could be loaded from `{name}` ({first_line(error)}).")

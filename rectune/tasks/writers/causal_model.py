@@ -13,6 +13,7 @@ from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template, load_template
 from rectune.recipe.load import bundled
 from rectune.runtime.cache import made_once
+from rectune.runtime.text_files import first_line
 from rectune.tasks.examples import fit_prompt
 from rectune.tasks.views import ItemTexts
 from rectune.vectors.texts import model_identity
@@ -130,8 +131,7 @@ def _load_model(model: str, device: str) -> Any:
 
 
 def _not_loaded(what: str, model: str, error: Exception) -> FileNotFoundError:
-    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return FileNotFoundError(
-        f"`writer.model`: no {what} could be loaded from `{model}` ({first}). Give a local folder, or a model of the Hub with "
+        f"`writer.model`: no {what} could be loaded from `{model}` ({first_line(error)}). Give a local folder, or a model of the Hub with "
         "a network connection."
     )
