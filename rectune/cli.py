@@ -13,6 +13,7 @@ import rectune
 from rectune import commands
 
 _OVERRIDE = re.compile(r"--([A-Za-z_][\w@]*(?:\.[\w@]+)*)(?:=(.*))?", re.DOTALL)
+LONGEST = 600  # characters of a message
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError)
 
 
@@ -59,7 +60,12 @@ def message_of(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.errno:
         place = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror}{place}"
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    if len(text) <= LONGEST:
+        return text
+    return (
+        f"{text[: LONGEST - 200]} … {text[-190:]}"  # what was got may be pages; the key stands first, what to type last
+    )
 
 
 def parse_overrides(rest: Sequence[str]) -> list[tuple[str, str]]:

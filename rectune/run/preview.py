@@ -15,6 +15,7 @@ from rectune.run.asked import ask
 from rectune.run.check import check
 from rectune.run.folder import RunFolder, Stage
 from rectune.run.run import Run
+from rectune.run.start import check_preview
 from rectune.tasks.examples import Mixture, TaskSpec, length_statistics
 
 OPEN, CLOSE = "⟦", "⟧"
@@ -30,6 +31,7 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
         raise ValueError(f"`--examples` must be at least 1, got {examples}.")
     with tempfile.TemporaryDirectory() as place:
         run = _run(recipe, Path(place))
+        check_preview(run)
         check(run)
         parts = []
         shared = [training for training in run.asked.trainings if not training.own]

@@ -26,6 +26,8 @@ def item_texts(items: pl.DataFrame, fields: Sequence[str]) -> list[str]:
     Raises ValueError for a column that the items don't have, and for an item that has nothing in any of them but the
     title that a log gives to items without one.
     """
+    if not fields:
+        raise ValueError(f"`text`: it names no column. The items have: {', '.join(items.columns)}.")
     for name in fields:
         if name not in items.columns:
             raise ValueError(f"`text`: the items have no column `{name}`. They have: {', '.join(items.columns)}.")
