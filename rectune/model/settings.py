@@ -20,7 +20,26 @@ from rectune.recipe.load import Recipe
 from rectune.runtime.files import stamp
 from rectune.runtime.near import near, shown
 
-OWN_KEYS = ("from_scratch", "text_vocab_size", "prompt_form", "device")
+# Key of TRL's ModelConfig -> who reads it; none is refused.
+READ = {
+    "model_name_or_path": "the base: a local folder, or a model of the Hub",
+    "model_revision": "of a base of the Hub",
+    "dtype": "of the base's weights; bfloat16 for what a quantised base computes in where it is not given",
+    "attn_implementation": "transformers",
+    "use_peft": "an adapter (LoRA) is tuned instead of all weights; new tokens are always trained",
+    **dict.fromkeys(("lora_r", "lora_alpha", "lora_dropout", "lora_target_parameters", "use_rslora", "use_dora"), "PEFT's LoraConfig"),
+    "lora_target_modules": "PEFT's LoraConfig; all linear layers where it is not given",
+    "lora_modules_to_save": "PEFT's LoraConfig; refused where there are new tokens",
+    "lora_task_type": "PEFT's LoraConfig; SEQ_2_SEQ_LM for encoder-decoders",
+    **dict.fromkeys(("load_in_8bit", "load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage"), "bitsandbytes"),
+}  # fmt: skip
+OWN = {
+    "from_scratch": "a transformers config (`model_type` and its fields) instead of a base",
+    "text_vocab_size": "most tokens of the tokenizer that is made with a model from scratch",
+    "prompt_form": "auto, chat or plain",
+    "device": "auto, cpu or cuda",
+}
+OWN_KEYS = tuple(OWN)
 RANGES = {"lora_r": FROM_1, "lora_alpha": ABOVE_0, "lora_dropout": SHARE}
 # Fields of a transformers config that count something there must be at least one of.
 SIZE = re.compile(r"(num_|n_|d_)\w+|\w+_(size|layers|heads|dim|positions|embeddings)")
