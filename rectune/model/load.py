@@ -94,12 +94,15 @@ def tokenizer_of(settings: ModelSettings) -> Any:
 
     name = settings.library.model_name_or_path
     try:
-        return AutoTokenizer.from_pretrained(name, revision=settings.library.model_revision)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=settings.library.model_revision)
+        if len(tokenizer.get_vocab()) <= len(tokenizer.get_added_vocab()):
+            raise OSError("its files hold no vocabulary, such as tokenizer.json")
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"`model.model_name_or_path`: no tokenizer could be loaded from `{name}` ({first_line(error)}). Give a local folder, or a "
             "model of the Hub with a network connection."
         ) from None
+    return tokenizer
 
 
 def keep_gradients_on_cpu(model: Any) -> None:

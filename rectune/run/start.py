@@ -190,7 +190,9 @@ def size_of(settings: ModelSettings, config: Any) -> int:
     from transformers.initialization import no_init_weights
 
     with torch.device("meta"), no_init_weights():
-        parameters = {id(p): p.numel() for p in kind_of(config).from_config(config).parameters()}
+        model = kind_of(config).from_config(config)
+    model.tie_weights()  # which a model made without initialisation leaves undone
+    parameters = {id(p): p.numel() for p in model.parameters()}
     dtype = load_options(settings)["dtype"]
     named = config.dtype if dtype == "auto" else getattr(torch, str(dtype), None)
     width = named.itemsize if isinstance(named, torch.dtype) else 4
