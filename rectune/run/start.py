@@ -128,11 +128,11 @@ def _check_kind(asked: Asked, config: Any) -> None:
 
     for training in asked.trainings:
         where = asked.where(f"stages.{training.number}.call")
-        if issubclass(training.method.Config, sft.Config) and config.is_encoder_decoder:
+        if training.method.Config is sft.Config and config.is_encoder_decoder:
             raise ValueError(
                 f"{where}: `sft` trains decoders, and the model is a `{config.model_type}`, an encoder-decoder. Use `seq2seq`."
             )
-        if issubclass(training.method.Config, seq2seq.Config) and not config.is_encoder_decoder:
+        if training.method.Config is seq2seq.Config and not config.is_encoder_decoder:
             raise ValueError(
                 f"{where}: `seq2seq` trains encoder-decoders such as t5, and the model is a `{config.model_type}`. Use `sft`."
             )
@@ -196,7 +196,7 @@ def size_of(settings: ModelSettings, config: Any) -> int:
     dtype = load_options(settings)["dtype"]
     named = config.dtype if dtype == "auto" else getattr(torch, str(dtype), None)
     width = named.itemsize if isinstance(named, torch.dtype) else 4
-    return sum(parameters.values()) * width
+    return int(sum(parameters.values())) * width
 
 
 def check_room(folder: Path, needed: int) -> None:
