@@ -11,6 +11,7 @@ from typing import Any
 
 import rectune
 from rectune import commands
+from rectune.runtime.told import one_line_each
 
 _OVERRIDE = re.compile(r"--([A-Za-z_][\w@]*(?:\.[\w@]+)*)(?:=(.*))?", re.DOTALL)
 LONGEST = 600  # characters of a message
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     known, rest = parser.parse_known_args(argv)
     if sys.path[0:1] != [""]:
         sys.path.insert(0, "")  # a recipe may name callables of the working folder
-    warnings.formatwarning = lambda message, category, *_: f"warning: {message}\n"
+    warnings.formatwarning = one_line_each()
     if not sys.warnoptions:  # what libraries tell each other about their next version
         warnings.simplefilter("ignore", FutureWarning)
     try:

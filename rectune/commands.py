@@ -67,6 +67,7 @@ def show(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
 
 def preview(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Print examples as they are trained."""
+    _quiet_libraries()
     from rectune.recipe.load import load_recipe
     from rectune.run import preview as previews
 

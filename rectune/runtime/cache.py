@@ -14,6 +14,8 @@ from contextlib import closing
 from functools import cache
 from pathlib import Path
 
+from rectune.runtime.told import ToldOnce
+
 TABLE = "CREATE TABLE IF NOT EXISTS made (key TEXT PRIMARY KEY, value BLOB NOT NULL)"
 
 
@@ -91,6 +93,7 @@ def _pass_over(folder: Path, error: Exception) -> None:
     warnings.warn(
         f"the cache {folder} cannot be used ({getattr(error, 'strerror', None) or error}): what is made for this run is made again for the next. "
         "Name another folder with the variable RECTUNE_CACHE.",
+        ToldOnce,
         stacklevel=4,
     )
 

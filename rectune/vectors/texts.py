@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from rectune.log.log import UNTITLED
 from rectune.log.split import Split
 from rectune.runtime.cache import made_once
 from rectune.runtime.files import stamp
+from rectune.runtime.progress import watched
 from rectune.runtime.text_files import first_line
 from rectune.vectors.item_vectors import ItemVectors, Vectors, checked_vectors
 
@@ -61,7 +61,7 @@ def embedded(texts: list[str], load: Callable[[], Embed], *, maker: str, batch_s
         embed = load()
         ordered = sorted(missing, key=len, reverse=True)
         size = batch_size * 8
-        for begin in tqdm(range(0, len(ordered), size), desc="embedding items", disable=len(ordered) < 500):
+        for begin in watched(range(0, len(ordered), size), len(ordered), "embedding items", "texts", each=size):
             batch = ordered[begin : begin + size]
             for text, vector in zip(batch, embed(batch), strict=True):
                 yield text, vector.astype(np.float32).tobytes()

@@ -13,6 +13,7 @@ from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template, load_template
 from rectune.recipe.load import bundled
 from rectune.runtime.cache import made_once
+from rectune.runtime.progress import watched
 from rectune.runtime.text_files import first_line
 from rectune.tasks.examples import fit_prompt
 from rectune.tasks.views import ItemTexts
@@ -71,11 +72,9 @@ def _prompts(
 
 
 def _batches(prompts: Sequence[str], size: int) -> Iterator[list[str]]:
-    """Every prompt once, prompts of like length together, with a progress bar where there are many."""
-    from tqdm import tqdm
-
+    """Every prompt once, prompts of like length together, while it is shown how far they are."""
     once = sorted(dict.fromkeys(prompts), key=lambda prompt: prompt.count(" "))
-    for begin in tqdm(range(0, len(once), size), desc="writing texts", disable=len(once) < 500):
+    for begin in watched(range(0, len(once), size), len(once), "writing texts", "prompts", each=size):
         yield once[begin : begin + size]
 
 
