@@ -11,7 +11,7 @@ import polars as pl
 from rectune.data_builders.files import find_file
 
 from rectune.log.log import Log, Repeats, make_log
-from rectune.runtime.text_files import read_json_lines, read_text
+from rectune.runtime.text_files import read_json_lines, read_lines
 
 Year = Literal[2014, 2018, 2023]
 
@@ -94,9 +94,7 @@ def _items(file: Path, year: Year) -> Iterator[tuple[str, str, str, str, str]]:
 
 def _python_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The metadata of 2014 is one Python literal a line, later re-issues are JSON."""
-    for number, line in enumerate(read_text(file).split("\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line in read_lines(file):
         try:
             yield number, ast.literal_eval(line)
         except (SyntaxError, ValueError):

@@ -13,6 +13,7 @@ from rectune.data_builders.lc_rec import item_table
 
 from rectune.log.log import Log
 from rectune.log.split import Part
+from rectune.runtime.near import shown
 
 FOLDERS: dict[Part, tuple[str, ...]] = {
     "train": ("train/*.csv", "train_exact_partial/*.csv"),
@@ -49,7 +50,7 @@ def _rows(file: Path, part: Part) -> Iterator[GivenRow]:
             items = None
         if not isinstance(items, list):
             raise ValueError(
-                f"{file.name}: data row {number}: `history_item_id` must be a list of items, got {history[:60]!r}."
+                f"{file.name}: data row {number}: `history_item_id` must be a list of items, got {shown(history[:60])}."
             )
         yield GivenRow(part, user, [str(item) for item in items], target)
 

@@ -9,7 +9,7 @@ import polars as pl
 from rectune.data_builders.files import download, find_file, published_md5, read_rows, unzip
 
 from rectune.log.log import Log, make_log
-from rectune.runtime.cache import cache_folder
+from rectune.runtime.cache import cache_folder, writable_folder
 
 Size = Literal["100k", "1m", "latest-small", "25m", "32m"]
 SITE = "https://files.grouplens.org/datasets/movielens"
@@ -40,11 +40,14 @@ def _folder(size: Size, path: Path | None) -> Path:
         name, md5 = ARCHIVES[size]
         archive = cache_folder() / "movielens" / name
         if not archive.exists():
+            archive = writable_folder() / "movielens" / name
             download(f"{SITE}/{name}", archive, md5=md5 or published_md5(f"{SITE}/{name}.md5"))
         path = archive
     if path.suffix == ".zip":
         unpacked = cache_folder() / "movielens" / f"{path.stem}-{path.stat().st_size}"
-        path = unpacked if unpacked.is_dir() else unzip(path, unpacked)
+        if not unpacked.is_dir():
+            unpacked = unzip(path, writable_folder() / "movielens" / unpacked.name)
+        path = unpacked
     inner = [child for child in path.iterdir() if child.is_dir() and child.name.startswith("ml-")]
     return inner[0] if len(inner) == 1 else path
 

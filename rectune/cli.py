@@ -11,8 +11,10 @@ from typing import Any
 
 import rectune
 from rectune import commands
+from rectune.runtime.told import one_line_each
 
 _OVERRIDE = re.compile(r"--([A-Za-z_][\w@]*(?:\.[\w@]+)*)(?:=(.*))?", re.DOTALL)
+LONGEST = 600  # characters of a message
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError, MemoryError)
 
 
@@ -22,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     known, rest = parser.parse_known_args(argv)
     if sys.path[0:1] != [""]:
         sys.path.insert(0, "")  # a recipe may name callables of the working folder
-    warnings.formatwarning = lambda message, category, *_: f"warning: {message}\n"
+    warnings.formatwarning = one_line_each()
     if not sys.warnoptions:  # what libraries tell each other about their next version
         warnings.simplefilter("ignore", FutureWarning)
     try:
@@ -59,7 +61,12 @@ def message_of(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.errno:
         place = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror}{place}"
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    if len(text) <= LONGEST:
+        return text
+    return (
+        f"{text[: LONGEST - 200]} … {text[-190:]}"  # what was got may be pages; the key stands first, what to type last
+    )
 
 
 def parse_overrides(rest: Sequence[str]) -> list[tuple[str, str]]:

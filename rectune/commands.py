@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from rectune.runtime.text_files import read_lines, read_text
+
 DOES_NOT_FIT = 3  # the exit code of `rectune plan`; 1 is an error and 2 argparse's
 
 
@@ -23,7 +25,7 @@ def ls(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
         files = sorted(folder.glob("*.yaml"))
         width = max((len(file.stem) for file in files), default=0)
         for file in files:
-            about = (read_yaml(file.read_text(encoding="utf-8"), file.name)[0] or {}).get("about", "")
+            about = (read_yaml(read_text(file), file.name)[0] or {}).get("about", "")
             print(f"  {file.stem:<{width}}  {about}")
     print("templates")
     for folder in bundled("templates"):
@@ -88,6 +90,7 @@ def show(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
 
 def preview(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Print examples as they are trained."""
+    _quiet_libraries()
     from rectune.recipe.load import load_recipe
     from rectune.run import preview as previews
 
@@ -208,9 +211,7 @@ def _histories(args: argparse.Namespace) -> tuple[list[Any], list[list[str]], li
         return [None], [args.titles if args.titles is not None else args.items], None
     file = Path(args.users)
     users, histories, candidates = [], [], []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, line in read_lines(file):
         try:
             row = json.loads(line)
             users.append(row["user"])
@@ -228,7 +229,7 @@ def _histories(args: argparse.Namespace) -> tuple[list[Any], list[list[str]], li
 
 def _ids(file: str) -> list[str]:
     """Item ids, one a line."""
-    return [line.strip() for line in Path(file).read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for _, line in read_lines(Path(file))]
 
 
 def _quiet_libraries() -> None:

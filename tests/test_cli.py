@@ -233,3 +233,26 @@ def test_no_memory_and_no_room_on_the_disk_are_one_line(
     monkeypatch.setattr("rectune.recipe.load.load_recipe", fail)
     assert main(["show", "quickstart"]) == 1
     assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def said_by(*command: str) -> str:
+    """What a command of its own process says beside its result."""
+    import subprocess
+    import sys
+
+    out = subprocess.run([sys.executable, "-m", "rectune", *command], capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr
+    return out.stderr
+
+
+def test_libraries_are_silent_in_a_preview(quick_recipe: Path) -> None:
+    assert said_by("preview", str(quick_recipe), "--examples", "1") == ""
+
+
+@pytest.mark.heavy
+def test_libraries_are_silent_and_our_warnings_are_told_once(quick_recipe: Path, tmp_path: Path) -> None:
+    window = ["--model.from_scratch.sliding_window", "8", "--model.from_scratch.use_sliding_window", "true"]
+    said = said_by("train", str(quick_recipe), *window, "--model.from_scratch.max_window_layers", "0").strip()
+    assert said.startswith("warning: ranking falls back to `generate`")
+    assert "\n" not in said
+    assert said_by("export", str(tmp_path / "run")) in ("", f"{said}\n")

@@ -35,7 +35,9 @@ def here(line: str, folder: Path) -> None:
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("page", [p for p in PAGES if p.stem != "command-line"], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p.stem not in ("command-line", "keys")], ids=lambda page: page.stem
+)
 def test_every_block_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend("")  # files of the page are modules, found anew on each page
@@ -135,6 +137,70 @@ def templates_page() -> str:
     return "\n".join(parts) + "\n"
 
 
+def keys_page() -> str:
+    """docs/keys.md: every key of the sections `model` and `stages`, and what becomes of it."""
+    import dataclasses
+
+    from trl import ModelConfig
+
+    from rectune.methods import seq2seq, sft
+    from rectune.methods.keys import OURS, PASSED, REFUSED
+    from rectune.model.settings import OWN, READ
+
+    def default(kind: type, name: str) -> str:
+        value = next((f.default for f in dataclasses.fields(kind) if f.name == name), None)
+        value = None if value is dataclasses.MISSING else getattr(value, "value", value)
+        return f"`{value}`" if value not in (None, "") else ""
+
+    def methods(name: str) -> str:
+        kinds = {"sft": sft.Config, "seq2seq": seq2seq.Config}
+        return ", ".join(call for call, kind in kinds.items() if name in {f.name for f in dataclasses.fields(kind)})
+
+    parts = [
+        "# Keys of `model` and `stages`",
+        "",
+        "Both sections take the keys of library classes and a few of our own. This page is made from the classes and from what the code says of",
+        "each key; a test keeps it complete.",
+        "",
+        "## `model`",
+        "",
+        "TRL's `ModelConfig`, and ours.",
+        "",
+        "| key | default | what becomes of it |",
+        "|---|---|---|",
+        *(f"| `{name}` | | {said} |" for name, said in OWN.items()),
+        *(f"| `{name}` | {default(ModelConfig, name)} | {said} |" for name, said in READ.items()),
+        "",
+        "## `stages`: read by rectune",
+        "",
+        "`sft` takes the keys of TRL's `SFTConfig`, `seq2seq` those of transformers' `TrainingArguments`; defaults are those of the libraries",
+        "where no other is said.",
+        "",
+        "| key | methods | default | what becomes of it |",
+        "|---|---|---|---|",
+        *(f"| `{name}` | {methods(name)} | {default(sft.Config, name)} | {said} |" for name, said in OURS.items()),
+        "",
+        "## `stages`: passed through",
+        "",
+        "| key | methods | default | read by |",
+        "|---|---|---|---|",
+        *(
+            f"| `{name}` | {methods(name)} | {default(sft.Config, name)} | {reader} |"
+            for reader, names in PASSED.items()
+            for name in names.split()
+        ),
+        "",
+        "## `stages`: refused",
+        "",
+        "Where a recipe gives another value than the default, `rectune train` stops before anything is built and says why.",
+        "",
+        "| key | methods | why |",
+        "|---|---|---|",
+        *(f"| `{name}` | {methods(name)} | {why} |" for name, why in REFUSED.items()),
+    ]
+    return "\n".join(parts) + "\n"
+
+
 def test_the_templates_page_is_what_the_templates_render() -> None:
     assert (ROOT / "templates" / "README.md").read_text() == templates_page()
 
@@ -186,4 +252,5 @@ def test_every_key_of_the_table_builder_is_explained() -> None:
 
 if __name__ == "__main__":
     (ROOT / "docs" / "command-line.md").write_text(help_page())
+    (ROOT / "docs" / "keys.md").write_text(keys_page())
     (ROOT / "templates" / "README.md").write_text(templates_page())

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from rectune.log.split import Rows, Split, evenly, windows
+from rectune.runtime.progress import watched
 
 Floats = NDArray[np.float64]
 FILE = "sasrec.safetensors"
@@ -153,7 +153,7 @@ def train_sasrec(split: Split, settings: SasRecSettings, *, seed: int, checks: i
     draw = np.random.default_rng(seed)
     best: tuple[float, dict[str, torch.Tensor]] | None = None
     look = set(np.unique(np.linspace(1, settings.epochs, num=min(checks, settings.epochs), dtype=int)).tolist())
-    for epoch in tqdm(range(1, settings.epochs + 1), desc="training SASRec", disable=len(sequences) < 2000):
+    for epoch in watched(range(1, settings.epochs + 1), settings.epochs, "training SASRec", "epochs"):
         model.train()
         for batch in _batches(sequences, settings.batch, draw):
             loss = _loss(model, batch)

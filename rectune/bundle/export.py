@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import tempfile
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,9 +40,17 @@ def export(folder: str | Path, to: str | Path | None = None) -> tuple[Path, dict
     An adapter is merged into the base in the recipe's dtype, never into 4-bit weights; of a quantised run both forms are
     ranked on the test rows. Items that were added to the run are exported too. Raises FileNotFoundError for a folder that is
     no finished run and for a base that is gone, ValueError for a place that holds something else and when the written model
-    does not give the logits of the tuned one. Leaves the whole folder or none.
+    does not give the logits of the tuned one. Leaves the whole folder or none. A run that cannot be written is read: what it
+    lacks is built in a temporary place.
     """
-    run, listed = open_run(folder), open_run(folder, added=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        own = Path(folder).resolve()
+        elsewhere = None if not own.is_dir() or os.access(own, os.W_OK) else Path(temporary)
+        return _export(folder, to, elsewhere)
+
+
+def _export(folder: str | Path, to: str | Path | None, elsewhere: Path | None) -> tuple[Path, dict[str, Any]]:
+    run, listed = open_run(folder, elsewhere=elsewhere), open_run(folder, added=True, elsewhere=elsewhere)
     place = (Path(to) if to is not None else run.folder.path / "export").resolve()
     files.check_place(place, run)
     if hasattr(run.asked.trainings[-1].method, "export"):

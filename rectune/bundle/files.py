@@ -32,6 +32,11 @@ def check_place(place: Path, run: Run) -> None:
     for above in (place, *place.parents):
         if above.exists() and not above.is_dir():
             raise ValueError(f"`--to`: {above} is a file, not a folder.")
+    there = next(
+        above for above in place.parents if above.exists()
+    )  # the export is written beside its place and renamed
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise OSError(f"`--to`: {there} cannot be written. Give another folder with --to.")
     if not place.is_dir() or not any(place.iterdir()):
         return
     other = exported_run(place)

@@ -11,26 +11,31 @@ import torch
 from numpy.typing import NDArray
 
 from rectune.runtime.processes import rank, world_size
+from rectune.runtime.progress import Progress
 
 CHUNK = 1024  # rows of a shard: what a kill costs at most
 SMALL_CHUNK = 256  # rows where nothing is kept: enough for several processes
 T = TypeVar("T")
 
 
-def chunks(rows: int, what: str, *, size: int, progress: bool) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Chunks of `size` row numbers, themselves numbered, with a progress bar; each process gets every world_size-th one.
+def chunks(
+    rows: int, what: str, *, size: int, progress: bool, batches: Batches | None = None
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Chunks of `size` row numbers, themselves numbered, while it is shown how far they are; each process gets every world_size-th one.
 
-    They are the same whatever the number of processes.
+    They are the same whatever the number of processes. `batches`: by which rows within a chunk are worked on, so that they count
+    before it is done.
     """
-    from tqdm import tqdm
-
     every = list(enumerate(np.split(np.arange(rows), np.arange(size, rows, size))))
     own = every[rank() :: world_size()]
-    quiet = not progress or rank() > 0 or rows <= CHUNK
-    with tqdm(total=sum(len(chunk) for _, chunk in own), desc=what, unit=" users", disable=quiet) as bar:
+    done = 0
+    with Progress(sum(len(chunk) for _, chunk in own), what, "users", quiet=not progress or rank() > 0) as shown:
         for number, chunk in own:
+            if batches is not None:
+                batches.done = shown.add
             yield number, chunk
-            bar.update(len(chunk))
+            done += len(chunk)
+            shown.to(done)
 
 
 class Batches:
@@ -38,6 +43,7 @@ class Batches:
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
+        self.done: Callable[[int], None] = lambda rows: None  # is told how many more are done
 
     def each(
         self, lengths: Sequence[int], work: Callable[[list[int]], T], *, most: int
@@ -54,6 +60,7 @@ class Batches:
                 waiting = self._plan([i for rest in [*waiting, batch] for i in rest], lengths, most)
             else:
                 yield batch, done[0]
+                self.done(len(batch))
 
     def _plan(self, numbers: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
         """Batches, the longest last."""

@@ -20,6 +20,7 @@ from rectune.decoding.prompt_tree import Prefix, shared_prefix
 from rectune.decoding.reference import reference_search
 from rectune.decoding.table import Table
 from rectune.decoding.trie import Trie
+from rectune.runtime.told import ToldOnce
 
 _NOTHING = Limits()
 
@@ -110,7 +111,7 @@ class Engine:
             )
         if not self._warned:
             self._warned = True
-            warnings.warn(f"ranking falls back to `generate`, which is slower: {why}.", stacklevel=3)
+            warnings.warn(f"ranking falls back to `generate`, which is slower: {why}.", ToldOnce, stacklevel=3)
 
 
 class AnswerEngine:

@@ -158,7 +158,7 @@ class LanguageModelRanker:
             alive = self.trie.living(shelf.allowed)
         own = []
         size = CHUNK if shards else SMALL_CHUNK
-        for number, chunk in chunks(len(rows), "ranking", size=size, progress=self.progress):
+        for number, chunk in chunks(len(rows), "ranking", size=size, progress=self.progress, batches=self._batches):
             file = shards / _shard(number) if shards else None
             if file is None:
                 own.append(self._rank_chunk(rows, chunk, shelf, alive))

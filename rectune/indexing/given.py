@@ -10,9 +10,10 @@ import numpy as np
 
 from rectune.indexing.item_index import ItemIndex, from_levels, repair_with_digit
 from rectune.log.split import Split
+from rectune.runtime.near import shown
 from rectune.runtime.text_files import read_json
 
-_TOKEN = re.compile(r"<([a-z])_(\d+)>")
+_TOKEN = re.compile(r"<([a-z])_([0-9]{1,9})>")
 
 
 def given(split: Split, *, path: Path, extra_items: bool = False) -> ItemIndex:
@@ -55,13 +56,13 @@ def given(split: Split, *, path: Path, extra_items: bool = False) -> ItemIndex:
 
 def _levels(tokens: object, item_id: str, path: Path) -> list[int]:
     if not isinstance(tokens, list) or not tokens:
-        raise ValueError(f"{path.name}: the name of item `{item_id}` must be a list of tokens, got {tokens!r}.")
+        raise ValueError(f"{path.name}: the name of item `{item_id}` must be a list of tokens, got {shown(tokens)}.")
     codes = []
     for level, token in enumerate(tokens):
         match = _TOKEN.fullmatch(str(token))
         if match is None or ord(match[1]) - ord("a") != level:
             raise ValueError(
-                f"{path.name}: item `{item_id}`: token {token!r} is not of the form '<{chr(97 + level)}_12>'."
+                f"{path.name}: item `{item_id}`: token {shown(token)} is not of the form '<{chr(97 + level)}_12>' (a number of at most nine digits)."
             )
         codes.append(int(match[2]))
     return codes

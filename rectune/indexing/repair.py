@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from rectune.indexing.item_index import Codes, colliding_items, repair_with_digit
+from rectune.runtime.near import shown
 
 Repair = Literal["digit", "reassign"]
 
@@ -23,7 +24,7 @@ def repaired(levels: Codes, distances: NDArray[np.float32], *, repair: Repair) -
         return repair_with_digit(levels)[0]
     if repair == "reassign":
         return reassign_last(levels, distances)
-    raise ValueError(f"`repair`: got {repair!r}; use digit or reassign.")
+    raise ValueError(f"`repair`: got {shown(repair)}; use digit or reassign.")
 
 
 def reassign_last(levels: Codes, distances: NDArray[np.float32]) -> Codes:

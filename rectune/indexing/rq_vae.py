@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from rectune.indexing.item_index import Codes, ItemIndex, colliding_items
 from rectune.indexing.quantised import quantised_index
@@ -21,6 +20,7 @@ from rectune.indexing.quantiser import Quantiser, Vectors, check_collapse, check
 from rectune.indexing.repair import Repair
 from rectune.indexing.sinkhorn import spread_evenly
 from rectune.log.split import Split
+from rectune.runtime.progress import watched
 from rectune.vectors.item_vectors import ItemVectors
 
 
@@ -161,9 +161,7 @@ def train_rq_vae(vectors: Vectors, settings: RqVaeSettings, *, seed: int, extra:
         name: [] for name in ("epoch", "reconstruction", "quantisation", "colliding_items")
     }
     best: tuple[tuple[int, float], Any] | None = None
-    for epoch in tqdm(
-        range(1, settings.epochs + 1), desc="training RQ-VAE", disable=len(data) * settings.epochs < 10**5
-    ):
+    for epoch in watched(range(1, settings.epochs + 1), settings.epochs, "training RQ-VAE", "epochs"):
         losses = [
             _step(model, data, rows, settings, optimizer, extra)
             for rows in torch.split(torch.randperm(len(data)), settings.batch)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from rectune.log.split import Split
+from rectune.runtime.near import shown
 
 
 def few_shots(split: Split, shots: int, seed: int) -> Split:
@@ -15,7 +16,7 @@ def few_shots(split: Split, shots: int, seed: int) -> Split:
     Index and baselines see only the events of those rows. Raises ValueError when there are fewer.
     """
     if isinstance(shots, bool) or not isinstance(shots, int) or shots < 1:
-        raise ValueError(f"`split.shots` must be a whole number from 1 on, or null for all rows; got {shots!r}.")
+        raise ValueError(f"`split.shots` must be a whole number from 1 on, or null for all rows; got {shown(shots)}.")
     if shots > len(split.train):
         raise ValueError(
             f"`split.shots` is {shots}, but there are {len(split.train)} training rows. Lower it, or give null for all of them."

@@ -55,6 +55,10 @@ class Meter(TrainerCallback):  # type: ignore[misc]
         mask = inputs.get("attention_mask")
         self._tokens = self._tokens + (rows * tokens if mask is None else mask.sum())
 
+    def seen(self) -> int:
+        """Tokens so far, those of earlier attempts included; waits for the device."""
+        return self.totals.tokens + int(self._tokens)
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.totals.attempts += 1
         self.totals.of = _start(self._device)

@@ -47,7 +47,8 @@ def run(trainer: Any, task: Trainable, examples: Mixture, folder: Path) -> None:
     for callback in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(callback)
     ranked = RankedMetrics(trainer, lambda model: task.rank_validation(model, trainer.args.ranked_rows))
-    trainer.meter, bar = Meter(folder / MEASURED, trainer.args.device), TrainingBar()
+    trainer.meter = Meter(folder / MEASURED, trainer.args.device)
+    bar = TrainingBar(trainer.meter.seen)
     for added in (EpochClock(examples), audit, bar, trainer.meter, ranked, *early_stopping(trainer.args)):
         trainer.add_callback(added)
     try:

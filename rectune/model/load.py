@@ -10,13 +10,14 @@ from rectune.indexing.item_index import ItemIndex
 from rectune.model.new_tokens import add_tokens, start_new_tokens, train_tokenizer
 from rectune.model.settings import ModelSettings, load_options, pick_device
 from rectune.prompts.encoder import Encoder
+from rectune.runtime.text_files import first_line
 
 
 def build_base(settings: ModelSettings, index: ItemIndex, texts: Iterable[str], folder: Path, *, seed: int) -> None:
     """Write what every stage starts from: the tokenizer with the new tokens, the frame of every prompt, and the weights if made
     from scratch."""
     if settings.from_scratch is None:
-        _, tokenizer = _named(settings)
+        tokenizer = tokenizer_of(settings)
         add_tokens(tokenizer, index.vocabulary)
     else:
         tokenizer = train_tokenizer(texts, settings.text_vocab_size)
@@ -66,9 +67,8 @@ def _named_model(settings: ModelSettings, options: dict[str, Any]) -> Any:
     except (OSError, ValueError) as error:
         if Path(name).is_dir() and isinstance(error, ValueError):
             raise  # the base is there: what is wrong is another matter
-        first = str(error).strip().splitlines()[0]
         raise FileNotFoundError(
-            f"`model.model_name_or_path`: the base `{name}` could not be loaded ({first}). Put it back where it was, or, for "
+            f"`model.model_name_or_path`: the base `{name}` could not be loaded ({first_line(error)}). Put it back where it was, or, for "
             "a model of the Hub, connect to the network."
         ) from None
 
@@ -88,19 +88,21 @@ def kind_of(config: Any) -> Any:
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
-def _named(settings: ModelSettings) -> tuple[str, Any]:
+def tokenizer_of(settings: ModelSettings) -> Any:
+    """The tokenizer of a named base, as it comes. Raises FileNotFoundError where there is none."""
     from transformers import AutoTokenizer
 
     name = settings.library.model_name_or_path
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=settings.library.model_revision)
+        if len(tokenizer.get_vocab()) <= len(tokenizer.get_added_vocab()):
+            raise OSError("its files hold no vocabulary, such as tokenizer.json")
     except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
         raise FileNotFoundError(
-            f"`model.model_name_or_path`: no tokenizer could be loaded from `{name}` ({first}). Give a local folder, or a "
+            f"`model.model_name_or_path`: no tokenizer could be loaded from `{name}` ({first_line(error)}). Give a local folder, or a "
             "model of the Hub with a network connection."
         ) from None
-    return name, tokenizer
+    return tokenizer
 
 
 def keep_gradients_on_cpu(model: Any) -> None:
@@ -114,16 +116,24 @@ def keep_gradients_on_cpu(model: Any) -> None:
 
 
 def _from_scratch(fields: dict[str, Any], tokenizer: Any, seed: int) -> Any:
-    from transformers import AutoConfig, set_seed
+    from transformers import set_seed
+
+    config = config_of(fields, tokenizer, vocabulary=len(tokenizer))
+    set_seed(seed)
+    return kind_of(config).from_config(config)
+
+
+def config_of(fields: dict[str, Any], tokenizer: Any, *, vocabulary: int) -> Any:
+    """The config of a model from scratch: what the recipe says, and the tokenizer's special tokens."""
+    from transformers import AutoConfig
 
     config = AutoConfig.for_model(
         **fields,
-        vocab_size=len(tokenizer),
+        vocab_size=vocabulary,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
     if config.is_encoder_decoder:
         config.decoder_start_token_id = tokenizer.pad_token_id  # as T5 does
-    set_seed(seed)
-    return kind_of(config).from_config(config)
+    return config

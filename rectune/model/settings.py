@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
+import types
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,37 @@ from typing import Any
 import torch
 
 from rectune.prompts.encoder import Form
-from rectune.recipe.library import library_config
+from rectune.recipe.checking import check_type
+from rectune.recipe.library import ABOVE_0, FROM_0, FROM_1, SHARE, check_range, library_config
 from rectune.recipe.load import Recipe
 from rectune.runtime.files import stamp
-from rectune.runtime.near import near
+from rectune.runtime.near import near, shown
 
-OWN_KEYS = ("from_scratch", "text_vocab_size", "prompt_form", "device")
+# Key of TRL's ModelConfig -> who reads it; none is refused.
+READ = {
+    "model_name_or_path": "the base: a local folder, or a model of the Hub",
+    "model_revision": "of a base of the Hub",
+    "dtype": "of the base's weights; bfloat16 for what a quantised base computes in where it is not given",
+    "attn_implementation": "transformers",
+    "use_peft": "an adapter (LoRA) is tuned instead of all weights; new tokens are always trained",
+    **dict.fromkeys(("lora_r", "lora_alpha", "lora_dropout", "lora_target_parameters", "use_rslora", "use_dora"), "PEFT's LoraConfig"),
+    "lora_target_modules": "PEFT's LoraConfig; all linear layers where it is not given",
+    "lora_modules_to_save": "PEFT's LoraConfig; refused where there are new tokens",
+    "lora_task_type": "PEFT's LoraConfig; SEQ_2_SEQ_LM for encoder-decoders",
+    **dict.fromkeys(("load_in_8bit", "load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage"), "bitsandbytes"),
+}  # fmt: skip
+OWN = {
+    "from_scratch": "a transformers config (`model_type` and its fields) instead of a base",
+    "text_vocab_size": "most tokens of the tokenizer that is made with a model from scratch",
+    "prompt_form": "auto, chat or plain",
+    "device": "auto, cpu or cuda",
+}
+OWN_KEYS = tuple(OWN)
+RANGES = {"lora_r": FROM_1, "lora_alpha": ABOVE_0, "lora_dropout": SHARE}
+# Fields of a transformers config that count something there must be at least one of.
+SIZE = re.compile(r"(num_|n_|d_)\w+|\w+_(size|layers|heads|dim|positions|embeddings)")
+MADE = ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")
+MAY_BE_0 = re.compile(r"chunk_size\w+|\w*(expert|shared|dense|window|dropout|pdrop)\w*|\w+_ids?")
 
 
 @dataclass(frozen=True)
@@ -41,14 +69,16 @@ def model_settings(recipe: Recipe) -> ModelSettings:
 
     section = dict(recipe.settings["model"])
     own = {key: section.pop(key, None) for key in OWN_KEYS}
-    library = library_config(ModelConfig, section, recipe, "model", also=OWN_KEYS)
+    library = library_config(ModelConfig, section, recipe, "model", also=OWN_KEYS, ranges=RANGES)
     if (own["from_scratch"] is None) == (library.model_name_or_path is None):
         raise ValueError(f"{recipe.where('model')}: give either `model_name_or_path` or `from_scratch`.")
     if own["prompt_form"] not in (None, "auto", "chat", "plain"):
-        raise ValueError(f"{recipe.where('model.prompt_form')}: got {own['prompt_form']!r}; use auto, chat or plain.")
+        raise ValueError(
+            f"{recipe.where('model.prompt_form')}: got {shown(own['prompt_form'])}; use auto, chat or plain."
+        )
     device = own["device"] or "auto"
     if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"{recipe.where('model.device')}: got {device!r}; use auto, cpu or cuda.")
+        raise ValueError(f"{recipe.where('model.device')}: got {shown(device)}; use auto, cpu or cuda.")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError(
             f"{recipe.where('model.device')}: cuda was asked for, but torch sees no CUDA device. Use auto or cpu."
@@ -56,9 +86,9 @@ def model_settings(recipe: Recipe) -> ModelSettings:
     if own["from_scratch"] is not None:
         _check_from_scratch(own["from_scratch"], recipe)
     size = own["text_vocab_size"] if own["text_vocab_size"] is not None else 4096
-    if not isinstance(size, int) or size < 260:
+    if not isinstance(size, int) or isinstance(size, bool) or size < 260:
         raise ValueError(
-            f"{recipe.where('model.text_vocab_size')}: got {size!r}; it must be at least 260 (256 bytes and 4 more)."
+            f"{recipe.where('model.text_vocab_size')}: got {shown(size)}; it must be at least 260 (256 bytes and 4 more)."
         )
     return ModelSettings(library, own["from_scratch"], size, own["prompt_form"] or "auto", device)
 
@@ -70,16 +100,34 @@ def _check_from_scratch(fields: Any, recipe: Recipe) -> None:
     if not isinstance(fields, dict) or "model_type" not in fields:
         raise TypeError(f"{where}: it must be a mapping with `model_type` and the fields of that model's config.")
     kind = fields["model_type"]
-    if kind not in CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise ValueError(
-            f"{recipe.where('model.from_scratch.model_type')}: unknown model type {kind!r}.{near(str(kind), CONFIG_MAPPING.keys())}"
+            f"{recipe.where('model.from_scratch.model_type')}: unknown model type {shown(kind)}.{near(str(kind), CONFIG_MAPPING.keys())}"
         )
-    known = set(inspect.signature(CONFIG_MAPPING[kind].__init__).parameters) | {"model_type"}
-    for key in fields:
+    parameters = inspect.signature(CONFIG_MAPPING[kind].__init__).parameters
+    known = set(parameters) - {"self"} | {"model_type"}
+    for key, value in fields.items():
+        place = recipe.where(f"model.from_scratch.{key}")
         if key not in known:
-            raise ValueError(
-                f"{recipe.where(f'model.from_scratch.{key}')}: `{kind}` has no such field.{near(key, known)}"
-            )
+            raise ValueError(f"{place}: `{kind}` has no such field.{near(str(key), known)}")
+        if key in MADE:
+            raise ValueError(f"{place}: it comes from the tokenizer, which is made with the model. Leave it out.")
+        if key != "model_type":
+            _check_field(key, value, parameters[key].annotation, place)
+
+
+def _check_field(key: str, value: Any, annotation: Any, where: str) -> None:
+    """A field of a transformers config, as far as its annotation is one of plain kinds."""
+    if _plain(annotation):
+        check_type(value, annotation, where)
+    if isinstance(value, int) and not isinstance(value, bool) and not key.endswith("_id"):
+        check_range(value, FROM_1 if SIZE.fullmatch(key) and not MAY_BE_0.fullmatch(key) else FROM_0, where)
+
+
+def _plain(annotation: Any) -> bool:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, list):
+        return all(_plain(part) for part in typing.get_args(annotation))
+    return annotation in (int, float, bool, str, type(None))
 
 
 def pick_device(settings: ModelSettings) -> torch.device:

@@ -15,6 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from rectune.runtime.near import near
 from rectune.runtime.seeded import hashed
+from rectune.runtime.text_files import read_text
 
 # Private-use characters that fence what comes out of an expression; they are replaced in every value that goes in.
 _DATA, _CODES, _END = "\ue000", "\ue001", "\ue002"
@@ -144,7 +145,7 @@ def _plain(segments: list[Segment]) -> str:
 
 def load_template(path: Path) -> Template:
     """Read a template file. Raises ValueError when it is not valid Jinja or lacks a macro or `wordings`."""
-    source = path.read_text(encoding="utf-8")
+    source = read_text(path).replace("\r\n", "\n")
     module = _module(path.name, source)
     for macro in ("prompt", "completion"):
         arguments = getattr(getattr(module, macro, None), "arguments", ())

@@ -19,7 +19,7 @@ from rectune.recipe.checking import check_keywords, keywords_of
 from rectune.recipe.fingerprints import name_of
 from rectune.recipe.load import Recipe
 from rectune.runtime.files import inputs
-from rectune.runtime.near import near
+from rectune.runtime.near import near, shown
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def resolve_call(recipe: Recipe, key: str) -> Any:
     name = section_at(recipe, key).get("call")
     if not isinstance(name, str):
         raise TypeError(
-            f"{recipe.where(f'{key}.call')}: got {name!r}, but it must be a text such as {_example(key)}'package.module:function'."
+            f"{recipe.where(f'{key}.call')}: got {shown(name)}, but it must be a text such as {_example(key)}'package.module:function'."
         )
     return named(name, home_of(key), recipe.where(f"{key}.call"))
 
@@ -141,6 +141,8 @@ def resolve_call(recipe: Recipe, key: str) -> Any:
 def named(name: str, home: Home | None, where: str) -> Any:
     """Import what a name means. `where` names the key in messages. Raises ValueError for a name that means nothing."""
     module_name, _, attribute = _dotted(name, home, where).partition(":")
+    if not all(part.isidentifier() for part in [*module_name.split("."), *([attribute] if attribute else [])]):
+        raise ValueError(f"{where}: got {shown(name)}; a name is 'package.module:function'.")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -324,7 +326,7 @@ def bind(
     function. A parameter annotated `Path` is looked for by `Recipe.find`.
     """
     section = {k: v for k, v in section_at(recipe, key).items() if k not in ("call", *own)}
-    arguments = check_keywords(function, section, lambda k: recipe.where(f"{key}.{k}"), given=given)
+    arguments = check_keywords(function, section, lambda k: recipe.where(f"{key}.{k}"), given=given, also=own)
     for name, parameter in keywords_of(function, given).items():
         if name in arguments and "Path" in str(parameter.annotation):
             try:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, Union
 
-from rectune.runtime.near import near
+from rectune.runtime.near import near, shown
 
 
 def check_type(value: Any, annotation: Any, where: str) -> Any:
@@ -21,7 +23,7 @@ def check_type(value: Any, annotation: Any, where: str) -> Any:
         return _check_union(value, args, where)
     if origin is Literal:
         if value not in args:
-            raise TypeError(f"{where}: got {value!r}, but it must be one of {', '.join(map(repr, args))}.")
+            raise TypeError(f"{where}: got {shown(value)}, but it must be one of {', '.join(map(repr, args))}.")
         return value
     if origin in (list, tuple) or annotation in (list, tuple):
         return _check_sequence(value, origin or annotation, args, where)
@@ -55,12 +57,16 @@ def _check_sequence(value: Any, kind: Any, args: tuple[Any, ...], where: str) ->
 
 
 def _check_plain(value: Any, annotation: Any, where: str) -> Any:
-    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+    if annotation is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise _wrong(value, "a finite number", where)
         return float(value)
-    if annotation is Path and isinstance(value, str):
+    if annotation is Path and isinstance(value, str) and value.strip():
         return Path(value)
     if annotation is int and isinstance(value, bool):
         raise _wrong(value, "a whole number", where)
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum) and not isinstance(value, annotation):
+        raise _wrong(value, f"one of {', '.join(str(member.value) for member in annotation)}", where)
     if isinstance(annotation, type) and not isinstance(value, annotation):
         words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", Path: "a path"}
         raise _wrong(value, words.get(annotation, annotation.__name__), where)
@@ -68,7 +74,7 @@ def _check_plain(value: Any, annotation: Any, where: str) -> Any:
 
 
 def _wrong(value: Any, needed: str, where: str) -> TypeError:
-    return TypeError(f"{where}: got {value!r} ({type(value).__name__}), but it must be {needed}.")
+    return TypeError(f"{where}: got {shown(value)} ({type(value).__name__}), but it must be {needed}.")
 
 
 def keywords_of(function: Callable[..., Any], given: Iterable[str]) -> dict[str, inspect.Parameter]:
@@ -78,16 +84,21 @@ def keywords_of(function: Callable[..., Any], given: Iterable[str]) -> dict[str,
 
 
 def check_keywords(
-    function: Callable[..., Any], settings: dict[str, Any], where: Callable[[str], str], *, given: Iterable[str]
+    function: Callable[..., Any],
+    settings: dict[str, Any],
+    where: Callable[[str], str],
+    *,
+    given: Iterable[str],
+    also: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """Check `settings` against the signature of `function`; `where(key)` names a key in messages.
+    """Check `settings` against the signature of `function`; `where(key)` names a key in messages. `also`: further names for near misses.
 
     Raises TypeError for an unknown key (with near misses), a missing one, or a value of the wrong type.
     """
     known = keywords_of(function, given)
     for key in settings:
         if key not in known:
-            raise TypeError(f"{where(key)}: unknown key.{near(key, known)}")
+            raise TypeError(f"{where(key)}: unknown key.{near(str(key), {*known, *also})}")
     for key, parameter in known.items():
         if parameter.default is inspect.Parameter.empty and key not in settings:
             raise TypeError(f"{where(key)}: the key is missing and has no default.")

@@ -74,7 +74,7 @@ def _imported(file: str, time: int) -> list[str]:
 def _code(file: str, time: int) -> str:
     """A file without its comments, docstrings and empty lines: its own characters, so every version of Python tells the same."""
     text = Path(file).read_text(encoding="utf-8")
-    lines = text.splitlines()
+    lines = text.split("\n")
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
             lines[token.start[0] - 1] = lines[token.start[0] - 1][: token.start[1]]

@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 import rectune
-from rectune.runtime.near import near
+from rectune.runtime.near import near, shown
+from rectune.runtime.text_files import read_text
 
 SECTIONS = (
     "include",
@@ -30,6 +31,7 @@ SECTIONS = (
     "grid",
     "output_dir",
 )
+MOST = 20_000  # keys of a recipe
 REQUIRED = ("data", "split", "tasks", "model", "stages", "rank", "eval", "output_dir")
 
 
@@ -47,11 +49,18 @@ class Recipe:
         return f"`{key}` ({self.lines[key]})" if key in self.lines else f"`{key}`"
 
     def find(self, path: str | Path, *, kind: str = "") -> Path:
-        """Look `path` up beside the recipe, then in the working folder, then among the bundled folder `kind`."""
+        """Look `path` up beside the recipe, then in the working folder, then among the bundled folder `kind`, of which it is a file.
+
+        Raises FileNotFoundError with the places that were looked at.
+        """
         places = [self.folder or Path(), Path(), *(bundled(kind) if kind else [])]
         for place in places:
-            if (place / path).exists():
-                return (place / path).resolve()
+            try:
+                there, whole = (place / path).is_file() if kind else (place / path).exists(), (place / path).resolve()
+            except (OSError, ValueError):  # too long a name, or one with a NUL
+                raise FileNotFoundError(f"{shown(str(path))} is no path of a file.") from None
+            if there:
+                return whole
         tried = ", ".join(dict.fromkeys(str((p / path).resolve()) for p in places))
         raise FileNotFoundError(f"`{path}` was not found. Looked for: {tried}.")
 
@@ -128,21 +137,27 @@ def read_yaml(text: str, source: str) -> tuple[Any, dict[str, str]]:
         node = loader.get_single_node()
         lines: dict[str, str] = {}
         if node is not None:
-            _walk(node, "", source, lines)
+            _walk(node, "", source, lines, ())
         return (loader.construct_document(node) if node is not None else None), lines
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{source}:{mark.line + 1}" if mark else source
         raise ValueError(f"{place}: not valid YAML: {error.problem}.") from None
+    except RecursionError:
+        raise ValueError(f"{source}: not readable YAML: it is nested too deeply.") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{source}: not valid YAML: {' '.join(str(error).split())}.") from None
 
 
-def _walk(node: yaml.Node, prefix: str, source: str, lines: dict[str, str]) -> None:
+def _walk(node: yaml.Node, prefix: str, source: str, lines: dict[str, str], above: tuple[yaml.Node, ...]) -> None:
+    if any(node is one for one in above):
+        raise ValueError(f"{lines[prefix.rstrip('.')]}: `{prefix.rstrip('.')}` is an alias of what it stands in.")
+    if len(lines) > MOST:
+        raise ValueError(f"{source}: a recipe of more than {MOST:,} keys, aliases written out, is not read.")
     if isinstance(node, yaml.SequenceNode):
         for i, child in enumerate(node.value):
             lines[f"{prefix}{i}"] = f"{source}:{child.start_mark.line + 1}"
-            _walk(child, f"{prefix}{i}.", source, lines)
+            _walk(child, f"{prefix}{i}.", source, lines, (*above, node))
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key, child in node.value:
@@ -153,7 +168,7 @@ def _walk(node: yaml.Node, prefix: str, source: str, lines: dict[str, str]) -> N
                 )
             seen[key.value] = line
             lines[f"{prefix}{key.value}"] = f"{source}:{line}"
-            _walk(child, f"{prefix}{key.value}.", source, lines)
+            _walk(child, f"{prefix}{key.value}.", source, lines, (*above, node))
 
 
 def _read_with_includes(file: Path, parents: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -161,18 +176,14 @@ def _read_with_includes(file: Path, parents: tuple[Path, ...]) -> tuple[dict[str
         raise ValueError(
             f"{file.name}: `include` goes round in a circle: {' -> '.join(p.name for p in (*parents, file))}."
         )
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: a recipe must be UTF-8 text ({error.reason} at byte {error.start}).") from None
-    settings, lines = read_yaml(text, file.name)
+    settings, lines = read_yaml(read_text(file), file.name)
     if not isinstance(settings, dict):
         raise ValueError(f"{file.name}: a recipe must be a mapping of sections ({', '.join(SECTIONS)}).")
     if "include" not in settings:
         return settings, lines
     included = settings.pop("include")
     if not isinstance(included, str):
-        raise TypeError(f"`include` ({lines['include']}): got {included!r}, but it must be the name of a recipe.")
+        raise TypeError(f"`include` ({lines['include']}): got {shown(included)}, but it must be the name of a recipe.")
     beside = file.parent / included
     base, base_lines = _read_with_includes(
         beside.resolve() if beside.is_file() else _recipe_file(included), (*parents, file)
@@ -214,7 +225,7 @@ def _step(here: Any, part: str, key: str) -> Any:
     if here.get(part) is None:
         here[part] = {}
     if not isinstance(here[part], dict | list):
-        raise ValueError(f"`--{key}`: `{key}` holds {here[part]!r}, which has no keys.")
+        raise ValueError(f"`--{key}`: `{key}` holds {shown(here[part])}, which has no keys.")
     return here[part]
 
 
@@ -247,7 +258,7 @@ def _check_sections(recipe: Recipe) -> None:
         value = recipe.settings.get(key)
         if value is not None and not isinstance(value, kind):
             raise TypeError(
-                f"{recipe.where(key)}: got {value!r}, but it must be a {'list' if kind is list else 'mapping'}."
+                f"{recipe.where(key)}: got {shown(value)}, but it must be a {'list' if kind is list else 'mapping'}."
             )
     for key in ("vectors", "tasks", "stages"):
         if key == "vectors" and recipe.settings.get(key) is None:
@@ -256,8 +267,11 @@ def _check_sections(recipe: Recipe) -> None:
             raise TypeError(f"{recipe.where(key)}: it must be a list of at least one mapping, each with `call`.")
     seed = recipe.settings.setdefault("seed", 0)
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise TypeError(f"{recipe.where('seed')}: got {seed!r}, but it must be a whole number from 0 on.")
-    if not isinstance(recipe.settings["output_dir"], str):
-        raise TypeError(
-            f"{recipe.where('output_dir')}: got {recipe.settings['output_dir']!r}, but it must be a folder."
-        )
+        raise TypeError(f"{recipe.where('seed')}: got {shown(seed)}, but it must be a whole number from 0 on.")
+    folder = recipe.settings["output_dir"]
+    try:
+        usable = isinstance(folder, str) and folder.strip() != "" and Path(folder).resolve().exists() in (True, False)
+    except (OSError, ValueError):  # too long a name, or one with a NUL
+        usable = False
+    if not usable:
+        raise TypeError(f"{recipe.where('output_dir')}: got {shown(folder)}, but it must be a folder.")

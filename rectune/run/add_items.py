@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,22 @@ from rectune.run.added_box import keep
 from rectune.run.recommend import prior_of
 from rectune.run.run import Run, open_run
 from rectune.runtime.files import write_atomic
+from rectune.runtime.text_files import read_json_lines, read_lines, read_text
 from rectune.tasks.asked_histories import history_split
 from rectune.vectors.item_vectors import ItemVectors, join
 
+
+def _csv(file: Path) -> pl.DataFrame:
+    return pl.read_csv(io.StringIO(read_text(file)), infer_schema=False)  # an id such as 0012 is no number
+
+
+def _json_lines(file: Path) -> pl.DataFrame:
+    return pl.DataFrame([row for _, row in read_json_lines(file)], infer_schema_length=None)
+
+
 READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
-    ".csv": partial(pl.read_csv, infer_schema=False),  # an id such as 0012 is no number
-    ".jsonl": pl.read_ndjson,
-    ".ndjson": pl.read_ndjson,
-    ".parquet": pl.read_parquet,
-}
+    ".csv": _csv, ".jsonl": _json_lines, ".ndjson": _json_lines, ".parquet": pl.read_parquet,
+}  # fmt: skip
 
 
 def add_to_index(folder: str | Path, items: str | Path, rows: str | Path | None = None) -> dict[str, Any]:
@@ -186,9 +193,7 @@ def read_rows(file: Path, log: Log, added: Added) -> tuple[list[list[int]], list
     ids = Catalogue(log)
     new = set(added.items["item_id"].to_list())
     histories, targets = [], []
-    for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        if not text.strip():
-            continue
+    for number, text in read_lines(file):
         try:
             row = json.loads(text)
             named, target = [str(item) for item in row["items"]], str(row["target"])

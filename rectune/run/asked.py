@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +27,7 @@ from rectune.recipe.calls import (
 from rectune.recipe.checking import check_keywords
 from rectune.recipe.load import Recipe
 from rectune.run.judged import Judge, judge_of
+from rectune.runtime.near import shown
 from rectune.tasks.task_calls import TaskCall, ranked_task, read_tasks
 
 ANY = (ValueError, TypeError, OSError, ImportError)  # why a callable or its files may be missing
@@ -158,7 +160,9 @@ def _index(recipe: Recipe, seed: int) -> Call:
 def _user_tokens(recipe: Recipe) -> int:
     count = recipe.settings["index"].get("user_tokens", 0)
     if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-        raise ValueError(f"{recipe.where('index.user_tokens')}: got {count!r}; it must be a whole number from 0 on.")
+        raise ValueError(
+            f"{recipe.where('index.user_tokens')}: got {shown(count)}; it must be a whole number from 0 on."
+        )
     return count
 
 
@@ -166,6 +170,7 @@ def _training(
     recipe: Recipe, i: int, tasks: tuple[TaskCall, ...], model: Any, seed: int, gone: tuple[type[Exception], ...]
 ) -> Training:
     from rectune.methods.choosing import early_stopping
+    from rectune.methods.keys import check_keys, ranges_of
     from rectune.model.settings import pick_device
     from rectune.recipe.library import library_config
 
@@ -175,10 +180,12 @@ def _training(
     own = recipe.settings["stages"][i].get("tasks") is not None
     trained = tuple(read_tasks(recipe, f"{key}.tasks", seed=seed, gone=gone)) if own else tasks
 
+    check_keys(method.Config, section, lambda name: recipe.where(f"{key}.{name}"))
+
     def config() -> Any:
         cpu = pick_device(model).type == "cpu"
         filled = method.config_defaults(dict(section), cpu=cpu, seed=seed)
-        return library_config(method.Config, filled, recipe, key)
+        return library_config(method.Config, filled, recipe, key, ranges=ranges_of(method.Config))
 
     early_stopping(config())
     return Training(i, method, recipe.settings["stages"][i], trained, own, config)
@@ -211,10 +218,12 @@ def _prior(recipe: Recipe, section: dict[str, Any], seed: int) -> Prior:
     given = section.get("weight", list(WEIGHTS))
     weights = [float(w) for w in (given if isinstance(given, list) else [given]) if _number(w)]
     if not weights or len(weights) < (len(given) if isinstance(given, list) else 1):
-        raise ValueError(f"{where('rank.prior.weight')}: got {given!r}; give a number from 0 on, or a list of them.")
+        raise ValueError(
+            f"{where('rank.prior.weight')}: got {shown(given)}; give a number from 0 on, or a list of them."
+        )
     rows = section.get("rows", 2000)
-    if not isinstance(rows, int) or rows < 1:
-        raise ValueError(f"{where('rank.prior.rows')}: got {rows!r}, but it must be a whole number from 1 on.")
+    if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
+        raise ValueError(f"{where('rank.prior.rows')}: got {shown(rows)}, but it must be a whole number from 1 on.")
     keys = {key: value for key, value in section.items() if key not in ("call", "weight", "rows")}
     arguments = check_keywords(module.fit, keys, lambda k: where(f"rank.prior.{k}"), given=("split", "folder"))
     if "seed" in inspect.signature(module.fit).parameters:
@@ -223,4 +232,4 @@ def _prior(recipe: Recipe, section: dict[str, Any], seed: int) -> Prior:
 
 
 def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf

@@ -195,6 +195,25 @@ class RunFolder:
             write_atomic(self.path / MARK, json.dumps({"recipe": self.recipe_name, "rectune": rectune.__version__}))
 
 
+class BorrowedFolder(RunFolder):
+    """A run folder whose finished stages are used, while all others are built elsewhere; nothing is written into it."""
+
+    def __init__(self, path: Path, recipe_name: str, elsewhere: Path) -> None:
+        super().__init__(path, recipe_name)
+        self._elsewhere = RunFolder(elsewhere / "stages of this command", recipe_name)
+
+    def lock(self) -> Any:
+        """Nothing is held: nothing is written."""
+        return contextlib.nullcontext()
+
+    def stage(self, box: Box, needs: Sequence[Stage], held: Held) -> Stage:
+        """The stage from the run folder where it is there, else built elsewhere."""
+        if kept := self._pinned(box):
+            return kept
+        there = self.place(box.name, box.keys(), needs)
+        return there if there.folder.is_dir() else self._elsewhere.stage(box, needs, held)
+
+
 def why_built(final: Path, about: dict[str, Any], asked: set[str], *, resumes: bool) -> str:
     """Why a stage is built: it goes on, nothing of its kind is there, or what differs from the one that was made last. Those that
     this run asked for, too, such as another ranking by the same model, are not what it replaces."""

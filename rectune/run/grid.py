@@ -14,7 +14,7 @@ from rectune.run.judged import as_json
 from rectune.run.run import open_recipe
 from rectune.run.single import train_one
 from rectune.runtime.files import write_atomic
-from rectune.runtime.near import near
+from rectune.runtime.near import near, shown
 from rectune.runtime.processes import is_main, wait
 
 Cell = dict[str, Any]  # dotted key -> value
@@ -70,7 +70,7 @@ def cells_of(recipe: Recipe, seeds: Sequence[int] | None = None) -> list[Cell]:
         if key.partition(".")[0] not in SECTIONS:
             raise ValueError(f"{where}: unknown section.{near(key.partition('.')[0], SECTIONS)}")
         if not isinstance(listed, list) or not listed:
-            raise ValueError(f"{where}: got {listed!r}, but it must be a list of at least one value.")
+            raise ValueError(f"{where}: got {shown(listed)}, but it must be a list of at least one value.")
         if len({json.dumps(value) for value in listed}) < len(listed):
             raise ValueError(f"{where}: a value is listed twice: {listed}.")
     return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]

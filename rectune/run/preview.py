@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rectune.log.split import PARTS, evenly
-from rectune.recipe.box import Box, Held
 from rectune.recipe.load import Recipe
 from rectune.run.asked import ask
 from rectune.run.check import check
-from rectune.run.folder import RunFolder, Stage
+from rectune.run.folder import BorrowedFolder, RunFolder
 from rectune.run.run import Run
+from rectune.run.start import check_preview
 from rectune.tasks.examples import Mixture, TaskSpec, length_statistics
 
 OPEN, CLOSE = "⟦", "⟧"
@@ -32,6 +31,7 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
         raise ValueError(f"`--examples` must be at least 1, got {examples}.")
     with tempfile.TemporaryDirectory() as place:
         run = _run(recipe, Path(place))
+        check_preview(run)
         check(run)
         parts = [about(run)]
         shared = [training for training in run.asked.trainings if not training.own]
@@ -81,19 +81,6 @@ def _run(recipe: Recipe, elsewhere: Path) -> Run:
         return Run(asked, BorrowedFolder(own, recipe.name, elsewhere))
     except ValueError:
         return Run(asked, RunFolder(elsewhere / "preview", recipe.name))
-
-
-class BorrowedFolder(RunFolder):
-    """A run folder whose finished stages are used, while all others are built elsewhere."""
-
-    def __init__(self, path: Path, recipe_name: str, elsewhere: Path) -> None:
-        super().__init__(path, recipe_name)
-        self._elsewhere = RunFolder(elsewhere / "preview", recipe_name)
-
-    def stage(self, box: Box, needs: Sequence[Stage], held: Held) -> Stage:
-        """The stage from the run folder where it is there, else built elsewhere."""
-        there = self.place(box.name, box.keys(), needs)
-        return there if there.folder.is_dir() else self._elsewhere.stage(box, needs, held)
 
 
 def _of_stage(mixture: Mixture, examples: int) -> list[str]:

@@ -21,7 +21,7 @@ from rectune.recipe.box import Box
 from rectune.recipe.load import Recipe, load_recipe
 from rectune.run.added_box import added_to
 from rectune.run.asked import Asked, ask
-from rectune.run.folder import RunFolder, Stage
+from rectune.run.folder import BorrowedFolder, RunFolder, Stage
 from rectune.run.line import line_of
 from rectune.run.models import Models
 from rectune.run.training_box import base_name
@@ -164,10 +164,10 @@ def open_recipe(recipe: Recipe) -> Run:
     return Run(ask(recipe))
 
 
-def open_run(folder: str | Path, overrides: Any = (), *, added: bool = False) -> Run:
+def open_run(folder: str | Path, overrides: Any = (), *, added: bool = False, elsewhere: Path | None = None) -> Run:
     """Open a finished run folder; its boxes and templates are used as they are. Raises FileNotFoundError when it is none.
 
-    `added`: with the items that `add_to_index` added.
+    `added`: with the items that `add_to_index` added. `elsewhere`: where to build what the folder lacks, of which nothing is then written.
     """
     path = Path(folder).resolve()
     about = json.loads((path / "run.json").read_text()) if (path / "run.json").exists() else {}
@@ -180,7 +180,7 @@ def open_run(folder: str | Path, overrides: Any = (), *, added: bool = False) ->
     asked = replace(asked, reads_vectors="vectors" in about["stages"])
     if added:
         asked = replace(asked, added=added_to(path, about["stages"]))
-    run = Run(asked)
+    run = Run(asked, None if elsewhere is None else BorrowedFolder(path, asked.recipe.name, elsewhere))
     run.folder.pinned = about["stages"]
     run.folder.on_other_code = lambda name: warnings.warn(
         f"`{name}` was made by other code than there is now; `rectune train` with `--rebuild {name}` makes it anew.",

@@ -13,6 +13,7 @@ from rectune.run.check import check
 from rectune.run.line import AFTER
 from rectune.run.report import report
 from rectune.run.run import RESOLVED, Run, open_recipe, open_run
+from rectune.run.start import check_start
 from rectune.runtime.files import write_atomic
 from rectune.runtime.near import near
 from rectune.runtime.processes import is_main, wait
@@ -28,6 +29,7 @@ def train_one(recipe: Recipe, *, rebuild: Collection[str] = ()) -> Path:
     for name in rebuild:
         if name not in known:
             raise ValueError(f"`--rebuild {name}`: this run has no such box.{near(name, known)}")
+    check_start(run, rebuild=rebuild)
     run.folder.tell, run.folder.rebuild = partial(print, flush=True), frozenset(rebuild)
     with run.folder.lock():
         check(run)

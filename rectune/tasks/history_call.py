@@ -8,6 +8,7 @@ from typing import Any
 
 from rectune.recipe.calls import Call, check_vectors, read_call, section_at
 from rectune.recipe.load import Recipe
+from rectune.runtime.near import shown
 
 EXAMPLE = "{call: similar, events: 10}"
 
@@ -23,7 +24,7 @@ def history_call(recipe: Recipe, key: str, task: Callable[..., Any], *, seed: in
         return None
     where = recipe.where(f"{key}.history")
     if not isinstance(section, dict):
-        raise TypeError(f"{where}: got {section!r}, but it must name a function, e.g. {EXAMPLE}.")
+        raise TypeError(f"{where}: got {shown(section)}, but it must name a function, e.g. {EXAMPLE}.")
     if "history" not in inspect.signature(task).parameters:
         raise ValueError(
             f"{where}: `{task.__name__}` takes the split's history only: one that is chosen for its target would tell the "

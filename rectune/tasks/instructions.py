@@ -11,6 +11,7 @@ import numpy as np
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Part, Split
 from rectune.prompts.template import clean_value
+from rectune.runtime.near import shown
 from rectune.runtime.text_files import read_json, read_json_lines
 from rectune.tasks.rows import TaskRows
 
@@ -117,7 +118,9 @@ def _turns(entry: Any, where: str) -> list[Turn]:
 
 def _turn(turn: Any, role: str, said: str, where: str) -> Turn:
     if not isinstance(turn, dict) or turn.get(role) not in ROLES:
-        raise ValueError(f"{where}: a turn needs `{role}` ({', '.join(ROLES)}) and `{said}`, got {str(turn)[:80]!r}.")
+        raise ValueError(
+            f"{where}: a turn needs `{role}` ({', '.join(ROLES)}) and `{said}`, got {shown(str(turn)[:80])}."
+        )
     return Turn(ROLES[turn[role]], _text(turn.get(said), where))
 
 

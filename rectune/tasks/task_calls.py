@@ -14,10 +14,13 @@ from rectune.prompts.template import Template, load_template
 from rectune.recipe.box import Held
 from rectune.recipe.calls import Call, read_call, section_at, unless
 from rectune.recipe.load import Recipe
+from rectune.runtime.near import shown
 from rectune.tasks.examples import TaskSpec
 from rectune.tasks.history_call import history_call
 from rectune.tasks.rows import TaskRows
 from rectune.vectors.item_vectors import ItemVectors
+
+MOST = 10_000  # how often an epoch may show a row
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,10 @@ def read_task(recipe: Recipe, key: str, *, seed: int, gone: tuple[type[Exception
     given, own = ("split", "index", "part", "history"), ("template", "share", "history")
     call = unless(gone, key, partial(read_call, recipe, key, given=given, own=own))
     share = section_at(recipe, key).get("share", 1.0)
-    if isinstance(share, bool) or not isinstance(share, int | float) or share <= 0:
-        raise ValueError(f"{recipe.where(f'{key}.share')}: got {share!r}, but it must be a number above 0.")
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= MOST:
+        raise ValueError(
+            f"{recipe.where(f'{key}.share')}: got {shown(share)}, but it must be a number above 0 (and at most {MOST:,})."
+        )
     history = history_call(recipe, key, call.function, seed=seed) if call.known else None
     return TaskCall(call, read_template(recipe, key), float(share), history)
 
@@ -121,7 +126,9 @@ def read_template(recipe: Recipe, key: str) -> Template:
     """The template that the section at `key` names."""
     name = section_at(recipe, key).get("template")
     if not isinstance(name, str):
-        raise TypeError(f"{recipe.where(f'{key}.template')}: got {name!r}, but it must be the name of a `.jinja` file.")
+        raise TypeError(
+            f"{recipe.where(f'{key}.template')}: got {shown(name)}, but it must be the name of a `.jinja` file."
+        )
     try:
         return load_template(recipe.find(name, kind="templates"))
     except FileNotFoundError as error:

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from rectune.log.log import UNTITLED
 from rectune.log.split import Split
 from rectune.runtime.cache import made_once
 from rectune.runtime.files import stamp
+from rectune.runtime.progress import watched
+from rectune.runtime.text_files import first_line
 from rectune.vectors.item_vectors import ItemVectors, Vectors, checked_vectors
 
 Embed = Callable[[list[str]], NDArray[np.float32]]  # texts -> (texts, dimensions)
@@ -25,6 +26,8 @@ def item_texts(items: pl.DataFrame, fields: Sequence[str]) -> list[str]:
     Raises ValueError for a column that the items don't have, and for an item that has nothing in any of them but the
     title that a log gives to items without one.
     """
+    if not fields:
+        raise ValueError(f"`text`: it names no column. The items have: {', '.join(items.columns)}.")
     for name in fields:
         if name not in items.columns:
             raise ValueError(f"`text`: the items have no column `{name}`. They have: {', '.join(items.columns)}.")
@@ -58,7 +61,7 @@ def embedded(texts: list[str], load: Callable[[], Embed], *, maker: str, batch_s
         embed = load()
         ordered = sorted(missing, key=len, reverse=True)
         size = batch_size * 8
-        for begin in tqdm(range(0, len(ordered), size), desc="embedding items", disable=len(ordered) < 500):
+        for begin in watched(range(0, len(ordered), size), len(ordered), "embedding items", "texts", each=size):
             batch = ordered[begin : begin + size]
             for text, vector in zip(batch, embed(batch), strict=True):
                 yield text, vector.astype(np.float32).tobytes()
@@ -70,5 +73,4 @@ def embedded(texts: list[str], load: Callable[[], Embed], *, maker: str, batch_s
 
 def not_loaded(name: str, error: Exception) -> FileNotFoundError:
     """The error for a model that cannot be loaded."""
-    first = str(error).strip().splitlines()[0]
-    return FileNotFoundError(f"`vectors.model`: no model could be loaded from `{name}` ({first}).")
+    return FileNotFoundError(f"`vectors.model`: no model could be loaded from `{name}` ({first_line(error)}).")

@@ -285,3 +285,26 @@ def test_items_that_were_added_to_the_run_are_exported_and_marked(tmp_path: Path
     assert "2 of them added after the tuning" in (folder / "README.md").read_text()
     histories = [["x1", "i3"], ["i5"]]
     same_lists(listed_by_the_card(folder, histories), listed_by_the_run(run, histories))
+
+
+def state_of(folder: Path) -> dict[str, int]:
+    return {str(file): file.stat().st_mtime_ns for file in sorted(folder.rglob("*"))}
+
+
+def test_a_run_that_cannot_be_written_is_exported_elsewhere(
+    finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    run = Path(shutil.copytree(finished[1], tmp_path / "run"))
+    (trie,) = (run / "stages").glob("trie-*")
+    shutil.rmtree(trie)  # what is missing is built elsewhere
+    (run / ".lock").unlink(missing_ok=True)
+    before, allowed = state_of(run), os.access
+    monkeypatch.setattr(
+        os, "access", lambda place, mode: run not in (Path(place), *Path(place).parents) and allowed(place, mode)
+    )
+    assert f"`--to`: {run} cannot be written" in fails(capsys, "export", str(run))
+    assert main(["export", str(run), "--to", str(tmp_path / "out"), "--traceback"]) == 0
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    assert state_of(run) == before

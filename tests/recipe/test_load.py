@@ -8,6 +8,7 @@ import pytest
 
 from rectune.recipe.calls import bind, resolve_call
 from rectune.recipe.load import load_recipe, merge, read_yaml
+from rectune.run.asked import ask
 
 BASE = """data: {call: synthetic, users: 50}
 split: {call: leave_one_out}
@@ -174,3 +175,20 @@ output_dir: {tmp_path / "run"}
     assert line.asked.index.arguments["base"]["path"] == str(tmp_path / "names.json")
     with pytest.raises(TypeError, match=r"`index.base.leaves`: unknown key. Known: extra_items, path"):
         open_recipe(load_recipe(tmp_path / "r.yaml", [("index.base.leaves", "3")]))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: &a {x: *a}\n", "r.yaml:1: `seed.x` is an alias of what it stands in"),
+        (f"about: {'[' * 5000}{']' * 5000}\n", "r.yaml: not readable YAML: it is nested too deeply"),
+        ("".join(f"k{n}: &k{n} [{', '.join([f'*k{n - 1}'] * 9) if n else '1, 2'}]\n" for n in range(9)), "more than 20,000 keys"),
+        ("include: quickstart.yaml\noutput_dir: ''\n", "`output_dir` .r.yaml:2.: got '', but it must be a folder"),
+        (f"include: quickstart.yaml\noutput_dir: {'x' * 3000}\n", "but it must be a folder"),
+        ("include: quickstart.yaml\ndata: {path: \"a\\0b\", call: lc_rec}\n", "is no path of a file"),
+    ],
+)  # fmt: skip
+def test_what_no_recipe_can_mean_is_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message):
+        ask(load_recipe(tmp_path / "r.yaml"))

@@ -206,3 +206,9 @@ def test_the_sasrec_vectors_of_beauty_are_read(data: Any) -> None:
 
 def test_sasrec_gives_one_vector_an_item(tiny_log: Any) -> None:
     assert sasrec(leave_one_out(tiny_log), dimensions=4, epochs=1).blocks[0].shape == (5, 4)
+
+
+def test_no_column_is_no_text() -> None:
+    items = pl.DataFrame({"item_id": ["a"], "title": ["Tea"]})
+    with pytest.raises(ValueError, match=r"`text`: it names no column. The items have: item_id, title"):
+        item_texts(items, [])

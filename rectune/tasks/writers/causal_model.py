@@ -13,6 +13,8 @@ from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template, load_template
 from rectune.recipe.load import bundled
 from rectune.runtime.cache import made_once
+from rectune.runtime.progress import watched
+from rectune.runtime.text_files import first_line
 from rectune.tasks.examples import fit_prompt
 from rectune.tasks.views import ItemTexts
 from rectune.vectors.texts import model_identity
@@ -70,11 +72,9 @@ def _prompts(
 
 
 def _batches(prompts: Sequence[str], size: int) -> Iterator[list[str]]:
-    """Every prompt once, prompts of like length together, with a progress bar where there are many."""
-    from tqdm import tqdm
-
+    """Every prompt once, prompts of like length together, while it is shown how far they are."""
     once = sorted(dict.fromkeys(prompts), key=lambda prompt: prompt.count(" "))
-    for begin in tqdm(range(0, len(once), size), desc="writing texts", disable=len(once) < 500):
+    for begin in watched(range(0, len(once), size), len(once), "writing texts", "prompts", each=size):
         yield once[begin : begin + size]
 
 
@@ -130,8 +130,7 @@ def _load_model(model: str, device: str) -> Any:
 
 
 def _not_loaded(what: str, model: str, error: Exception) -> FileNotFoundError:
-    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
     return FileNotFoundError(
-        f"`writer.model`: no {what} could be loaded from `{model}` ({first}). Give a local folder, or a model of the Hub with "
+        f"`writer.model`: no {what} could be loaded from `{model}` ({first_line(error)}). Give a local folder, or a model of the Hub with "
         "a network connection."
     )

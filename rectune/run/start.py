@@ -1,0 +1,210 @@
+"""What can be known before anything is built: whether the base is there and fits, and whether the run folder can be written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from rectune.decoding.language_model import positions_of
+from rectune.model.load import config_of, kind_of, tokenizer_of
+from rectune.model.settings import ModelSettings, load_options
+from rectune.run.asked import Asked
+from rectune.run.folder import RunFolder, Stage
+from rectune.run.run import Run
+from rectune.runtime.near import near
+from rectune.runtime.text_files import first_line
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+def check_start(run: Run, *, rebuild: Collection[str] = ()) -> None:
+    """Raise ValueError or OSError, naming the key, for what would stop the run later: a base that is not there or does not fit, a folder
+    that cannot be written, a disk without room for the tuned models. Nothing is asked for that a finished box no longer needs."""
+    check_writable(run.folder.path)
+    trainings = [training.name for training in run.asked.trainings]
+    wanted = trainings if rebuild else [name for name in trainings if not is_there(run, name)]
+    if not wanted and (not rebuild and is_there(run, "base")):
+        return
+    config = check_base(run.asked)
+    check_weights(run.asked.model)
+    if wanted and not run.asked.model.library.use_peft:
+        check_room(run.folder.path, len(wanted) * size_of(run.asked.model, config))
+
+
+def check_preview(run: Run) -> None:
+    """Raise what `check_start` does where a preview builds the base: config and tokenizer are read, weights are not."""
+    if not is_there(run, "base"):
+        check_base(run.asked)
+
+
+def is_there(run: Run, name: str) -> bool:
+    """Whether a box of the line lies in the run folder; nothing is built."""
+    return place_in(run.folder, run, name).folder.is_dir()
+
+
+def place_in(folder: RunFolder, run: Run, name: str) -> Stage:
+    """Where a box of the line lies or would lie, by what is asked alone."""
+    box = next(box for box in run.line if box.name == name)
+    return folder.place(name, box.keys(), [place_in(folder, run, need) for need in box.needs])
+
+
+# ------------------------------------------------------------------------------------------------------------- the base
+
+
+def check_base(asked: Asked) -> Any:
+    """The config of the base. Raises ValueError or FileNotFoundError where it or its tokenizer is not there, transformers cannot make the
+    model, a method does not train its kind, or it has too few positions."""
+    settings = asked.model
+    if settings.from_scratch is not None:
+        config = check_made(asked)
+    else:
+        _refuse_adapter(settings)
+        tokenizer_of(settings)
+        config = _named_config(settings)
+    _check_kind(asked, config)
+    _check_positions(asked, config)
+    return config
+
+
+def check_made(asked: Asked) -> Any:
+    """The config of a model from scratch, which is made without memory and run on two tokens. Raises ValueError with what transformers says
+    where that fails, as sizes do that don't divide each other."""
+    import torch
+
+    fields = asked.model.from_scratch
+    where = asked.where("model.from_scratch")
+    tokens = SimpleNamespace(pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    try:
+        config = config_of(fields, tokens, vocabulary=asked.model.text_vocab_size)
+        with torch.device("meta"):
+            model = kind_of(config).from_config(config)
+            ids = torch.zeros((1, 2), dtype=torch.long)
+            given = {"decoder_input_ids": ids} if config.is_encoder_decoder else {}
+            with torch.no_grad():
+                model(input_ids=ids, **given)
+    except Exception as error:  # whatever a library raises at sizes that it does not check
+        if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
+            return config  # it was made; that it cannot run without memory says nothing of it
+        raise ValueError(
+            f"{where}: transformers can make no `{fields['model_type']}` that runs with these fields ({' '.join(str(error).split())[:200]}). Mend the "
+            "sizes: the width is a multiple of the heads, and the heads one of the key-value heads."
+        ) from None
+    return config
+
+
+def _refuse_adapter(settings: ModelSettings) -> None:
+    name = settings.library.model_name_or_path
+    if (Path(name) / "adapter_config.json").is_file() and not (Path(name) / "config.json").is_file():
+        raise ValueError(
+            f"`model.model_name_or_path`: `{name}` holds an adapter, not a base. Name the base that it was tuned on, or merge both first."
+        )
+
+
+def _named_config(settings: ModelSettings) -> Any:
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    name = settings.library.model_name_or_path
+    try:
+        return AutoConfig.from_pretrained(name, revision=settings.library.model_revision)
+    except (OSError, ValueError, KeyError) as error:
+        kind = str(error).partition("has model type `")[2].partition("`")[0]
+        if kind:
+            raise ValueError(
+                f"`model.model_name_or_path`: `{name}` has the model type `{kind}`, which this transformers does not know."
+                f"{near(kind, CONFIG_MAPPING.keys())}"
+            ) from None
+        raise FileNotFoundError(
+            f"`model.model_name_or_path`: the base `{name}` could not be loaded: no config was found ({first_line(error)[:200]}). Give a "
+            "local folder, or a model of the Hub with a network connection."
+        ) from None
+
+
+def _check_kind(asked: Asked, config: Any) -> None:
+    from rectune.methods import seq2seq, sft
+
+    for training in asked.trainings:
+        where = asked.where(f"stages.{training.number}.call")
+        if training.method.Config is sft.Config and config.is_encoder_decoder:
+            raise ValueError(
+                f"{where}: `sft` trains decoders, and the model is a `{config.model_type}`, an encoder-decoder. Use `seq2seq`."
+            )
+        if training.method.Config is seq2seq.Config and not config.is_encoder_decoder:
+            raise ValueError(
+                f"{where}: `seq2seq` trains encoder-decoders such as t5, and the model is a `{config.model_type}`. Use `sft`."
+            )
+
+
+def _check_positions(asked: Asked, config: Any) -> None:
+    limit = positions_of(SimpleNamespace(config=config))
+    for training in asked.trainings:
+        length = vars(training.config()).get("max_length")
+        if limit is not None and length is not None and length > limit:
+            raise ValueError(
+                f"{asked.where(f'stages.{training.number}.max_length')}: `max_length` is {length}, but the model has positions for {limit} "
+                "tokens. Lower it."
+            )
+
+
+def check_weights(settings: ModelSettings) -> None:
+    """Raise FileNotFoundError where the weights of a named base are neither in its folder nor in the cache nor on the Hub."""
+    name = settings.library.model_name_or_path
+    if settings.from_scratch is not None:
+        return
+    if Path(name).is_dir():
+        if not any((Path(name) / file).exists() for file in WEIGHTS):
+            raise FileNotFoundError(
+                f"`model.model_name_or_path`: the base `{name}` could not be loaded: the folder holds no weights ({', '.join(WEIGHTS[::2])})."
+            )
+        return
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    revision = settings.library.model_revision
+    if any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in WEIGHTS):
+        return
+    try:
+        HfApi().model_info(name, revision=revision, timeout=20)
+    except Exception as error:  # no network, offline mode, no such model, no right to it: each is the Hub's own kind
+        raise FileNotFoundError(
+            f"`model.model_name_or_path`: the base `{name}` could not be loaded: its weights are not in the cache, and the Hub cannot be asked "
+            f"({first_line(error)[:200]}). Give a local folder, or connect to the network."
+        ) from None
+
+
+# ----------------------------------------------------------------------------------------------------------- the folder
+
+
+def check_writable(folder: Path) -> None:
+    """Raise OSError where a run folder, or the first one above it that is there, cannot be written."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
+        raise OSError(f"`output_dir`: {there} cannot be written. Give another folder with --output_dir.")
+
+
+def size_of(settings: ModelSettings, config: Any) -> int:
+    """Bytes of the whole model on disk, in the dtype in which it is tuned."""
+    import torch
+    from transformers.initialization import no_init_weights
+
+    with torch.device("meta"), no_init_weights():
+        model = kind_of(config).from_config(config)
+    model.tie_weights()  # which a model made without initialisation leaves undone
+    parameters = {id(p): p.numel() for p in model.parameters()}
+    dtype = load_options(settings)["dtype"]
+    named = config.dtype if dtype == "auto" else getattr(torch, str(dtype), None)
+    width = named.itemsize if isinstance(named, torch.dtype) else 4
+    return int(sum(parameters.values())) * width
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raise OSError where the disk of a folder has fewer than `needed` bytes free."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise OSError(
+            f"`output_dir`: no room in {there}: the tuned model takes {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free. Give another "
+            "folder with --output_dir."
+        )
