@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from rectune.indexing.item_index import ItemIndex
-from rectune.model.new_tokens import add_tokens, start_new_tokens, train_tokenizer
+from rectune.model.new_tokens import add_tokens, new_token_ids, rows_needed, start_new_tokens, train_tokenizer
 from rectune.model.settings import ModelSettings, load_options, pick_device
 from rectune.prompts.encoder import Encoder
+from rectune.runtime.checkpoints import check_checkpoint
+
+KEY = "model.model_name_or_path"
 
 
 def build_base(settings: ModelSettings, index: ItemIndex, texts: Iterable[str], folder: Path, *, seed: int) -> None:
@@ -23,14 +26,17 @@ def build_base(settings: ModelSettings, index: ItemIndex, texts: Iterable[str], 
         add_tokens(tokenizer, index.vocabulary)
         _from_scratch(settings.from_scratch, tokenizer, seed).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "tokenizer")
-    Encoder(load_tokenizer(folder), index.vocabulary, form=settings.prompt_form).frame.save(folder)
+    kept = load_tokenizer(folder)
+    if new_token_ids(kept, index) != new_token_ids(tokenizer, index):
+        raise ValueError("the new tokens have other ids once the tokenizer is saved and loaded; use another base.")
+    Encoder(kept, index.vocabulary, form=settings.prompt_form).frame.save(folder)
 
 
 def load_tokenizer(base: Path) -> Any:
     """The tokenizer of a base folder, new tokens included."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(base / "tokenizer")
+    return AutoTokenizer.from_pretrained(base / "tokenizer", trust_remote_code=False)
 
 
 def load_base(settings: ModelSettings, base: Path, index: ItemIndex, *, seed: int) -> Any:
@@ -44,8 +50,8 @@ def load_base(settings: ModelSettings, base: Path, index: ItemIndex, *, seed: in
         model = _pretrained(base / "model", **options)
     else:
         model = _named_model(settings, options)
-        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        if rows_needed(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+            model.resize_token_embeddings(rows_needed(tokenizer), mean_resizing=False)
         start_new_tokens(model, tokenizer, index, seed=seed)
     if "quantization_config" not in options:
         model.to(pick_device(settings))
@@ -61,6 +67,7 @@ def load_plain(settings: ModelSettings, folder: Path) -> Any:
 
 def _named_model(settings: ModelSettings, options: dict[str, Any]) -> Any:
     name = settings.library.model_name_or_path
+    check_checkpoint(name, key=KEY, parts=("model", "weights"), revision=settings.library.model_revision)
     try:
         return _pretrained(name, revision=settings.library.model_revision, **options)
     except (OSError, ValueError) as error:
@@ -77,8 +84,8 @@ def _pretrained(name: Any, *, revision: str = "main", **options: Any) -> Any:
     """Load a causal language model, or an encoder-decoder where its config says so."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(name, revision=revision)
-    return kind_of(config).from_pretrained(name, revision=revision, **options)
+    config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    return kind_of(config).from_pretrained(name, revision=revision, trust_remote_code=False, **options)
 
 
 def kind_of(config: Any) -> Any:
@@ -92,8 +99,11 @@ def _named(settings: ModelSettings) -> tuple[str, Any]:
     from transformers import AutoTokenizer
 
     name = settings.library.model_name_or_path
+    check_checkpoint(name, key=KEY, revision=settings.library.model_revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=settings.library.model_revision)
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=settings.library.model_revision, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise FileNotFoundError(
@@ -118,7 +128,7 @@ def _from_scratch(fields: dict[str, Any], tokenizer: Any, seed: int) -> Any:
 
     config = AutoConfig.for_model(
         **fields,
-        vocab_size=len(tokenizer),
+        vocab_size=rows_needed(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rectune.log.split import Split
+from rectune.runtime.checkpoints import check_modules
 from rectune.vectors.item_vectors import ItemVectors
 from rectune.vectors.texts import Embed, embedded, item_texts, model_identity, not_loaded, of_items
 
@@ -22,8 +23,10 @@ def sentences(split: Split, *, text: list[str], model: str = BUNDLED, batch_size
     def load() -> Embed:
         from sentence_transformers import SentenceTransformer
 
+        place = _bundled() if model == BUNDLED else model
+        check_modules(place, key="vectors.model")
         try:
-            loaded = SentenceTransformer(_bundled() if model == BUNDLED else model)
+            loaded = SentenceTransformer(place, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise not_loaded(model, error) from None
         return lambda batch: np.asarray(
