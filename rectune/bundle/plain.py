@@ -1,7 +1,6 @@
 """An exported folder used with transformers alone: the code that its README shows, taken from here word for word."""
 
 import json
-import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,18 +31,17 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def prompt_ids(it: SimpleNamespace, history: list[Item], target: Item | None = None) -> list[int]:
-    """Token ids of a prompt: names and special tokens are one id each, what stands between them is encoded apart."""
-    prompt, added = it.about["prompt"], it.tokenizer.get_added_vocab()
+    """Token ids of a prompt: the whole text at once. In plain form the tokenizer's beginning stands before it."""
+    prompt = it.about["prompt"]
     history = history[-prompt["max_history"] :]
     given = {"history": history, "target": target, "user": ""}
     wanted = {name: given.get(name, "") for name in it.template.prompt.arguments if name != "wording"}
     text = it.template.prompt(it.about["rank"]["wording"], **wanted).rstrip()
-    pieces = re.split(
-        "(" + "|".join(map(re.escape, sorted(added, key=len, reverse=True))) + ")",
-        prompt["before"] + text + prompt["between"],
-    )
-    ids = [[added[p]] if p in added else it.tokenizer.encode(p, add_special_tokens=False) for p in pieces if p]
-    flat, room = [token for piece in ids for token in piece], prompt["max_tokens"]
+    chat = prompt["form"] == "chat"
+    text = prompt["before"] * chat + text + prompt["between"]
+    begins = [it.tokenizer.convert_tokens_to_ids(prompt["before"])] if prompt["before"] and not chat else []
+    flat: list[int] = begins + it.tokenizer.encode(text, add_special_tokens=False)
+    room = prompt["max_tokens"]
     if room is None or len(flat) <= room or not history:
         return flat
     return prompt_ids(it, history[max(1, int(len(history) * (1 - room / len(flat)) / 2)) :], target)  # oldest go first

@@ -16,7 +16,7 @@ from rectune.methods.sft import refuse_sharding
 from rectune.methods.training import DEFAULTS, WholeCheckpoints, check_room, lazy, run
 from rectune.tasks.examples import Mixture
 
-__all__ = ["Config", "config_defaults", "load", "train"]
+__all__ = ["Config", "check_base", "config_defaults", "load", "train"]
 
 
 @dataclass
@@ -31,11 +31,7 @@ class Config(Choosing, TrainingArguments):  # type: ignore[misc]
 def train(task: Trainable, config: Config, folder: Path) -> None:
     """Train `task.model`, an encoder-decoder; leaves in `folder` and raises what `sft` does."""
     config.output_dir = str(folder / "checkpoints")
-    if not task.model.config.is_encoder_decoder:
-        raise ValueError(
-            f"`seq2seq` trains encoder-decoders such as t5, and the model is a `{task.model.config.model_type}`. "
-            "Use `sft`."
-        )
+    check_base(task.model.config)
     refuse_sharding(config, task)
     parts = {
         part: Mixture(task.specs, part, task.encoder, seed=task.seed, max_length=config.max_length, loss_on_all=False)
@@ -54,6 +50,14 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
         else None,
     )
     run(trainer, task, train_rows, folder)
+
+
+def check_base(config: Any) -> None:
+    """Raise ValueError for a base that this method cannot train; `config`: its transformers config."""
+    if not config.is_encoder_decoder:
+        raise ValueError(
+            f"`seq2seq` trains encoder-decoders such as t5, and the model is a `{config.model_type}`. Use `sft`."
+        )
 
 
 def features(mixture: Mixture, position: int, epoch: int) -> dict[str, list[int]]:

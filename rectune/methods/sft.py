@@ -16,7 +16,7 @@ from rectune.methods.target_head import put_target_head, scores_everywhere
 from rectune.methods.training import DEFAULTS, WholeCheckpoints, check_room, lazy, run
 from rectune.tasks.examples import Mixture
 
-__all__ = ["Config", "config_defaults", "load", "train"]
+__all__ = ["Config", "check_base", "config_defaults", "load", "train"]
 
 
 @dataclass
@@ -38,6 +38,7 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
     Continues from the last complete checkpoint in `folder`. Raises ValueError when there is nothing to train on or
     the new tokens did not learn or were not saved.
     """
+    check_base(task.model.config)
     config.output_dir = str(folder / "checkpoints")
     on_all = config.completion_only_loss is False
     parts = {
@@ -58,6 +59,15 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
     if config.target_head or (config.target_head is None and not on_all and scores_everywhere(task.model)):
         put_target_head(task.model)
     run(trainer, task, parts["train"], folder)
+
+
+def check_base(config: Any) -> None:
+    """Raise ValueError for a base that this method cannot train; `config`: its transformers config."""
+    if config.is_encoder_decoder:
+        raise ValueError(
+            f"`sft` trains models that go on with their prompt, and the base is a `{config.model_type}`, an encoder-decoder. Use "
+            "`call: seq2seq`."
+        )
 
 
 def refuse_sharding(config: Config, task: Trainable) -> None:

@@ -10,6 +10,7 @@ from rectune.indexing.item_index import ItemIndex
 from rectune.model.load import load_base, load_plain
 from rectune.model.new_tokens import tied
 from rectune.model.settings import ModelSettings, quantization_config
+from rectune.runtime.near import near
 
 
 def with_adapter(model: Any, settings: ModelSettings, token_ids: Sequence[int], *, seed: int) -> Any:
@@ -21,10 +22,7 @@ def with_adapter(model: Any, settings: ModelSettings, token_ids: Sequence[int], 
     config = get_peft_config(settings.library)
     if config.target_modules is None:
         config.target_modules = "all-linear"
-    if token_ids and config.modules_to_save:
-        raise ValueError(
-            "`model.lora_modules_to_save` unties or copies whole embedding matrices; new tokens are trained without it."
-        )
+    _check_targets(model, config)
     if token_ids:
         config.trainable_token_indices = _trainable(model, token_ids)
     set_seed(seed)
@@ -32,8 +30,51 @@ def with_adapter(model: Any, settings: ModelSettings, token_ids: Sequence[int], 
     # `prepare_model_for_kbit_training` would also cast embeddings, head and norms to float32: 2.5 GB more for two matrices of
     # 151,936 x 4,096, and other logits than the reloaded model, whose matrices have the recipe's `dtype`, gives.
     adapted = get_peft_model(model, config)
-    adapted.get_output_embeddings().bias = None  # TRL's fused head asks for it and PEFT's wrapper has none
+    adapted.get_output_embeddings().bias = (
+        None  # no adapter is on it; TRL's fused head asks for it and PEFT's wrapper has none
+    )
     return adapted
+
+
+def _check_targets(model: Any, config: Any) -> None:
+    """Raise ValueError for names that no module has, and for an adapter on (or a copy of) an embedding matrix or the head: an adapter
+    holds none, so what it learnt there could not be saved, and folding it in would part matrices that are tied."""
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    if isinstance(config.target_modules, str) and config.target_modules.isidentifier():
+        config.target_modules = {
+            config.target_modules
+        }  # TRL's config makes a list of one name a pattern for the whole path
+    every = dict(model.named_modules())
+    matrices = [layer.weight for layer in (model.get_input_embeddings(), model.get_output_embeddings())]
+    embedding = {name for name, module in every.items() if any(_weight_of(module) is matrix for matrix in matrices)}
+    known = {name.rpartition(".")[2] for name in every} - {name.rpartition(".")[2] for name in embedding} - {""}
+    targets, saved = config.target_modules, list(config.modules_to_save or [])
+    named = {"lora_target_modules": [] if isinstance(targets, str) else sorted(targets), "lora_modules_to_save": saved}
+    for key, names in named.items():
+        for name in names:
+            found = {path for path in every if path == name or path.endswith(f".{name}")}
+            if not found:
+                raise ValueError(f"`model.{key}`: the base has no module `{name}`.{near(name, _worded(known))}")
+            if found & embedding:
+                raise ValueError(_EMBEDDING.format(key=key, name=name))
+    whole = targets != "all-linear" and isinstance(targets, str)
+    if whole and (hit := [name for name in sorted(embedding) if check_target_module_exists(config, name)]):
+        raise ValueError(_EMBEDDING.format(key="lora_target_modules", name=hit[0]))
+
+
+_EMBEDDING = (
+    "`model.{key}`: `{name}` is the embedding matrix or the head, and an adapter holds neither. Leave it out (new tokens are trained "
+    "without it), or tune all weights with `model.use_peft: false`."
+)
+
+
+def _weight_of(module: Any) -> Any:
+    return module._parameters.get("weight")
+
+
+def _worded(names: set[str]) -> set[str]:
+    return {name for name in names if not name.isdigit()}
 
 
 def _trainable(model: Any, token_ids: Sequence[int]) -> list[int] | dict[str, list[int]]:

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rectune.indexing.item_index import ItemIndex
-from rectune.model.new_tokens import add_tokens, start_new_tokens, train_tokenizer
+from rectune.model.new_tokens import add_tokens, new_token_ids, rows_needed, start_new_tokens, train_tokenizer
 from rectune.model.settings import ModelSettings, load_options, pick_device
 from rectune.prompts.encoder import Encoder
+from rectune.runtime.checkpoints import check_checkpoint
 from rectune.runtime.text_files import first_line
+
+KEY = "model.model_name_or_path"
 
 
 def build_base(settings: ModelSettings, index: ItemIndex, texts: Iterable[str], folder: Path, *, seed: int) -> None:
@@ -24,14 +27,17 @@ def build_base(settings: ModelSettings, index: ItemIndex, texts: Iterable[str], 
         add_tokens(tokenizer, index.vocabulary)
         _from_scratch(settings.from_scratch, tokenizer, seed).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "tokenizer")
-    Encoder(load_tokenizer(folder), index.vocabulary, form=settings.prompt_form).frame.save(folder)
+    kept = load_tokenizer(folder)
+    if new_token_ids(kept, index) != new_token_ids(tokenizer, index):
+        raise ValueError("the new tokens have other ids once the tokenizer is saved and loaded; use another base.")
+    Encoder(kept, index.vocabulary, form=settings.prompt_form).frame.save(folder)
 
 
 def load_tokenizer(base: Path) -> Any:
     """The tokenizer of a base folder, new tokens included."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(base / "tokenizer")
+    return AutoTokenizer.from_pretrained(base / "tokenizer", trust_remote_code=False)
 
 
 def load_base(settings: ModelSettings, base: Path, index: ItemIndex, *, seed: int) -> Any:
@@ -45,8 +51,8 @@ def load_base(settings: ModelSettings, base: Path, index: ItemIndex, *, seed: in
         model = _pretrained(base / "model", **options)
     else:
         model = _named_model(settings, options)
-        if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        if rows_needed(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+            model.resize_token_embeddings(rows_needed(tokenizer), mean_resizing=False)
         start_new_tokens(model, tokenizer, index, seed=seed)
     if "quantization_config" not in options:
         model.to(pick_device(settings))
@@ -62,6 +68,7 @@ def load_plain(settings: ModelSettings, folder: Path) -> Any:
 
 def _named_model(settings: ModelSettings, options: dict[str, Any]) -> Any:
     name = settings.library.model_name_or_path
+    check_checkpoint(name, key=KEY, parts=("model", "weights"), revision=settings.library.model_revision)
     try:
         return _pretrained(name, revision=settings.library.model_revision, **options)
     except (OSError, ValueError) as error:
@@ -77,8 +84,8 @@ def _pretrained(name: Any, *, revision: str = "main", **options: Any) -> Any:
     """Load a causal language model, or an encoder-decoder where its config says so."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(name, revision=revision)
-    return kind_of(config).from_pretrained(name, revision=revision, **options)
+    config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    return kind_of(config).from_pretrained(name, revision=revision, trust_remote_code=False, **options)
 
 
 def kind_of(config: Any) -> Any:
@@ -93,8 +100,10 @@ def tokenizer_of(settings: ModelSettings) -> Any:
     from transformers import AutoTokenizer
 
     name = settings.library.model_name_or_path
+    check_checkpoint(name, key=KEY, revision=settings.library.model_revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=settings.library.model_revision)
+        revision = settings.library.model_revision
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
         if len(tokenizer.get_vocab()) <= len(tokenizer.get_added_vocab()):
             raise OSError("its files hold no vocabulary, such as tokenizer.json")
     except (OSError, ValueError) as error:
@@ -118,7 +127,7 @@ def keep_gradients_on_cpu(model: Any) -> None:
 def _from_scratch(fields: dict[str, Any], tokenizer: Any, seed: int) -> Any:
     from transformers import set_seed
 
-    config = config_of(fields, tokenizer, vocabulary=len(tokenizer))
+    config = config_of(fields, tokenizer, vocabulary=rows_needed(tokenizer))
     set_seed(seed)
     return kind_of(config).from_config(config)
 

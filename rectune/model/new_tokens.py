@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
 
 
 def add_tokens(tokenizer: Any, vocabulary: Sequence[str]) -> None:
-    """Add the index vocabulary to a tokenizer. Raises ValueError for a token that it already has."""
+    """Add the index vocabulary to a tokenizer, above every id that it has. Raises ValueError for a token that it already has."""
     from transformers import AddedToken
 
     taken = set(vocabulary) & set(tokenizer.get_vocab())
@@ -43,9 +44,36 @@ def add_tokens(tokenizer: Any, vocabulary: Sequence[str]) -> None:
         raise ValueError(
             f"the tokenizer already has the token {sorted(taken)[0]!r} of the item index; use another base or index."
         )
+    used = set(tokenizer.get_vocab().values())
+    if vocabulary and len(used) <= max(used):
+        _fill_gaps(tokenizer, set(range(max(used))) - used)
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in vocabulary])
+    new = tokenizer.convert_tokens_to_ids(list(vocabulary))
+    if len(set(new) - used) < len(vocabulary):
+        token = next(token for token, number in zip(vocabulary, new, strict=True) if number in used)
+        raise ValueError(
+            f"the tokenizer puts the new token {token!r} on an id that is taken, as its ids have gaps. Use another base, or an index "
+            "without new tokens (`titles`)."
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+
+
+def _fill_gaps(tokenizer: Any, gaps: set[int]) -> None:
+    """Name the ids that a vocabulary leaves out: the library gives the next token the number of those before it, which is taken
+    where there are gaps. No text is encoded to a filler."""
+    from tokenizers import Tokenizer
+
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary = state["model"]["vocab"]
+    if isinstance(vocabulary, dict):  # a Unigram's is a list and has none
+        vocabulary.update({f"<|no token {number}|>": number for number in sorted(gaps)})
+        tokenizer.backend_tokenizer.model = Tokenizer.from_str(json.dumps({**state, "added_tokens": []})).model
+
+
+def rows_needed(tokenizer: Any) -> int:
+    """How many rows an embedding matrix needs: one more than the highest id."""
+    return 1 + max(int(number) for number in tokenizer.get_vocab().values())
 
 
 def new_token_ids(tokenizer: Any, index: ItemIndex) -> list[int]:
@@ -66,15 +94,16 @@ def start_new_tokens(model: Any, tokenizer: Any, index: ItemIndex, *, seed: int)
         return
     encoder = Encoder(tokenizer, index.vocabulary, form="plain")
     words = [encoder.text_ids(meaning)[:64] if meaning else [] for meaning in index.meanings or [""] * len(ids)]
-    old = torch.ones(len(tokenizer), dtype=torch.bool)
+    rows = rows_needed(tokenizer)
+    old = torch.ones(rows, dtype=torch.bool)
     old[ids] = False
     matrices = [model.get_input_embeddings().weight]
     matrices += [] if tied(model) else [model.get_output_embeddings().weight]
     for matrix in matrices:
-        known = matrix[: len(tokenizer)][old.to(matrix.device)].float()
+        known = matrix[:rows][old.to(matrix.device)].float()
         noise = torch.randn((len(ids), matrix.shape[1]), generator=torch.Generator().manual_seed(seed))
-        rows = known.mean(0) + 0.1 * known.std(0) * noise.to(matrix.device)
+        begin = known.mean(0) + 0.1 * known.std(0) * noise.to(matrix.device)
         for i, word in enumerate(words):
             if word:
-                rows[i] = matrix[word].float().mean(0)
-        matrix[ids] = rows.to(matrix.dtype)
+                begin[i] = matrix[word].float().mean(0)
+        matrix[ids] = begin.to(matrix.dtype)

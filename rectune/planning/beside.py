@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rectune.methods.measured import FILE
+from rectune.model.new_tokens import rows_needed
 from rectune.model.settings import pick_device
 from rectune.planning.known import examples_of
 from rectune.planning.plan import length_of, stage_plan
@@ -50,7 +51,7 @@ def _planned(run: Run, training: Training, trained: Path) -> dict[str, Any]:
     assert examples is not None, "a training has read its log"
     before = json.loads((trained / "model" / "rectune.json").read_text()).get("before")
     plan = stage_plan(
-        run.asked.model, training.method, training.section, config, vocabulary=len(run.encoder.tokenizer),
+        run.asked.model, training.method, training.section, config, vocabulary=rows_needed(run.encoder.tokenizer),
         new_tokens=len(run.index.vocabulary), target=examples.completion, device="cuda" if cuda else "cpu",
         fixed=None if cuda else before,
     )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rectune.log.split import evenly
+from rectune.model.new_tokens import rows_needed
 from rectune.recipe.box import Box, Held
 from rectune.recipe.calls import defaults_of
 from rectune.run.asked import Asked, Training
@@ -60,7 +61,7 @@ def known_of(run: Run) -> Known:
         return _promised(run.asked)
     known = Known(len(index.vocabulary), None, levels=int(index.codes.shape[1]) if index.codes is not None else None)
     try:
-        known.vocabulary = len(run.encoder.tokenizer)
+        known.vocabulary = rows_needed(run.encoder.tokenizer)
     except (NotBuilt, OSError):
         known.vocabulary = _tokenizer_size(run.asked, known.new_tokens)
     return known

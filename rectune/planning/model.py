@@ -12,6 +12,7 @@ from rectune.model.adapters import with_adapter
 from rectune.model.load import kind_of
 from rectune.model.settings import ModelSettings, load_options, quantization_config
 from rectune.planning.quantised import quantise
+from rectune.runtime.checkpoints import check_checkpoint
 from rectune.runtime.near import near
 
 
@@ -30,8 +31,9 @@ def base_config(settings: ModelSettings, *, vocabulary: int | None) -> Any:
             config.decoder_start_token_id = 0
         return config
     name = settings.library.model_name_or_path
+    check_checkpoint(name, key="model.model_name_or_path", parts=("model",), revision=settings.library.model_revision)
     try:
-        return AutoConfig.from_pretrained(name, revision=settings.library.model_revision)
+        return AutoConfig.from_pretrained(name, revision=settings.library.model_revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         first = " ".join(str(error).split())
         kind = _unknown_type(first)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from rectune.prompts.sandbox import BoundedEnvironment, TooMuch
 from rectune.runtime.near import near
 from rectune.runtime.seeded import hashed
 from rectune.runtime.text_files import read_text
@@ -102,7 +102,7 @@ class Template:
 
     def spellings(self, wording: int, variables: Mapping[str, Any]) -> list[list[Segment]]:
         """The completion, then the other ways to write it, without repeats. Raises ValueError when there is no `spellings`."""
-        if not hasattr(_module(self.name, self.source), "spellings"):
+        if not hasattr(_module(self.name, self.source)[1], "spellings"):
             raise ValueError(f"{self.name}: `rank.spellings` needs a macro `spellings(wording, ...)` in the template.")
         every = [self.completion(wording, variables), *_lines(self._render("spellings", wording, variables))]
         return [one for i, one in enumerate(every) if _plain(one) not in map(_plain, every[:i])]
@@ -120,11 +120,13 @@ class Template:
                 raise ValueError(
                     f"{self.name}: `{macro}` asks for `{name}`, which this task does not give.{near(name, variables)}"
                 )
+        environment, module = _module(self.name, self.source)
+        environment.begin()
         try:
-            rendered = _macro(self.name, self.source, macro)(wording, **{name: variables[name] for name in wanted})
-        except (jinja2.TemplateError, TypeError) as error:
-            raise ValueError(f"{self.name}: `{macro}`, wording {wording}: {error}.") from None
-        return _segments(str(rendered))
+            rendered = str(getattr(module, macro)(wording, **{name: variables[name] for name in wanted}))
+        except Exception as error:  # whatever it is, the template did it
+            raise ValueError(f"{self.name}: `{macro}`, wording {wording}: {_said(error)}.") from None
+        return _segments(rendered)
 
 
 def _lines(segments: list[Segment]) -> list[list[Segment]]:
@@ -144,15 +146,15 @@ def _plain(segments: list[Segment]) -> str:
 
 
 def load_template(path: Path) -> Template:
-    """Read a template file. Raises ValueError when it is not valid Jinja or lacks a macro or `wordings`."""
+    """Read a template file. Raises ValueError when it is not UTF-8 or not valid Jinja, or lacks a macro or `wordings`."""
     source = read_text(path).replace("\r\n", "\n")
-    module = _module(path.name, source)
+    _, module = _module(path.name, source)
     for macro in ("prompt", "completion"):
         arguments = getattr(getattr(module, macro, None), "arguments", ())
         if not arguments or arguments[0] != "wording":
             raise ValueError(f"{path.name}: a template needs a macro `{macro}(wording, ...)`.")
     wordings = module.__dict__.get("wordings")
-    if not isinstance(wordings, int) or wordings < 1:
+    if not isinstance(wordings, int) or isinstance(wordings, bool) or wordings < 1:
         raise ValueError(f"{path.name}: a template needs `{{% set wordings = N %}}`, the number of its wordings.")
     return Template(path.name, source, wordings, bool(module.__dict__.get("end", True)))
 
@@ -163,17 +165,27 @@ def draw_wording(template: Template, *, seed: int, epoch: int, row: int) -> int:
 
 
 def _macro(name: str, source: str, macro: str) -> Any:
-    return getattr(_module(name, source), macro)
+    return getattr(_module(name, source)[1], macro)
 
 
 @lru_cache(maxsize=64)
-def _module(name: str, source: str) -> Any:
-    environment = ImmutableSandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, finalize=_fence, trim_blocks=True, lstrip_blocks=True, autoescape=False
-    )
+def _module(name: str, source: str) -> tuple[BoundedEnvironment, Any]:
+    """Where a template runs, and what it holds once it has run."""
+    environment = BoundedEnvironment(finalize=_fence)
     try:
-        return environment.from_string(source).module
+        return environment, environment.from_string(source).module
     except jinja2.TemplateSyntaxError as error:
         raise ValueError(f"{name}:{error.lineno}: {error.message}.") from None
-    except jinja2.TemplateError as error:
-        raise ValueError(f"{name}: {error.message}.") from None
+    except Exception as error:  # whatever it is, the template did it
+        raise ValueError(f"{name}: {_said(error)}.") from None
+
+
+def _said(error: Exception) -> str:
+    """An error of a template in a few words."""
+    if isinstance(error, RecursionError):
+        return "it calls itself without end"
+    if isinstance(error, MemoryError):
+        return "it takes more memory than there is"
+    said = " ".join(str(error).split()).rstrip(".")
+    known = isinstance(error, jinja2.TemplateError | TypeError | TooMuch) and said
+    return said if known else f"{type(error).__name__}: {said}".rstrip(": ")

@@ -148,6 +148,8 @@ def ask(recipe: Recipe, *, need: Literal["all", "no files", "ranking"] = "all") 
     )  # fmt: skip
     if need != "ranking":
         _check_trainings(asked)
+    if need == "all":
+        _check_base(asked)
     return replace(asked, reads_vectors=index.wants("vectors") or any(task.reads_vectors for task in asked.every_task))
 
 
@@ -207,6 +209,19 @@ def _check_trainings(asked: Asked) -> None:
             f"{asked.where('split.shots')}: `examples: windows` trains whole sequences, not single rows; "
             "use `examples: targets`, or no `shots`."
         )
+
+
+def _check_base(asked: Asked) -> None:
+    """Raise ValueError for a base that is none, that needs code of its own, or that a method or an adapter does not fit."""
+    from rectune.model.before import check_base
+
+    config = check_base(asked.model)
+    for training in asked.trainings:
+        if config is not None and hasattr(training.method, "check_base"):
+            try:
+                training.method.check_base(config)
+            except ValueError as error:
+                raise ValueError(f"{asked.where(f'stages.{training.number}.call')}: {error}") from None
 
 
 def _prior(recipe: Recipe, section: dict[str, Any], seed: int) -> Prior:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +110,10 @@ def _of_stage(mixture: Mixture, examples: int) -> list[str]:
 def _frame(mixture: Mixture) -> str:
     frame = mixture.encoder.frame
     around = [repr(text) for text in (frame.before, frame.between) if text]
-    return f"\n  around every prompt: {' … '.join(around)}" if around else ""
+    said = f"\n  around every prompt: {' … '.join(around)}" if around else ""
+    if frame.closed:
+        said += f"\n  the chat template opens a block of reasoning, which is closed, empty, by {frame.closed!r}"
+    return said
 
 
 def _positions(mixture: Mixture, spec: TaskSpec) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -119,11 +125,29 @@ def _marked(mixture: Mixture, position: int) -> str:
     spec, rows, i = mixture.locate(position, 0)
     example = mixture.example(position, 0)
     features = mixture.features(position, 0)
-    decode = mixture.encoder.tokenizer.decode
-    out, marked = "", False
-    for token, label in zip(features["input_ids"], features["labels"], strict=True):
-        trained = label != -100
-        out += (OPEN if trained and not marked else CLOSE if marked and not trained else "") + decode([token])
-        marked = trained
+    parts = []
+    for trained, begin, stop in _runs([label != -100 for label in features["labels"]]):
+        text = _decoded(mixture.encoder.tokenizer, features["input_ids"], begin, stop)
+        parts.append(f"{OPEN}{text}{CLOSE}" if trained else text)
     cut = f", {example.dropped} oldest entries cut" if example.dropped else ""
-    return f"--- {spec.name}, row {int(rows.row[i])}, wording {example.wording}{cut}\n{out}{CLOSE if marked else ''}"
+    return f"--- {spec.name}, row {int(rows.row[i])}, wording {example.wording}{cut}\n{''.join(parts)}"
+
+
+def _runs(marks: Sequence[bool]) -> Iterator[tuple[bool, int, int]]:
+    """Each run of equal marks: the mark, where it begins, where it stops."""
+    begin = 0
+    for mark, run in groupby(marks):
+        stop = begin + len(list(run))
+        yield mark, begin, stop
+        begin = stop
+
+
+def _decoded(tokenizer: Any, ids: list[int], begin: int, stop: int) -> str:
+    """The text of `ids[begin:stop]`, decoded whole and after what stands before: a character may be several tokens, and a decoder
+    drops the blank that a text begins with."""
+
+    def text(some: list[int]) -> str:
+        return str(tokenizer.decode(some, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    before, whole = text(ids[:begin]), text(ids[:stop])
+    return whole[len(before) :] if whole.startswith(before) else text(ids[begin:stop])

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rectune.log.split import Split
+from rectune.runtime.checkpoints import check_checkpoint
 from rectune.vectors.item_vectors import ItemVectors
 from rectune.vectors.texts import Embed, embedded, item_texts, model_identity, not_loaded, of_items
 
@@ -27,9 +28,10 @@ def _mean_pooled(name: str, max_length: int, dtype: str, batch_size: int) -> Emb
     import torch
     from transformers import AutoModel, AutoTokenizer
 
+    check_checkpoint(name, key="vectors.model")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModel.from_pretrained(name, dtype=dtype).eval()
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        model = AutoModel.from_pretrained(name, dtype=dtype, trust_remote_code=False).eval()
     except (OSError, ValueError) as error:
         raise not_loaded(name, error) from None
     model.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from rectune.log.split import Split
+from rectune.runtime.checkpoints import check_modules
 from rectune.vectors.item_vectors import ItemVectors
 from rectune.vectors.texts import Embed, embedded, item_texts, model_identity, not_loaded, of_items
 
@@ -29,9 +30,11 @@ def sentences(split: Split, *, text: list[str], model: str = DEFAULT, batch_size
     def load() -> Embed:
         from sentence_transformers import SentenceTransformer
 
-        place = offline_copy() if model == DEFAULT and not _cached(model) else None
+        copy = offline_copy() if model == DEFAULT and not _cached(model) else None
+        place = model if copy is None else str(copy)
+        check_modules(place, key="vectors.model")
         try:
-            loaded = SentenceTransformer(model if place is None else str(place))
+            loaded = SentenceTransformer(place, trust_remote_code=False)
         except (OSError, ValueError, RuntimeError) as error:
             told = f" Without a network: {EXTRA}, or `call: tfidf`, which needs no model." if model == DEFAULT else ""
             raise FileNotFoundError(f"{not_loaded(model, error)}{told}") from None

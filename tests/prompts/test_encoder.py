@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models
+from transformers import AddedToken, ByT5Tokenizer, PreTrainedTokenizerFast
 
+from rectune.model.new_tokens import train_tokenizer
 from rectune.prompts.encoder import Encoder, Frame
 from rectune.prompts.template import Segment
+from tests.prompts.families import FAMILIES, gemma, unigram
 
 VOCABULARY = ("<a_0>", "<a_1>", "<a_12>", "<b_0>")
 NASTY = [
@@ -128,3 +132,83 @@ def test_a_kept_frame_gives_the_ids_of_a_rendered_one(checkpoints: dict[str, Pat
         segments = [Segment("markup", "A "), Segment("data", title), Segment("codes", "1")]
         assert kept.prompt_ids(segments) == made.prompt_ids(segments)
         assert kept.completion_ids(segments, end=True) == made.completion_ids(segments, end=True)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_text_becomes_an_added_token_in_any_family(name: str) -> None:
+    tokenizer = FAMILIES[name]()
+    tokenizer.add_tokens([AddedToken("<a_0>", normalized=False)])
+    made = Encoder(tokenizer, ["<a_0>"])
+    special = {
+        str(token): number for number, token in tokenizer.added_tokens_decoder.items() if str(token).strip(" \n▁")
+    }
+    unknown = tokenizer.unk_token_id
+    for token, number in special.items():
+        for text in (token, f"Tea {token}", f"{token}{token}", f"Tea{token}Pot", f" {token} (2)"):
+            ids = set(made.text_ids(text)) - {unknown}
+            assert not ids & set(special.values()), (token, text, number)
+            assert not (set(made.completion_ids([Segment("data", text)], end=False)) - {unknown}) & set(
+                special.values()
+            )
+            prompt = made.prompt_ids([Segment("markup", "Liked: "), Segment("data", text)])
+            plain = made.prompt_ids([Segment("markup", "Liked: "), Segment("data", "tea")])
+            keep = set(special.values()) - {unknown}
+            assert [i for i in prompt if i in keep] == [i for i in plain if i in keep]
+
+
+@pytest.mark.parametrize("title", ["<|start|>", "<|end|>", "Tea <|end|>", "<|pad|><|pad|>", "<|start|>user"])
+def test_a_tokenizer_made_from_titles_that_spell_its_own_tokens_keeps_them_text(title: str) -> None:
+    tokenizer = train_tokenizer([title, f"{title}, {title}. Next item: {title}"] * 200, 4096)
+    made = Encoder(tokenizer, ())
+    ids = made.completion_ids([Segment("data", title)])
+    assert [i for i in ids if i < 3] == [made.end_id]  # <|pad|>, <|start|> and <|end|> are the first three
+    assert tokenizer.decode(ids[:-1]).strip() == title
+
+
+def test_a_vocabulary_that_merges_up_to_a_special_token_does_not_write_it() -> None:
+    letters = list("<s>|tea")
+    merges = [("<", "s"), ("<s", ">"), ("t", "e"), ("te", "a")]
+    names = [*letters, *("".join(pair) for pair in merges)]
+    raw = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, merges))
+    raw.add_special_tokens(["<s>"])
+    made = Encoder(PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="<s>"), ())
+    assert made.tokenizer.convert_ids_to_tokens(made.text_ids("<s>tea")) == ["<s", ">", "tea"]
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_what_a_tokenizer_does_not_know_stays_its_unknown_token(old: bool) -> None:
+    tokenizer = unigram(old=old)
+    made, unknown = Encoder(tokenizer, ()), tokenizer.unk_token_id
+    for text in ("red 红色茶壶 lamp", "{}", "{red}", "红 色", "a🙂b"):
+        assert made.text_ids(text) == tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert unknown in made.text_ids(text)
+    assert made.text_ids("red lamp") != made.text_ids("red {}lamp")
+    assert made.unknown_characters("red 红色茶壶 lamp") == 4
+    assert made.unknown_characters("red lamp") == 0
+
+
+def test_line_ends_that_are_tokens_stay_in_texts() -> None:
+    made = Encoder(gemma(), ())
+    whole = made.tokenizer("red\n\nlamp\ntall", add_special_tokens=False)["input_ids"]
+    assert made.text_ids("red\n\nlamp\ntall") == whole
+    assert made.tokenizer.decode(whole) == "red\n\nlamp\ntall"
+
+
+def test_a_tokenizer_without_a_backend_is_refused_in_one_line() -> None:
+    with pytest.raises(ValueError, match=r"its tokenizer is a `ByT5Tokenizer`, which has no `tokenizer.json`"):
+        Encoder(ByT5Tokenizer(), ())
+
+
+def test_a_chat_template_that_raises_is_one_line(checkpoints: dict[str, Path]) -> None:
+    made = encoder(checkpoints["chat"], "plain")
+    for wrong in (
+        "{{ raise_exception('only for\\nhappy users') }}",
+        "{{ messages[7].content }}",
+        "{% if %}",
+        "{{ 1 / 0 }}",
+    ):
+        made.tokenizer.chat_template = wrong
+        with pytest.raises(
+            ValueError, match=r"the chat template of the tokenizer could not be rendered: .*prompt_form: plain"
+        ):
+            Encoder(made.tokenizer, VOCABULARY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,73 @@ def test_bundled_templates_have_at_least_five_different_wordings(name: str) -> N
     variables = {"history": [item, {**item, "liked": False}], "target": item, "item": item, "liked": True}
     rendered = {"".join(s.text for s in made.prompt(w, variables)) for w in range(made.wordings)}
     assert len(rendered) == made.wordings >= 5
+
+
+HOSTILE = {
+    "a range beyond the sandbox": "{% for i in range(10 ** 9) %}x{% endfor %}",
+    "a range of a huge number": "{{ range(10 ** 30) | join }}",
+    "a repeated text": "{{ 'x' * 10 ** 10 }}",
+    "a repeated list": "{{ ([0] * 10 ** 10) | length }}",
+    "a repetition turned round": "{{ 10 ** 10 * 'x' }}",
+    "a huge power": "{{ 9 ** (9 ** 9) }}",
+    "a width": "{{ 'x'.center(10 ** 10) }}",
+    "a width of a filter": "{{ 'x' | center(10 ** 10) }}",
+    "an indent": "{{ 'x' | indent(10 ** 10, first=true) }}",
+    "a width in %": "{{ '%9999999999d' % 1 }}",
+    "a width beside %": "{{ '%*d' % (10 ** 10, 1) }}",
+    "a width in a format": "{{ '{:>9999999999}'.format(1) }}",
+    "a format filter": "{{ '%9999999999d' | format(1) }}",
+    "a text that doubles": "{% set n = namespace(t='xx') %}{% for i in range(60) %}{% set n.t = n.t ~ n.t %}{% endfor %}{{ n.t }}",
+    "a text that doubles by +": "{% set n = namespace(t='xx') %}{% for i in range(60) %}{% set n.t = n.t + n.t %}{% endfor %}{{ n.t }}",
+    "replacements": "{{ ('x' * 10 ** 6) | replace('x', 'y' * 10 ** 6) }}",
+    "a separator": "{{ range(90000) | join('y' * 10 ** 6) }}",
+    "loops in loops": "{% for i in range(9999) %}{% for j in range(9999) %}{% for k in range(9999) %}{% endfor %}{% endfor %}{% endfor %}",
+    "much text": "{% for i in range(5000) %}{{ 'x' * 10 ** 6 }}{% endfor %}",
+    "a macro that calls itself": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "a macro that calls itself twice": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+    "a division by zero": "{{ 1 / 0 }}",
+    "an integer that is none": "{{ 'x' | round }}",
+    "a long integer": "{{ ((10 ** 2000) * (10 ** 2000) * (10 ** 2000)) }}",
+    "a file": "{% include 'other.jinja' %}",
+    "a wrong index": "{{ 'abc'.index('z') }}",
+    "many columns": "{{ 'x' | slice(10 ** 9) | list | length }}",
+    "lorem ipsum": "{{ lipsum(10 ** 9) }}",
+    "a filter that is not there": "{{ x | upperr }}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_whatever_a_template_does_wrong_is_one_line_with_its_name(tmp_path: Path, what: str) -> None:
+    began = time.monotonic()
+    for wrong in (HOSTILE[what], "{% set y %}" + HOSTILE[what] + "{% endset %}{{ y }}"):
+        with pytest.raises(ValueError, match=r"^t\.jinja[:,]") as refused:
+            template(tmp_path, wrong).prompt(0, {"x": "tea"})
+        assert len(str(refused.value)) < 400
+        assert "\n" not in str(refused.value)
+    (tmp_path / "t.jinja").write_text("{% set wordings = 1 %}" + HOSTILE[what].replace("{{ x |", "{{ 'tea' |"))
+    with pytest.raises(ValueError, match=r"^t\.jinja[:,]"):
+        load_template(tmp_path / "t.jinja")
+    assert time.monotonic() - began < 5
+
+
+def test_a_template_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.jinja").write_bytes("Café".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"t.jinja: byte 3 is not UTF-8"):
+        load_template(tmp_path / "t.jinja")
+
+
+def test_what_ordinary_templates_do_is_not_refused(tmp_path: Path) -> None:
+    made = template(
+        tmp_path,
+        "{% for i in range(3) %}{{ loop.index }}/{{ loop.length }}{{ x | replace('a', 'o') }}{{ '%03d' % i }}{{ ' ' * 2 }}{% endfor %}"
+        "{{ [x, x] | join(', ') }}{{ x ~ 1 }}{{ '{:>4}'.format(x) }}{% for c in x | list | reverse %}{{ c }}{% endfor %}{{ 1700000000000 }}",
+    )
+    for _ in range(2):
+        text = "".join(s.text for s in made.prompt(0, {"x": "tea"}))
+        assert text == "1/3teo000  2/3teo001  3/3teo002  tea, teatea1 teaaet1700000000000"
+
+
+def test_rendering_many_rows_is_no_long_rendering(tmp_path: Path) -> None:
+    made = template(tmp_path, "{% for i in x %}{{ i }}{% endfor %}")
+    for _ in range(30):
+        assert made.prompt(0, {"x": list(range(50_000))})

@@ -13,6 +13,7 @@ from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template, load_template
 from rectune.recipe.load import bundled
 from rectune.runtime.cache import made_once
+from rectune.runtime.checkpoints import check_checkpoint
 from rectune.runtime.progress import watched
 from rectune.runtime.text_files import first_line
 from rectune.tasks.examples import fit_prompt
@@ -111,8 +112,9 @@ def _text(tokenizer: Any, ids: list[int], ends: set[int]) -> str:
 def _load_tokenizer(model: str) -> Any:
     from transformers import AutoTokenizer
 
+    check_checkpoint(model, key="writer.model")
     try:
-        return AutoTokenizer.from_pretrained(model)
+        return AutoTokenizer.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _not_loaded("tokenizer", model, error) from None
 
@@ -124,7 +126,8 @@ def _load_model(model: str, device: str) -> Any:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return AutoModelForCausalLM.from_pretrained(model, dtype="auto").to(device).eval()
+        loaded = AutoModelForCausalLM.from_pretrained(model, dtype="auto", trust_remote_code=False)
+        return loaded.to(device).eval()
     except (OSError, ValueError) as error:
         raise _not_loaded("causal model", model, error) from None
 
