@@ -13,6 +13,7 @@ import torch
 from rectune.prompts.encoder import Form
 from rectune.recipe.library import library_config
 from rectune.recipe.load import Recipe
+from rectune.runtime.device import device_of
 from rectune.runtime.files import stamp
 from rectune.runtime.near import near
 
@@ -84,11 +85,7 @@ def _check_from_scratch(fields: Any, recipe: Recipe) -> None:
 
 def pick_device(settings: ModelSettings) -> torch.device:
     """The device that `model.device` means on this machine (one GPU a process)."""
-    if settings.device == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    from rectune.runtime.processes import local_rank
-
-    return torch.device("cuda", local_rank())
+    return device_of(settings.device)  # type: ignore[no-any-return]
 
 
 def load_options(settings: ModelSettings) -> dict[str, Any]:

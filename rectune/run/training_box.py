@@ -14,7 +14,6 @@ from rectune.decoding.ranking import Ranking
 from rectune.log.split import evenly
 from rectune.methods.contract import Trainable
 from rectune.methods.language_model import CARD
-from rectune.methods.measured import resident
 from rectune.methods.out_of_memory import advised, for_fingerprint
 from rectune.methods.validation import validation_metrics
 from rectune.model.adapters import load_tuned, with_adapter
@@ -26,6 +25,7 @@ from rectune.recipe.fingerprints import name_of
 from rectune.run.asked import Asked, Training
 from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import is_main, wait
+from rectune.runtime.resident import resident
 from rectune.tasks.rows import TaskRows
 from rectune.tasks.task_calls import rows_of, specs_of
 
