@@ -75,7 +75,7 @@ class Matrix:
         size = rows * width * self.dtype.itemsize
         self._held: NDArray[Any] | None = None
         self._file: Any = None
-        if size <= room.of_matrix:
+        if self.fits(size, room):
             self._held = np.zeros(self.shape, self.dtype)
             return
         self._file = tempfile.TemporaryFile(dir=room.folder, buffering=0)  # noqa: SIM115  as long as the matrix
@@ -83,6 +83,11 @@ class Matrix:
             os.posix_fallocate(self._file.fileno(), 0, size)  # said now, not by a signal in the middle
         else:
             self._file.truncate(size)
+
+    @staticmethod
+    def fits(size: int, room: Room) -> bool:
+        """Whether a matrix of `size` bytes lies in memory."""
+        return size <= room.of_matrix
 
     def __len__(self) -> int:
         return self.shape[0]
