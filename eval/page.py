@@ -242,7 +242,9 @@ def _took(measured: dict[str, Any]) -> str:
     steps = [
         f"{name} {entry['seconds']:.0f} s"
         for name, entry in measured.items()
-        if isinstance(entry, dict) and "seconds" in entry
+        if isinstance(entry, dict)
+        and "seconds" in entry
+        and (entry["seconds"] >= 0.5 or not name.startswith("baseline"))
     ]
     return "Took: " + "; ".join(steps) + "."
 

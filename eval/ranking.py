@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,12 @@ from rectune.baselines.markov import markov
 from rectune.baselines.popularity import popularity
 from rectune.baselines.repeat_last import repeat_last
 from rectune.baselines.sasrec import sasrec
-from rectune.baselines.scoring import MOST_ITEMS, NOWHERE, Baseline, Lists, list_rows, train_counts
+from rectune.baselines.scoring import MOST_ITEMS, NOWHERE, Baseline, Lists, Scorer, list_rows, train_counts
 from rectune.decoding.ranking import Ranking, target_ranks
 from rectune.log.split import Split, evenly
 from rectune.recipe.calls import HOMES, named
 from rectune.run.judged import HIDDEN, SHOWN, Evidence, Report, judge
+from rectune.runtime.room import Room
 
 UNTUNED, TUNED, ORACLE = "untuned model", "tuned model", "oracle"
 PRIOR, MIXED = "prior alone", "tuned model + prior"
@@ -44,6 +47,7 @@ def ranking(
     k: list[int] = [1, 5, 10],  # noqa: B006  read only
     ease_items: int = MOST_ITEMS,
     sasrec_epochs: int = 0,
+    memory: float = 2.0,
     oracle: str | None = None,
     shuffled_rows: int = 1000,
     wording_rows: int = 500,
@@ -52,7 +56,8 @@ def ranking(
     """Judge a next-item run.
 
     `k`: list lengths. `ease_items`: above so many items EASE and item-KNN run on the most popular ones.
-    `sasrec_epochs`: above 0 a SASRec is trained for the table. `oracle`: a builder
+    `sasrec_epochs`: above 0 a SASRec is trained for the table. `memory`: GB (2^30 bytes) that baselines, prior and figures may take
+    above what is there; no figure depends on it. `oracle`: a builder
     that knows its own probabilities (its file has a function `oracle`), or 'module:function'. `shuffled_rows`: how many test rows are ranked
     once more with shuffled histories (0: none); `wording_rows`: how many are ranked once under each wording. `examples`: users shown in words.
     """
@@ -60,18 +65,17 @@ def ranking(
         raise ValueError(f"`eval.k` must hold list lengths from 1 on, got {k}.")
     split = evidence.split
     width = max(WIDTH, *k)
-    lists, settings = _baseline_lists(evidence, ease_items, sasrec_epochs, width)
+    room = Room(memory)
+    lists, settings, took = _baseline_lists(evidence, ease_items, sasrec_epochs, width, room)
     if oracle is not None:
-        lists[ORACLE] = _oracle_lists(evidence, oracle, width)
+        lists[ORACLE] = _oracle_lists(evidence, oracle, width, room)
     if evidence.prior is not None:
-        lists[PRIOR] = dict(
-            zip((HIDDEN, SHOWN), list_rows(split, split.test, evidence.prior, width=width), strict=True)
-        )
+        lists[PRIOR] = _both(split, evidence.prior, width, room, PRIOR)
     models = {who: name for who, name in MODELS.items() if (who, HIDDEN) in evidence.rankings}
     targets = split.targets(split.test)
     for who, name in models.items():
         lists[name] = {p: _model_lists(evidence.rankings[who, p], targets) for p in (HIDDEN, SHOWN)}
-    judge = _Judge(evidence, sorted(k), lists)
+    judge = _Judge(evidence, sorted(k), lists, room)
     results = {
         "protocols": {protocol: judge.table(protocol) for protocol in (HIDDEN, SHOWN)},
         "tuned_against": {protocol: judge.differences(protocol, TUNED) for protocol in (HIDDEN, SHOWN)},
@@ -108,7 +112,7 @@ def ranking(
         "recipe": evidence.recipe.name,
         "settings": evidence.recipe.settings,
         "results": results,
-        "measured": evidence.measured,
+        "measured": {**evidence.measured, **took},
         "training": evidence.training,
         "environment": evidence.environment,
         "examples": judge.in_words(examples),
@@ -117,9 +121,9 @@ def ranking(
 
 
 def _baseline_lists(
-    evidence: Evidence, ease_items: int, sasrec_epochs: int, width: int
-) -> tuple[dict[str, dict[str, Lists]], dict[str, Any]]:
-    """Places and lists of every baseline for the test rows; built once for a split and kept."""
+    evidence: Evidence, ease_items: int, sasrec_epochs: int, width: int, room: Room
+) -> tuple[dict[str, dict[str, Lists]], dict[str, Any], dict[str, Any]]:
+    """Places and lists of every baseline for the test rows, its settings, and the seconds that it took; built once for a split and kept."""
     made_by: tuple[Any, ...] = (ease, item_knn, markov, popularity, repeat_last, list_rows)
     keys: dict[str, Any] = {"ease_items": ease_items, "width": width}
     if sasrec_epochs:
@@ -127,9 +131,8 @@ def _baseline_lists(
         made_by = (*made_by, sasrec)
 
     def build(work: Path) -> None:
-        fitted = _fit(evidence.split, ease_items)
-        fitted += [sasrec(evidence.split, epochs=sasrec_epochs, seed=evidence.seed)] if sasrec_epochs else []
-        _save_baselines(evidence.split, fitted, width, work)
+        here = Room(room.gigabytes, work)
+        _save_baselines(evidence.split, baselines(evidence, ease_items, sasrec_epochs, here), width, here, work)
 
     folder = evidence.cached("baselines", keys, build, made_by)
     with np.load(folder / "lists.npz", allow_pickle=False) as saved:
@@ -139,33 +142,55 @@ def _baseline_lists(
             for i, name in enumerate(names)
         }
         settings = {name: json.loads(str(saved[f"{i} settings"])) for i, name in enumerate(names)}
-    return lists, settings
+        took = {
+            f"baseline, {name}": {"seconds": float(saved[f"{i} seconds"])}
+            for i, name in enumerate(names)
+            if f"{i} seconds" in saved
+        }
+    return lists, settings, took
 
 
-def _save_baselines(split: Split, fitted: list[Baseline], width: int, work: Path) -> None:
+def _save_baselines(split: Split, fitted: Iterator[Baseline], width: int, room: Room, work: Path) -> None:
+    """Fit, list and let go one baseline after another."""
     arrays: dict[str, Any] = {}
+    names, started = [], time.perf_counter()
     for i, baseline in enumerate(fitted):
-        both = list_rows(split, split.test, baseline.score, width=width)
-        for protocol, lists in zip((HIDDEN, SHOWN), both, strict=True):
+        for protocol, lists in _both(split, baseline.score, width, room, baseline.name).items():
             arrays[f"{i} {protocol} place"], arrays[f"{i} {protocol} items"] = lists.place, lists.items
         arrays[f"{i} settings"] = np.array(json.dumps(baseline.settings))
-    np.savez_compressed(work / "lists.npz", names=np.array([b.name for b in fitted]), **arrays)
+        arrays[f"{i} seconds"] = np.array(time.perf_counter() - started)  # from the fit of this one on
+        names.append(baseline.name)
+        started = time.perf_counter()
+    np.savez_compressed(work / "lists.npz", names=np.array(names), **arrays)
 
 
-def _fit(split: Split, ease_items: int) -> list[Baseline]:
-    simple = [popularity(split), repeat_last(split), markov(split), item_knn(split, most_items=ease_items)]
-    ease_row = ease(split, most_items=ease_items)
-    return [*simple, ease_row, ease_with_markov(split, ease_row)]
+def baselines(evidence: Evidence, ease_items: int, sasrec_epochs: int, room: Room) -> Iterator[Baseline]:
+    """The baselines, each fitted when it is asked for. Of large weights only those of one baseline are held."""
+    split = evidence.split
+    yield popularity(split)
+    yield repeat_last(split)
+    yield markov(split)
+    yield item_knn(split, most_items=ease_items, room=room)
+    ease_row = ease(split, most_items=ease_items, room=room)
+    yield ease_row
+    yield ease_with_markov(split, ease_row, room=room)
+    del ease_row
+    if sasrec_epochs:
+        device = evidence.recipe.settings["model"].get("device") or "auto"
+        yield sasrec(split, epochs=sasrec_epochs, seed=evidence.seed, device=device)
 
 
-def _oracle_lists(evidence: Evidence, name: str, width: int) -> dict[str, Lists]:
+def _both(split: Split, score: Scorer, width: int, room: Room, name: str) -> dict[str, Lists]:
+    """Lists for the test rows under both protocols."""
+    found = list_rows(split, split.test, score, width=width, room=room, said=f"listing by {name}")
+    return dict(zip((HIDDEN, SHOWN), found, strict=True))
+
+
+def _oracle_lists(evidence: Evidence, name: str, width: int, room: Room) -> dict[str, Lists]:
     oracle = named(name, HOMES["eval.oracle"], evidence.recipe.where("eval.oracle"))
     arguments = {k: v for k, v in evidence.recipe.settings["data"].items() if k != "call"}
     arguments.setdefault("seed", evidence.seed)
-    hidden, shown = list_rows(
-        evidence.split, evidence.split.test, lambda rows: oracle(evidence.split, rows, **arguments), width=width
-    )
-    return {HIDDEN: hidden, SHOWN: shown}
+    return _both(evidence.split, lambda rows: oracle(evidence.split, rows, **arguments), width, room, ORACLE)
 
 
 def _short(ranked: Ranking, split: Split) -> int:
@@ -191,11 +216,12 @@ class _Judge:
     evidence: Evidence
     k: list[int]
     lists: dict[str, dict[str, Lists]]
+    room: Room
 
     def __post_init__(self) -> None:
         self.split = self.evidence.split
         self.rows = self.split.test
-        self.bootstrap = Bootstrap(self.rows.user, seed=self.evidence.seed)
+        self.bootstrap = Bootstrap(self.rows.user, seed=self.evidence.seed, room=self.room)
         self.counts = train_counts(self.split)
         self.one = np.ones(len(self.rows), dtype=np.int64)
 
@@ -277,7 +303,7 @@ class _Judge:
         one = np.ones(len(place), dtype=np.int64)
         usual = ndcg(hits_at(self.lists[TUNED][HIDDEN].place[chosen], last), one, last)
         mixed = ndcg(hits_at(place, last), one, last)
-        bootstrap = Bootstrap(sample.user, seed=self.evidence.seed)
+        bootstrap = Bootstrap(sample.user, seed=self.evidence.seed, room=self.room)
         return {
             "metric": f"ndcg@{last}", "rows": len(place), "in_order": bootstrap.mean(usual), "shuffled": bootstrap.mean(mixed),
             "cost": bootstrap.mean(usual - mixed),

@@ -25,23 +25,29 @@ def transition_scores(split: Split) -> sparse.csr_matrix:
 
 
 def markov(split: Split) -> Baseline:
-    """score(j) = P(j | last item), popularity (scaled below any count) among the items that never followed it."""
-    chances = transition_scores(split).tocsr()
+    """score(j) = (events of j right after the last item + popularity) / events after the last item: P(j | last item), and by popularity,
+    scaled to at most half an event so that it is above `NEAR`, among the items that followed it equally often or never."""
+    followed = transitions(split)
+    after = np.maximum(np.asarray(followed.sum(axis=1)).ravel(), 1.0)
     counts = train_counts(split)
-    backoff = 1e-9 * counts / max(counts.max(), 1.0)
+    backoff = counts / (2 * max(counts.max(), 1.0))
 
     def score(rows: Rows) -> Floats:
-        return np.asarray(backoff + last_item_scores(split, rows, chances))
+        scores = last_item_scores(split, rows, followed) + backoff
+        some = np.flatnonzero(rows.stop > rows.first)
+        scores[some] /= after[split.log.item_codes[rows.stop[some] - 1], None]
+        return np.asarray(scores)
 
     return Baseline("first-order Markov", {}, score)
 
 
 def last_item_scores(split: Split, rows: Rows, chances: sparse.csr_matrix) -> Floats:
-    """P(j | last item) for each row, (rows, items); 0 without a history, and for items that `chances` does not know."""
+    """`chances` (items, items) of the last item of each row, (rows, items); 0 without a history, and for items that they do not know."""
     known = chances.shape[0]
     scores = np.zeros((len(rows), split.log.n_items))
     some = np.flatnonzero(rows.stop > rows.first)
     last = split.log.item_codes[rows.stop[some] - 1]
     some, last = some[last < known], last[last < known]
-    scores[some, :known] = np.asarray(chances[last].todense())
+    found = chances[last].tocoo()
+    scores[some[found.row], found.col] = found.data
     return scores

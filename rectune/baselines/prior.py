@@ -17,10 +17,10 @@ import numpy as np
 from scipy import sparse
 
 from rectune.baselines.ease import EaseScorer, ease
+from rectune.baselines.inverse import stripes
 from rectune.baselines.markov import last_item_scores, transition_scores
 from rectune.baselines.sasrec_network import SasRecSettings, load_sasrec, train_sasrec
 from rectune.baselines.scoring import (
-    CHUNK,
     MOST_ITEMS,
     Floats,
     choose_mix,
@@ -29,6 +29,7 @@ from rectune.baselines.scoring import (
     weighted_sum,
 )
 from rectune.log.split import Rows, Split
+from rectune.runtime.room import Room
 
 Score = Callable[[Split, Rows], Floats]
 MARKOV = (0.0, 0.03, 0.1, 0.3, 1.0)
@@ -43,19 +44,22 @@ def fit(
     neighbours: int = 300,
     sasrec_epochs: int = 0,
     seed: int = 0,
+    memory: float = 2.0,
+    device: str = "auto",
 ) -> None:
     """Fit EASE (its `neighbours` largest weights of each item are kept), Markov and SASRec, and mix them on validation.
 
     score = EASE + m P(j | last item) + s log p_SASRec(j | history). `ease_items`: as in `ease`. `sasrec_epochs`: 0 leaves
-    SASRec out.
+    SASRec out, `device` is where it is trained. `memory`: GB that it may take, as in `Room`.
     """
-    settings = _fit_ease(split, folder, ease_items, neighbours)
+    room = Room(memory, folder)
+    settings = _fit_ease(split, folder, ease_items, neighbours, room)
     sparse.save_npz(folder / "markov.npz", transition_scores(split).tocsr())
     if sasrec_epochs:
-        train_sasrec(split, SasRecSettings(epochs=sasrec_epochs), seed=seed).save(folder)
+        train_sasrec(split, SasRecSettings(epochs=sasrec_epochs), seed=seed, device=device).save(folder)
     parts = _Parts(folder, settings["decay"], sasrec=bool(sasrec_epochs))
     grid = list(product((1.0,), MARKOV, SASREC if sasrec_epochs else (0.0,)))
-    (_, markov, sasrec), found = choose_mix(split, partial(parts.scores, split), grid)
+    (_, markov, sasrec), found = choose_mix(split, partial(parts.scores, split), grid, room=room)
     settings.update(neighbours=neighbours, markov=markov, sasrec=sasrec, **found)
     (folder / "prior.json").write_text(json.dumps(settings))
 
@@ -94,9 +98,9 @@ class _Parts:
         return ease_scores, last_item_scores(split, rows, self._markov), sasrec_scores
 
 
-def _fit_ease(split: Split, folder: Path, most_items: int, neighbours: int) -> dict[str, Any]:
+def _fit_ease(split: Split, folder: Path, most_items: int, neighbours: int, room: Room) -> dict[str, Any]:
     """Write EASE's largest weights and return its settings; the dense weights, a gigabyte for 12,000 items, are let go."""
-    row = ease(split, most_items=most_items)
+    row = ease(split, most_items=most_items, room=room)
     assert isinstance(row.score, EaseScorer)
     sparse.save_npz(folder / "ease.npz", _largest(row.score, neighbours, split.log.n_items))
     return row.settings
@@ -104,9 +108,14 @@ def _fit_ease(split: Split, folder: Path, most_items: int, neighbours: int) -> d
 
 def _largest(fitted: EaseScorer, neighbours: int, n_items: int) -> sparse.csr_matrix:
     """The largest weights, by size, of each item's row of EASE, (items, items), float32."""
-    most = min(neighbours, len(fitted.kept))
-    parts = range(0, len(fitted.kept), CHUNK)
-    columns = np.concatenate([top_columns(np.abs(fitted.weights[a : a + CHUNK]), most) for a in parts])
-    values = np.take_along_axis(fitted.weights, columns, 1).astype(np.float32)
+    weights, most = fitted.weights.of(fitted.penalty), min(neighbours, len(fitted.kept))
+    parts = []
+    for a, b in stripes(len(weights)):
+        values = weights.rows(np.arange(a, b))
+        columns = top_columns(
+            np.abs(values).astype(np.float32), most
+        )  # of weights equal but for rounding the first columns
+        parts.append((columns.astype(np.int32), np.take_along_axis(values, columns, 1).astype(np.float32)))
+    columns, values = (np.concatenate(part) for part in zip(*parts, strict=True))
     rows = np.repeat(fitted.kept, most)
     return sparse.csr_matrix((values.ravel(), (rows, fitted.kept[columns].ravel())), shape=(n_items, n_items))

@@ -7,10 +7,10 @@ from rectune.baselines.scoring import Baseline, Floats
 from rectune.log.split import Rows, Split
 
 
-def sasrec(split: Split, *, epochs: int, seed: int) -> Baseline:
-    """score(i) = log p(i | history) of a SASRec of ours; its best epoch is chosen on validation."""
+def sasrec(split: Split, *, epochs: int, seed: int, device: str = "auto") -> Baseline:
+    """score(i) = log p(i | history) of a SASRec of ours; its best epoch is chosen on validation. `device`: where it is trained."""
     settings = SasRecSettings(epochs=epochs)
-    model = train_sasrec(split, settings, seed=seed)
+    model = train_sasrec(split, settings, seed=seed, device=device)
 
     def score(rows: Rows) -> Floats:
         return model.log_probabilities(split, rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from rectune.log.split import Rows, Split, evenly, windows
+from rectune.baselines.scoring import least_equal
+from rectune.log.split import Rows, Split, evenly
+from rectune.runtime.device import device_of
 from rectune.runtime.progress import watched
+from rectune.runtime.room import LEAST_ROWS
 
 Floats = NDArray[np.float64]
 FILE = "sasrec.safetensors"
@@ -101,8 +105,10 @@ class SasRec(nn.Module):
         self.eval()
         items = self.item.num_embeddings - 1
         out = np.zeros((len(rows), items))
-        for begin in range(0, len(rows), 256):
-            which = range(begin, min(begin + 256, len(rows)))
+        for begin in range(0, len(rows), LEAST_ROWS):
+            which = range(
+                begin, min(begin + LEAST_ROWS, len(rows))
+            )  # what rows are batched with must not depend on the room
             known = [history[history < items] for history in (split.history(rows, i) for i in which)]
             histories = [history[-self.settings.history :] for history in known]
             last = torch.tensor([len(history) for history in histories])
@@ -132,19 +138,18 @@ def load_sasrec(folder: Path) -> SasRec:
 
 
 @lru_cache(maxsize=1)
-def train_sasrec(split: Split, settings: SasRecSettings, *, seed: int, checks: int = 10) -> SasRec:
+def train_sasrec(
+    split: Split, settings: SasRecSettings, *, seed: int, checks: int = 10, device: str = "auto"
+) -> SasRec:
     """Train on the training events, one window of `history` + 1 items a sequence, every item a target.
 
+    Only events that the split shows for training are seen, one after another of the same user. `device`: 'auto', 'cpu' or 'cuda'.
     Of `checks` evenly spread epochs the one with the best NDCG@10 on a sample of validation rows is kept, the last one where
     the split has none. Asked the same again in one process, as a prior and a row of the table do, it gives the same model.
     """
     torch.manual_seed(seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = SasRec(split.log.n_items, settings).to(device)
-    rows = windows(split, length=settings.history)
-    sequences: list[NDArray[Any]] = [
-        split.log.item_codes[a : b + 1] for a, b in zip(rows.start, rows.target, strict=True)
-    ]
+    model = SasRec(split.log.n_items, settings).to(device_of(device))
+    sequences = training_sequences(split, settings.history)
     if not sequences:
         raise ValueError("there is nothing to train SASRec on: no user has two training events.")
     steps = settings.epochs * -(-len(sequences) // settings.batch)
@@ -169,19 +174,31 @@ def train_sasrec(split: Split, settings: SasRecSettings, *, seed: int, checks: i
     return model.cpu().eval()
 
 
+def training_sequences(split: Split, length: int) -> list[NDArray[Any]]:
+    """Items of the training events of each user, oldest first, in windows of at most `length` + 1 that share one event, so that each
+    event but a user's first is a target once."""
+    users, items = split.train_sequences()
+    edges = [0, *(np.flatnonzero(users[1:] != users[:-1]) + 1).tolist(), len(users)]
+    return [
+        items[start : min(start + length + 1, end)]
+        for begin, end in pairwise(edges)
+        for start in range(begin, end - 1, length)
+    ]
+
+
 def validation_ndcg(split: Split, model: SasRec, *, most: int = 2000) -> float:
     """NDCG@10 on a sample of validation rows, seen items hidden."""
     rows = split.validation.take(evenly(len(split.validation), most))
     if not len(rows):
         return 0.0
     total = 0.0
-    for begin in range(0, len(rows), 512):
-        part = rows.take(np.arange(begin, min(begin + 512, len(rows))))
+    for begin in range(0, len(rows), LEAST_ROWS):
+        part = rows.take(np.arange(begin, min(begin + LEAST_ROWS, len(rows))))
         scores, targets = model.log_probabilities(split, part), split.targets(part)
         for i in range(len(part)):
             scores[i, split.seen(part, i)] = -np.inf
         own = scores[np.arange(len(part)), targets]
-        place = (scores >= own[:, None]).sum(1) - 1
+        place = (scores >= least_equal(own)[:, None]).sum(1) - 1
         total += float(np.where((place < 10) & np.isfinite(own), 1 / np.log2(place + 2.0), 0.0).sum())
     return total / len(rows)
 

@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from tqdm import tqdm
 
 from rectune.log.split import Rows, Split, evenly
+from rectune.runtime.room import Room
 
 Floats = NDArray[np.float64]
 Scorer = Callable[[Rows], Floats]  # rows -> (rows, items), higher is better
-CHUNK = 512
-MOST_ITEMS = 12_101  # of EASE and item-KNN: all of Amazon Beauty, 1.2 GB a matrix
+MOST_ITEMS = 12_101  # of EASE and item-KNN: all of Amazon Beauty, 1.1 GB a matrix
+SHOWN_FROM = 2 * 10**7  # scores; fewer take a few seconds and show no bar
 CHOSEN_BY = "validation_ndcg@10"
 NOT_NUMBERS = "a baseline or prior gave NaN as the score of an item."
+NEAR = 1e-6  # scores so near to each other, relative to the target's, are equal: what CPUs and thread counts differ by is far less
 NOWHERE = int(np.iinfo(np.int32).max)  # the place of a target that cannot be listed
 
 
@@ -40,22 +43,41 @@ class Lists:
     items: NDArray[np.int32]
 
 
-def list_rows(split: Split, rows: Rows, score: Scorer, *, width: int) -> tuple[Lists, Lists]:
+def list_rows(
+    split: Split,
+    rows: Rows,
+    score: Scorer,
+    *,
+    width: int,
+    room: Room = Room(),  # noqa: B008  frozen
+    said: str = "",
+) -> tuple[Lists, Lists]:
     """Rank the whole catalogue for each row, with seen items hidden and not hidden (in this order).
 
-    Ties count against the target: its place is the number of other items that score at least as high.
+    Ties count against the target: its place is the number of other items that score at least as high, or less by at most `NEAR` times the
+    target's score. Of equal scores lists hold the item first that stands first in the catalogue. `said`: what a bar calls it; '' for none.
     """
     hidden, shown = [], []
-    for part in _chunks(rows):
-        scores = score(part).astype(np.float64, copy=True)
-        targets = split.targets(part)
-        shown.append(_listed(scores, targets, width))
-        hidden.append(_listed(_hidden(split, part, scores), targets, width))
+    with tqdm(
+        total=len(rows), desc=said, unit="row", disable=not said or len(rows) * split.log.n_items < SHOWN_FROM
+    ) as bar:
+        for part in blocks(split, rows, room):
+            scores = score(part).astype(np.float64, copy=True)
+            targets = split.targets(part)
+            shown.append(_listed(scores, targets, width))
+            hidden.append(_listed(_hidden(split, part, scores), targets, width))
+            bar.update(len(part))
     return _joined(hidden), _joined(shown)
 
 
-def _chunks(rows: Rows) -> Iterator[Rows]:
-    return (rows.take(np.arange(a, min(a + CHUNK, len(rows)))) for a in range(0, len(rows), CHUNK))
+def blocks(split: Split, rows: Rows, room: Room) -> Iterator[Rows]:
+    """The rows in blocks whose scores the room allows."""
+    return (rows.take(which) for which in room.blocks(len(rows), split.log.n_items))
+
+
+def part_of(split: Split, kept: NDArray[Any]) -> str:
+    """What is added to the name of a baseline that saw the items `kept` only; '' where these are all."""
+    return "" if len(kept) == split.log.n_items else f", {len(kept):,} of {split.log.n_items:,} items"
 
 
 def _hidden(split: Split, rows: Rows, scores: Floats) -> Floats:
@@ -69,9 +91,15 @@ def _places(scores: Floats, targets: NDArray[np.int32]) -> NDArray[np.int64]:
     if np.isnan(scores).any():
         raise ValueError(NOT_NUMBERS)
     own = scores[np.arange(len(targets)), targets]
-    place = (scores >= own[:, None]).sum(axis=1) - 1
+    place = (scores >= least_equal(own)[:, None]).sum(axis=1) - 1
     place[np.isneginf(own)] = NOWHERE
     return np.asarray(place)
+
+
+def least_equal(own: NDArray[np.floating[Any]]) -> Floats:
+    """The least score that counts as equal to each of `own` (see `NEAR`)."""
+    exact = own.astype(np.float64)
+    return np.asarray(exact - NEAR * np.abs(exact))
 
 
 def _listed(scores: Floats, targets: NDArray[np.int32], width: int) -> Lists:
@@ -116,6 +144,13 @@ def seen_pairs(split: Split, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.
 
 def history_matrix(split: Split, rows: Rows, decay: float) -> sparse.csr_matrix:
     """Weights of the seen items, (rows, items): decay ** (events since), 1 for the most recent; the largest counts."""
+    matrix = events_since(split, rows)
+    matrix.data = decay**matrix.data
+    return matrix
+
+
+def events_since(split: Split, rows: Rows) -> sparse.csr_matrix:
+    """How many events came after the latest of each seen item, (rows, items), float64; 0, for the most recent one, is an entry too."""
     who, what = seen_pairs(split, rows)
     lengths = rows.stop - rows.first
     since = np.repeat(np.cumsum(lengths), lengths) - 1 - np.arange(lengths.sum())
@@ -123,8 +158,8 @@ def history_matrix(split: Split, rows: Rows, decay: float) -> sparse.csr_matrix:
     who, what, since = who[order], what[order], since[order]
     latest = np.ones(len(who), dtype=bool)
     latest[1:] = (who[1:] != who[:-1]) | (what[1:] != what[:-1])
-    weights = decay ** since[latest].astype(np.float64)
-    return sparse.csr_matrix((weights, (who[latest], what[latest])), shape=(len(rows), split.log.n_items))
+    shape = (len(rows), split.log.n_items)
+    return sparse.csr_matrix((since[latest].astype(np.float64), (who[latest], what[latest])), shape=shape)
 
 
 def train_matrix(split: Split) -> sparse.csr_matrix:
@@ -142,16 +177,23 @@ def train_counts(split: Split) -> Floats:
 
 
 def choose(
-    split: Split, name: str, candidates: Iterable[tuple[dict[str, Any], Scorer]], *, most: int = 4000
+    split: Split,
+    name: str,
+    candidates: Iterable[tuple[dict[str, Any], Scorer]],
+    *,
+    most: int = 4000,
+    room: Room = Room(),  # noqa: B008  frozen
 ) -> Baseline:
     """Return the candidate with the highest NDCG@10 on validation, seen items hidden; the first of equal ones, and the
     first of all where there are no validation rows."""
     rows = split.validation.take(evenly(len(split.validation), most))
     best: tuple[float, Baseline] | None = None
-    for settings, score in candidates:
+    for settings, score in tqdm(
+        candidates, desc=f"choosing {name}", disable=len(rows) * split.log.n_items < SHOWN_FROM
+    ):
         if not len(rows):
             return Baseline(name, settings, score)
-        value = float(_gains(split, rows, score).mean())
+        value = float(_gains(split, rows, score, room).mean())
         if best is None or value > best[0]:
             best = (value, Baseline(name, {**settings, CHOSEN_BY: round(value, 6)}, score))
     assert best is not None
@@ -159,7 +201,12 @@ def choose(
 
 
 def choose_mix(
-    split: Split, parts: Callable[[Rows], Sequence[Floats]], weights: Sequence[tuple[float, ...]], *, most: int = 4000
+    split: Split,
+    parts: Callable[[Rows], Sequence[Floats]],
+    weights: Sequence[tuple[float, ...]],
+    *,
+    most: int = 4000,
+    room: Room = Room(),  # noqa: B008  frozen
 ) -> tuple[tuple[float, ...], dict[str, float]]:
     """Of several weights of the sum of `parts` the ones that `choose` would take, and their value for `settings`.
 
@@ -168,12 +215,12 @@ def choose_mix(
     rows = split.validation.take(evenly(len(split.validation), most))
     if not len(rows):
         return weights[0], {}
-    gains = np.zeros(len(weights))
-    for chunk in _chunks(rows):
+    each_gain: list[Floats] = []
+    for chunk in blocks(split, rows, room):
         scores = parts(chunk)
-        for i, each in enumerate(weights):
-            mixed = weighted_sum(scores, each)
-            gains[i] += _gains(split, chunk, partial(_known, mixed)).sum()
+        found = [_gains(split, chunk, partial(_known, weighted_sum(scores, each)), room) for each in weights]
+        each_gain.append(np.stack(found, axis=1))
+    gains = np.concatenate(each_gain).sum(axis=0)  # at once: sums of sums would depend on the room
     return weights[int(gains.argmax())], {CHOSEN_BY: round(float(gains.max() / len(rows)), 6)}
 
 
@@ -187,10 +234,10 @@ def weighted_sum(parts: Sequence[Floats], weights: Sequence[float]) -> Floats:
     return np.asarray(sum(weight * part for weight, part in zip(weights, parts, strict=True) if weight))
 
 
-def _gains(split: Split, rows: Rows, score: Scorer) -> Floats:
+def _gains(split: Split, rows: Rows, score: Scorer, room: Room) -> Floats:
     """NDCG@10 of each row, seen items hidden; places as in `list_rows`, without its lists."""
     places = []
-    for part in _chunks(rows):
+    for part in blocks(split, rows, room):
         scores = _hidden(split, part, score(part).astype(np.float64, copy=True))
         places.append(_places(scores, split.targets(part)))
     place = np.concatenate(places)

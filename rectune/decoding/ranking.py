@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rectune.baselines.scoring import least_equal
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -83,9 +85,10 @@ def chosen_by(width: int) -> str:
 
 
 def target_ranks(ranking: Ranking, targets: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Place of the target in each list, from 0, ties counted against it; the list's width where it is absent."""
+    """Place of the target in each list, from 0, ties counted against it (scores less by at most `NEAR` times its own are equal); the list's
+    width where it is absent."""
     width = ranking.items.shape[1]
     found = ranking.items == targets[:, None]
     score = np.where(found, ranking.scores, -np.inf).max(axis=1)
-    ahead = (ranking.scores >= score[:, None]).sum(axis=1) - 1
+    ahead = (ranking.scores >= least_equal(score)[:, None]).sum(axis=1) - 1
     return np.asarray(np.where(found.any(axis=1), ahead, width), dtype=np.int64)

@@ -33,6 +33,7 @@ def letter(
     sinkhorn: float = 0.003,
     repair: Repair = "reassign",
     seed: int = 0,
+    device: str = "auto",
 ) -> ItemIndex:
     """Fit an RQ-VAE with two more losses (Wang et al., CIKM 2024, sec. 3.2), over the other blocks of `vectors`.
 
@@ -53,7 +54,7 @@ def letter(
         levels, codes, theirs.shape[1], tuple(hidden), epochs, batch, learning_rate, weight_decay, commitment, sinkhorn
     )
     extra = CollaborativeLosses(torch.from_numpy(theirs), alignment, diversity, groups=groups, seed=seed)
-    fitted = train_rq_vae(content, settings, seed=seed, extra=extra)
+    fitted = train_rq_vae(content, settings, seed=seed, extra=extra, device=device)
     return index_of(split, vectors, fitted, settings, repair, blocks=others)
 
 

@@ -20,6 +20,7 @@ from rectune.indexing.quantiser import Quantiser, Vectors, check_collapse, check
 from rectune.indexing.repair import Repair
 from rectune.indexing.sinkhorn import spread_evenly
 from rectune.log.split import Split
+from rectune.runtime.device import device_of
 from rectune.runtime.progress import watched
 from rectune.vectors.item_vectors import ItemVectors
 
@@ -81,6 +82,7 @@ def rq_vae(
     sinkhorn: float = 0.003,
     repair: Repair = "reassign",
     seed: int = 0,
+    device: str = "auto",
 ) -> ItemIndex:
     """Quantise an autoencoder's middle level by level (Zeghidour et al., 2021; TIGER sec. 3.1; LC-Rec sec. 3.1).
 
@@ -90,7 +92,9 @@ def rq_vae(
     settings = RqVaeSettings(
         levels, codes, dimensions, tuple(hidden), epochs, batch, learning_rate, weight_decay, commitment, sinkhorn
     )
-    return index_of(split, vectors, train_rq_vae(vectors.joined(), settings, seed=seed), settings, repair)
+    return index_of(
+        split, vectors, train_rq_vae(vectors.joined(), settings, seed=seed, device=device), settings, repair
+    )
 
 
 def index_of(
@@ -143,16 +147,18 @@ class RqVae(nn.Module):
         return Quantiser(tuple(_array(book) for book in self.books), layers)
 
 
-def train_rq_vae(vectors: Vectors, settings: RqVaeSettings, *, seed: int, extra: Extra | None = None) -> Fitted:
+def train_rq_vae(
+    vectors: Vectors, settings: RqVaeSettings, *, seed: int, extra: Extra | None = None, device: str = "auto"
+) -> Fitted:
     """Train on all `vectors` (items, width) and keep the epoch with the fewest collisions, then the lowest loss.
 
-    Codebooks start from k-means over all items. `extra`: a further loss of (model, rows, quantised, codes).
+    Codebooks start from k-means over all items. `extra`: a further loss of (model, rows, quantised, codes). `device`: 'auto', 'cpu'
+    or 'cuda'.
     """
     check_sizes(len(vectors), levels=settings.levels, codes=settings.codes)
     torch.manual_seed(seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    data = torch.from_numpy(vectors).to(device)
-    model = RqVae(data.shape[1], settings).to(device)
+    data = torch.from_numpy(vectors).to(device_of(device))
+    model = RqVae(data.shape[1], settings).to(data.device)
     _start_books(model, data, seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     steps = settings.epochs * -(-len(data) // settings.batch)

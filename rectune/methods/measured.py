@@ -12,6 +12,7 @@ import torch
 from transformers import TrainerCallback
 
 from rectune.runtime.files import write_atomic
+from rectune.runtime.resident import resident
 
 FILE = "measured.json"
 
@@ -107,16 +108,3 @@ def _peak(device: torch.device) -> tuple[int, int | None]:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
     return resident("VmHWM"), None
-
-
-def resident(what: str = "VmRSS") -> int:
-    """Resident bytes of this process: 'VmRSS' now, 'VmHWM' at most. Where there is no /proc, the most so far."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        import resource
-        import sys
-
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most * 1024
-    line = next(line for line in status.read_text().splitlines() if line.startswith(f"{what}:"))
-    return int(line.split()[1]) * 1024

@@ -17,6 +17,7 @@ from rectune.prompts.encoder import Form
 from rectune.recipe.checking import check_type
 from rectune.recipe.library import ABOVE_0, FROM_0, FROM_1, SHARE, check_range, library_config
 from rectune.recipe.load import Recipe
+from rectune.runtime.device import device_of
 from rectune.runtime.files import stamp
 from rectune.runtime.near import near, shown
 
@@ -132,11 +133,7 @@ def _plain(annotation: Any) -> bool:
 
 def pick_device(settings: ModelSettings) -> torch.device:
     """The device that `model.device` means on this machine (one GPU a process)."""
-    if settings.device == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    from rectune.runtime.processes import local_rank
-
-    return torch.device("cuda", local_rank())
+    return device_of(settings.device)  # type: ignore[no-any-return]
 
 
 def load_options(settings: ModelSettings) -> dict[str, Any]:

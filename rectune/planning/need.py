@@ -8,12 +8,12 @@ from typing import Any, Literal
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from rectune.methods.measured import resident
 from rectune.planning.cards import GB
 from rectune.planning.model import bytes_of, make_fake
 from rectune.planning.optimisers import optimiser_bytes
 from rectune.planning.quantised import QuantisedLinear
 from rectune.planning.step import Moment, StepPeaks, StepShape, step_peaks
+from rectune.runtime.resident import resident
 
 # CUDA's context with the kernels of PyTorch (0.51 GB on an H100, docs/gpu.md) and cuBLAS' workspace (32 MiB on Hopper, 8 MiB before;
 # cuBLAS documentation, "cublasSetWorkspace").

@@ -11,6 +11,7 @@ import torch
 
 from rectune.model.settings import ModelSettings, pick_device
 from rectune.planning.cards import Card
+from rectune.planning.judging import Judging, judging_of
 from rectune.planning.known import UNREAD, ClosedFolder, Examples, Known, examples_of, known_of
 from rectune.planning.model import base_config, planned_model
 from rectune.planning.need import Need, StagePlan
@@ -57,6 +58,7 @@ class Forecast:
     card: Card | None
     known: Known
     stages: list[StageForecast]
+    judging: Judging | None = None
 
     @property
     def fits(self) -> bool:
@@ -80,7 +82,7 @@ def forecast(recipe: Recipe, card: Card | None = None, *, search: bool = True) -
     stages = [_stage(run, training, settings, known, device, card if search else None) for training in asked.trainings]
     if any(stage.work.tokens is None for stage in stages):
         known.notes.append(UNREAD)
-    return Forecast(recipe, device, card, known, stages)
+    return Forecast(recipe, device, card, known, stages, judging_of(run))
 
 
 def stage_plan(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rectune.planning.advice import Change
 from rectune.planning.cards import GB
+from rectune.planning.judging import Judging
 from rectune.planning.plan import Forecast, StageForecast
 
 # Shares of a card's dense bfloat16 rate that trainings reach: NVIDIA NeMo reports 41-43 % for LoRA on one H100 (its performance
@@ -26,10 +27,21 @@ def text_of(forecast: Forecast, changes: dict[int, Change | None]) -> str:
         parts += ["", *_stage(forecast, stage)]
         if stage.stage in changes:
             parts.append(_advice(stage, changes[stage.stage]))
+    if forecast.judging is not None:
+        parts += ["", _judging(forecast.judging)]
     parts += ["", *(f"not known: {note}" for note in forecast.known.notes)]
     if forecast.card is None:
         parts.append("With --gpu 24GB, or a card's name, it says whether that fits and how large a batch may be.")
     return "\n".join(parts).rstrip()
+
+
+def _judging(judging: Judging) -> str:
+    """What baselines, prior and figures take of this machine's memory, whatever the card."""
+    line = f"baselines, prior and figures: at most {judging.room.gigabytes:.2f} GB of memory beside the model (`eval.memory`)"
+    if judging.items is None:
+        return line
+    where = "in memory" if judging.in_memory else "in a file"
+    return f"{line}; EASE's weights of {judging.items:,} items take {judging.weights / GB:.2f} GB {where}"
 
 
 def _stage(forecast: Forecast, stage: StageForecast) -> list[str]:

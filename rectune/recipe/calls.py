@@ -9,7 +9,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,8 @@ class Home:
 HOMES = {
     "data": Home("rectune.data_builders", returns="Log", may=("seed",)),
     "split": Home("rectune.log.splits", returns="Split", first=("log",), may=("seed",)),
-    "vectors": Home("rectune.vectors", returns="ItemVectors", first=("split",), may=("seed",)),
-    "index": Home("rectune.indexing", returns="ItemIndex", first=("split",), may=("vectors", "seed")),
+    "vectors": Home("rectune.vectors", returns="ItemVectors", first=("split",), may=("seed", "device")),
+    "index": Home("rectune.indexing", returns="ItemIndex", first=("split",), may=("vectors", "seed", "device")),
     "tasks": Home("rectune.tasks", returns="TaskRows", first=("split", "index", "part"), may=("history",)),
     "tasks.history": Home(
         "rectune.tasks.history", returns="Chosen", whole=True, first=("split", "rows"), may=("vectors", "seed")
@@ -215,17 +215,19 @@ def section_at(recipe: Recipe, key: str) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Call:
     """A callable of a recipe with its checked arguments. `key`: where it stands; `inside`: those that arguments name themselves,
-    such as the `base` of an index, by the name of the argument; `known`: False where what it names is not there."""
+    such as the `base` of an index, by the name of the argument; `known`: False where what it names is not there; `beside`: arguments that
+    do not tell it from another call, such as the device."""
 
     key: str
     function: Callable[..., Any]
     arguments: dict[str, Any]
     inside: tuple[tuple[str, Call], ...] = ()
     known: bool = True
+    beside: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, *given: Any, **more: Any) -> Any:
         """Call it with what rectune gives and what the recipe says."""
-        return self.function(*given, **more, **self.arguments)
+        return self.function(*given, **more, **{**self.beside, **self.arguments})
 
     def wants(self, name: str) -> bool:
         """Whether the function has a parameter of that name."""
@@ -251,7 +253,7 @@ def read_call(
 ) -> Call:
     """Resolve and bind the callable at `key`; what its arguments name themselves is checked, too.
 
-    `seed`: given to a function that takes one and was told none. Raises ValueError, TypeError or FileNotFoundError naming the key.
+    `seed`: given to a function that takes one and was told none, and in the homes of vectors and indexes so is `model.device`. Raises ValueError, TypeError or FileNotFoundError naming the key.
     """
     function = resolve_call(recipe, key)
     check_first(function, home_of(key), recipe.where(f"{key}.call"))
@@ -265,7 +267,10 @@ def read_call(
             inside.append((name, call))
     if seed is not None and "seed" in inspect.signature(function).parameters:
         arguments = {"seed": seed, **arguments}
-    return Call(key, function, arguments, tuple(inside))
+    home, beside = home_of(key), {}
+    if home is not None and "device" in home.may and "device" in inspect.signature(function).parameters:
+        beside["device"] = recipe.settings["model"].get("device") or "auto"
+    return Call(key, function, arguments, tuple(inside), beside=beside)
 
 
 def check_first(function: Any, home: Home | None, where: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -54,12 +54,13 @@ class Training:
 @dataclass(frozen=True)
 class Prior:
     """The section `rank.prior`: a module with `fit` and `load`, `fit`'s arguments, the weights to choose from on `rows` validation
-    rows."""
+    rows. `beside`: what `fit` is given where it takes it and what it learns does not depend on, `memory` (`eval.memory`) and `device`."""
 
     module: Any
     arguments: dict[str, Any]
     weights: tuple[float, ...]
     rows: int
+    beside: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -240,10 +241,17 @@ def _prior(recipe: Recipe, section: dict[str, Any], seed: int) -> Prior:
     if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
         raise ValueError(f"{where('rank.prior.rows')}: got {shown(rows)}, but it must be a whole number from 1 on.")
     keys = {key: value for key, value in section.items() if key not in ("call", "weight", "rows")}
-    arguments = check_keywords(module.fit, keys, lambda k: where(f"rank.prior.{k}"), given=("split", "folder"))
+    arguments = check_keywords(
+        module.fit, keys, lambda k: where(f"rank.prior.{k}"), given=("split", "folder", "memory", "device")
+    )
     if "seed" in inspect.signature(module.fit).parameters:
         arguments.setdefault("seed", seed)
-    return Prior(module, arguments, tuple(weights), rows)
+    beside = {
+        "memory": recipe.settings["eval"].get("memory", 2.0),
+        "device": recipe.settings["model"].get("device") or "auto",
+    }
+    beside = {key: value for key, value in beside.items() if key in inspect.signature(module.fit).parameters}
+    return Prior(module, arguments, tuple(weights), rows, beside)
 
 
 def _number(value: object) -> bool:

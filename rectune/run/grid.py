@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,13 +74,35 @@ def cells_of(recipe: Recipe, seeds: Sequence[int] | None = None) -> list[Cell]:
             raise ValueError(f"{where}: got {shown(listed)}, but it must be a list of at least one value.")
         if len({json.dumps(value) for value in listed}) < len(listed):
             raise ValueError(f"{where}: a value is listed twice: {listed}.")
+        _refuse_one_folder(where, listed)
     return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
 
 
 def cell_folder(recipe: Recipe, cell: Cell) -> Path:
-    """Where a cell's run lies: one folder a key, such as `shots-16/seed-0`; null is written `all`."""
-    parts = [f"{key.rpartition('.')[2]}-{'all' if value is None else value}" for key, value in cell.items()]
-    return Path(recipe.settings["output_dir"]).joinpath(*(part.replace("/", "_") for part in parts))
+    """Where a cell's run lies: one folder a key, such as `shots-16/seed-0`; null is written `all`. A key is called by its last word, and
+    by the whole of it where another one ends in the same word."""
+    ends = Counter(key.rpartition(".")[2] for key in cell)
+    words = {key: key.rpartition(".")[2] if ends[key.rpartition(".")[2]] == 1 else key for key in cell}
+    parts = [f"{words[key]}-{_written(value)}" for key, value in cell.items()]
+    return Path(recipe.settings["output_dir"]).joinpath(*parts)
+
+
+def _written(value: Any) -> str:
+    """A value in the name of a folder."""
+    return "all" if value is None else str(value).replace("/", "_")
+
+
+def _refuse_one_folder(where: str, listed: list[Any]) -> None:
+    """Raise ValueError for two values that are written alike in the name of a folder, such as `a/b` and `a_b`."""
+    there: dict[str, Any] = {}
+    for value in listed:
+        name = _written(value)
+        if name in there:
+            raise ValueError(
+                f"{where}: {there[name]!r} and {value!r} would lie in one folder, `…-{name}`: in its name '/' is written '_' and null "
+                "'all'. Write one of them another way, or run it in a grid of its own `output_dir`."
+            )
+        there[name] = value
 
 
 def _flat(section: dict[str, Any], prefix: str) -> dict[str, Any]:

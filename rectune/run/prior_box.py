@@ -29,7 +29,7 @@ def prior_box(prior: Prior, without: Path) -> Box:
     keys = {"call": prior.module.__name__, **inputs(prior.arguments, without=without)}
     return Box(
         "prior", ("split",), lambda: keys,
-        lambda held, folder: prior.module.fit(held["split"], folder, **prior.arguments),
+        lambda held, folder: prior.module.fit(held["split"], folder, **prior.beside, **prior.arguments),
         lambda held, folder: prior.module.load(folder), (prior.module.fit,),
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from rectune.decoding.ranking import Ranking
 from rectune.log.split import evenly
 from rectune.methods.contract import Trainable
 from rectune.methods.language_model import CARD
-from rectune.methods.measured import resident
 from rectune.methods.out_of_memory import advised, for_fingerprint
 from rectune.methods.validation import validation_metrics
 from rectune.model.adapters import load_tuned, with_adapter
@@ -24,10 +23,14 @@ from rectune.model.settings import settings_for_fingerprint
 from rectune.recipe.box import Box, Held
 from rectune.recipe.fingerprints import name_of
 from rectune.run.asked import Asked, Training
+from rectune.runtime.attempts import Attempts
 from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import is_main, wait
+from rectune.runtime.resident import resident
 from rectune.tasks.rows import TaskRows
 from rectune.tasks.task_calls import rows_of, specs_of
+
+SECONDS = "seconds.txt"  # of each attempt at a training
 
 
 def training_box(asked: Asked, training: Training, before: str | None, own: tuple[str, ...], without: Path) -> Box:
@@ -98,23 +101,22 @@ def _train(
     def search(model: Any, rows: TaskRows, shelf: Shelf) -> Ranking:
         return as_ranker(model).rank(rows, shelf)
 
-    started, at_first = time.perf_counter(), resident()
+    at_first, clock = resident(), Attempts(folder / SECONDS)
     specs = specs_of(training.tasks, held)
     rows = [spec.rows("train") for spec in specs]
     names_items = not training.own or any(some.kind == "item" for some in rows)
     named = tokens if names_items else []  # a stage's own tasks, such as instructions, need not
-    with advised(training.number, config):
+    with clock if is_main() else nullcontext(), advised(training.number, config):
         task = Trainable(
             load, held["split"], index, encoder, specs, named, asked.seed, adapter, rank_validation, search,
             {name: held.folder(name) for name in own},
         )  # fmt: skip
         training.method.train(task, config, folder)
-    seconds = time.perf_counter() - started
     if is_main():
         card = {
             "templates": {task.template.name: task.template.hash for task in asked.every_task},
             "base": base_name(asked, held),
-            "seconds": seconds,
+            "seconds": clock.seconds,
             "before": at_first,
             "tasks": [{"task": s.name, "rows": len(some), **some.notes} for s, some in zip(specs, rows, strict=True)],
         }

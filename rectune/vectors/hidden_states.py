@@ -7,12 +7,20 @@ from numpy.typing import NDArray
 
 from rectune.log.split import Split
 from rectune.runtime.checkpoints import check_checkpoint
+from rectune.runtime.device import device_of
 from rectune.vectors.item_vectors import ItemVectors
 from rectune.vectors.texts import Embed, embedded, item_texts, model_identity, not_loaded, of_items
 
 
 def hidden_states(
-    split: Split, *, text: list[str], model: str, batch_size: int = 16, max_length: int = 512, dtype: str = "auto"
+    split: Split,
+    *,
+    text: list[str],
+    model: str,
+    batch_size: int = 16,
+    max_length: int = 512,
+    dtype: str = "auto",
+    device: str = "auto",
 ) -> ItemVectors:
     """Embed item texts by any causal language model: its last hidden states, averaged over the tokens (LC-Rec, sec. 3.2).
 
@@ -20,11 +28,11 @@ def hidden_states(
     """
     texts = item_texts(split.log.items, text)
     maker = f"hidden-states {model_identity(model)} {max_length} {dtype}"
-    load = lambda: _mean_pooled(model, max_length, dtype, batch_size)  # noqa: E731
+    load = lambda: _mean_pooled(model, max_length, dtype, batch_size, device)  # noqa: E731
     return of_items(split, embedded(texts, load, maker=maker, batch_size=batch_size))
 
 
-def _mean_pooled(name: str, max_length: int, dtype: str, batch_size: int) -> Embed:
+def _mean_pooled(name: str, max_length: int, dtype: str, batch_size: int, device: str) -> Embed:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -34,7 +42,7 @@ def _mean_pooled(name: str, max_length: int, dtype: str, batch_size: int) -> Emb
         model = AutoModel.from_pretrained(name, dtype=dtype, trust_remote_code=False).eval()
     except (OSError, ValueError) as error:
         raise not_loaded(name, error) from None
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device_of(device))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from rectune.log.split import Split
 from rectune.runtime.checkpoints import check_modules
+from rectune.runtime.device import device_of
 from rectune.vectors.item_vectors import ItemVectors
 from rectune.vectors.texts import Embed, embedded, item_texts, model_identity, not_loaded, of_items
 
@@ -19,7 +20,9 @@ WEIGHTS = (
 EXTRA = "pip install 'rectune[offline-text]'"
 
 
-def sentences(split: Split, *, text: list[str], model: str = DEFAULT, batch_size: int = 32) -> ItemVectors:
+def sentences(
+    split: Split, *, text: list[str], model: str = DEFAULT, batch_size: int = 32, device: str = "auto"
+) -> ItemVectors:
     """Embed item texts with a sentence-transformers model of the Hub or a folder; norm 1.
 
     `text`: item columns, joined in this order. Where the Hub cannot be reached, the default model comes from the extra `offline-text`, whose
@@ -34,7 +37,7 @@ def sentences(split: Split, *, text: list[str], model: str = DEFAULT, batch_size
         place = model if copy is None else str(copy)
         check_modules(place, key="vectors.model")
         try:
-            loaded = SentenceTransformer(place, trust_remote_code=False)
+            loaded = SentenceTransformer(place, device=str(device_of(device)), trust_remote_code=False)
         except (OSError, ValueError, RuntimeError) as error:
             told = f" Without a network: {EXTRA}, or `call: tfidf`, which needs no model." if model == DEFAULT else ""
             raise FileNotFoundError(f"{not_loaded(model, error)}{told}") from None

@@ -13,8 +13,11 @@ from rectune.cli import main
 from rectune.commands import DOES_NOT_FIT
 from rectune.planning.advice import change_for
 from rectune.planning.cards import GB, Card
+from rectune.planning.judging import Judging
 from rectune.planning.plan import forecast
+from rectune.planning.text import _judging
 from rectune.recipe.load import load_recipe
+from rectune.runtime.room import Room
 
 
 def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
@@ -41,6 +44,16 @@ def test_a_recipe_is_planned_before_anything_is_there(
     assert "fits into 24 GB; the largest per_device_train_batch_size" in said(
         capsys, str(quick_recipe), "--gpu", "24GB"
     )
+
+
+def test_what_baselines_and_figures_take_is_counted(quick_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = "baselines, prior and figures: at most {} GB of memory beside the model (`eval.memory`)"
+    assert line.format("2.00") in said(capsys, str(quick_recipe))
+    assert line.format("0.50") in said(capsys, str(quick_recipe), "--eval.memory", "0.5")
+    message = "`eval.memory` is in GB and must be a number above 0, got 0"
+    assert message in said(capsys, str(quick_recipe), "--eval.memory", "0", code=1)
+    for seen, room, told in ((12_101, 2, "1.09 GB in memory"), (12_101, 0.5, "1.09 GB in a file")):
+        assert _judging(Judging(Room(room), seen, seen**2 * 8)).endswith(f"EASE's weights of 12,101 items take {told}")
 
 
 @pytest.mark.parametrize("kind", ["tied", "untied"])

@@ -29,6 +29,14 @@ def test_cells_are_every_combination_and_the_seed_runs_fastest() -> None:
     assert cells_of(recipe({"split.shots": [1]})) == [{"split.shots": 1, "seed": 7}]
 
 
+def test_keys_that_end_in_one_word_give_a_cell_folders_of_its_own() -> None:
+    asked = recipe({"stages.0.learning_rate": [0.1, 0.2], "stages.1.learning_rate": [0.1, 0.2], "index.seed": [3]})
+    found = cells_of(asked)
+    folders = [str(cell_folder(asked, cell)) for cell in found]
+    assert folders[1] == "runs/r/stages.0.learning_rate-0.1/stages.1.learning_rate-0.2/index.seed-3/seed-7"
+    assert len(set(folders)) == len(found) == 4
+
+
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
@@ -36,6 +44,9 @@ def test_cells_are_every_combination_and_the_seed_runs_fastest() -> None:
         ({"split.shots": []}, "must be a list of at least one value"),
         ({"split.shots": [1, 1]}, "a value is listed twice"),
         ({"splitt.shots": [1]}, "unknown section. Did you mean `split`"),
+        ({"model.model_name_or_path": ["a/b", "a_b"]}, "'a/b' and 'a_b' would lie in one folder, `…-a_b`"),
+        ({"split.shots": [None, "all"]}, "None and 'all' would lie in one folder, `…-all`"),
+        ({"split.shots": [1, "1"]}, "1 and '1' would lie in one folder, `…-1`"),
     ],
 )
 def test_a_grid_that_means_nothing_is_refused(grid: dict[str, Any], message: str) -> None:

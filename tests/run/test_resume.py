@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 from rectune.decoding.ranking import Ranking
+from rectune.run.training_box import SECONDS
+from rectune.runtime.attempts import attempts_in
 from tests.runs import results, train
 
 ROOT = Path(__file__).parents[2]
@@ -46,9 +49,15 @@ def test_killed_anywhere_it_continues_to_the_same_results(finished: tuple[Path, 
         died = run(point, times)
         assert died.returncode == -9, (point, died.stderr[-2000:])
         assert not (out / "report.json").exists()
+        if (point, times) == ("step", 2):
+            (told,) = out.glob(f"stages/train0-*/{SECONDS}")
+            assert len(attempts_in(told)) == 3
+            told.write_text(f"{told.read_text()}0 1000.000\n")  # as if the first one had taken so long
         out = out.rename(tmp_path / f"moved-{point}-{times}")  # a folder that was moved goes on where it is
     whole = run("none", 0)
     assert whole.returncode == 0, whole.stderr[-2000:]
+    took = json.loads((out / "report.json").read_text())["measured"]["training, stage 0"]["seconds"]
+    assert took > 1000
     assert results(out) == results(folder)
     assert not list(out.glob("stages/*.partial"))
 
