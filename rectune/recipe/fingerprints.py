@@ -60,7 +60,10 @@ def _time(file: Path) -> int:
 @cache
 def _imported(file: str, time: int) -> list[str]:
     """The modules that a file imports from, wherever in it."""
-    tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+    try:
+        tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+    except SyntaxError:  # a file that is being edited; whoever runs it says what is wrong
+        return []
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -74,11 +77,15 @@ def _imported(file: str, time: int) -> list[str]:
 def _code(file: str, time: int) -> str:
     """A file without its comments, docstrings and empty lines: its own characters, so every version of Python tells the same."""
     text = Path(file).read_text(encoding="utf-8")
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:
+        return text
     lines = text.split("\n")
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:
             lines[token.start[0] - 1] = lines[token.start[0] - 1][: token.start[1]]
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(tree):
         if (
             isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
             and ast.get_docstring(node) is not None
