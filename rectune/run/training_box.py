@@ -26,6 +26,7 @@ from rectune.recipe.fingerprints import name_of
 from rectune.run.asked import Asked, Training
 from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import is_main, wait
+from rectune.tasks.examples import warn_unknown
 from rectune.tasks.rows import TaskRows
 from rectune.tasks.task_calls import rows_of, specs_of
 
@@ -100,6 +101,8 @@ def _train(
 
     started, at_first = time.perf_counter(), resident()
     specs = specs_of(training.tasks, held)
+    if is_main():
+        warn_unknown(encoder, specs)
     rows = [spec.rows("train") for spec in specs]
     names_items = not training.own or any(some.kind == "item" for some in rows)
     named = tokens if names_items else []  # a stage's own tasks, such as instructions, need not
