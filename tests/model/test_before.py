@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import json
 import shutil
@@ -321,3 +322,17 @@ def test_a_byt5_is_refused_at_once(
     assert "its tokenizer is a `ByT5Tokenizer`, which has no `tokenizer.json`" in said
     assert said.count("\n") == 1
     assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_every_loading_says_that_no_code_is_trusted() -> None:
+    root, found = Path(__file__).parents[2], []
+    for file in sorted((root / "rectune").rglob("*.py")):
+        for call in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute | ast.Name):
+                continue
+            name = ast.unparse(call.func)
+            if (name.endswith("from_pretrained") and not name.startswith("PeftModel")) or name == "SentenceTransformer":
+                said = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+                assert said.get("trust_remote_code") == "False", f"{file.name}:{call.lineno}"
+                found.append(name)
+    assert len(found) >= 12
