@@ -336,3 +336,18 @@ def test_every_loading_says_that_no_code_is_trusted() -> None:
                 assert said.get("trust_remote_code") == "False", f"{file.name}:{call.lineno}"
                 found.append(name)
     assert len(found) >= 12
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["hidden_size=-32", "hidden_size=many", "num_attention_heads=0", "num_hidden_layers=[2]", "intermediate_size=1.5"],
+)
+def test_a_model_that_cannot_be_made_is_one_line_before_anything_is_built(
+    tmp_path: Path, quick_recipe: Path, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    key, value = wrong.split("=")
+    assert main(["train", str(quick_recipe), f"--model.from_scratch.{key}", value]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: `model.from_scratch`: no `qwen3` can be made of these fields: ")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "run" / "stages").exists()
