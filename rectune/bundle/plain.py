@@ -14,8 +14,10 @@ Item = dict[str, Any]
 
 def load(folder: Path) -> SimpleNamespace:
     """What an exported folder holds: `about`, `items` by their id, `template`, `tokenizer`, `model`."""
-    kind = AutoModelForSeq2SeqLM if AutoConfig.from_pretrained(folder).is_encoder_decoder else AutoModelForCausalLM
-    model, tokenizer = kind.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model = kind.from_pretrained(folder, trust_remote_code=False).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return SimpleNamespace(**read(folder), model=model, tokenizer=tokenizer)
 
 

@@ -23,7 +23,7 @@ from rectune.decoding.batching import CHUNK, SMALL_CHUNK, Batches, chunks
 from rectune.decoding.beam import Found, Limits, Scores
 from rectune.decoding.engine import AnswerEngine, Engine
 from rectune.decoding.ranking import Ranking, join_rankings
-from rectune.decoding.trie import Trie, build_trie
+from rectune.decoding.trie import Clash, Trie, build_trie
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import evenly
 from rectune.prompts.encoder import Encoder
@@ -286,9 +286,18 @@ def positions_of(model: Any) -> int | None:
 
 
 def catalogue_trie(
-    encoder: Encoder, template: Template, wording: int, view: Callable[[int], Any], index: ItemIndex
+    encoder: Encoder,
+    template: Template,
+    wording: int,
+    view: Callable[[int], Any],
+    index: ItemIndex,
+    *,
+    called: Callable[[int], str] = str,
 ) -> Trie:
-    """The trie of what every item tokenises to after the ranking prompt. `view`: what the template sees of an item."""
+    """The trie of what every item tokenises to after the ranking prompt. `view`: what the template sees of an item.
+
+    Raises ValueError for two items whose names are one; `called`: how it calls an item.
+    """
 
     def name(item: int) -> list[int]:
         return encoder.completion_ids(template.completion(wording, {"target": view(item)}), end=template.end)
@@ -300,7 +309,10 @@ def catalogue_trie(
             table[np.arange(len(table)), (table >= 0).sum(axis=1)] = encoder.end_id
         if all(table[i][table[i] >= 0].tolist() == name(int(i)) for i in evenly(len(table), 200)):
             return build_trie(table, fixed_length=not template.end)
-    return build_trie([name(item) for item in range(len(index))], fixed_length=not template.end)
+    try:
+        return build_trie([name(item) for item in range(len(index))], fixed_length=not template.end)
+    except Clash as clash:
+        raise Clash(*clash.items, called) from None
 
 
 def _prints_codes_alone(template: Template, wording: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -173,6 +173,17 @@ class Trie:
         return Trie(tokens=tokens, **held)
 
 
+class Clash(ValueError):
+    """Two items whose names are one in tokens, or of which one begins the other. `items`: their numbers."""
+
+    def __init__(self, one: int, other: int, called: Callable[[int], str] = str) -> None:
+        self.items = (one, other)
+        super().__init__(
+            f"items {called(one)} and {called(other)} tokenise to the same name, or one name begins the other; this tokenizer cannot tell them "
+            "apart. Use an index of new tokens (`atomic`, `residual_kmeans`)."
+        )
+
+
 def build_trie(names: NDArray[np.integer] | Sequence[Sequence[int]], *, fixed_length: bool) -> Trie:
     """Build the trie; `names[i]` are the token ids of item i, end token included where there is one.
 
@@ -213,7 +224,7 @@ def _from_sorted(tokens: list[Ints], columns: list[NDArray[np.int32]], lengths: 
         ends = lengths == level + 1
         clash = np.flatnonzero(ends[:-1] & ~new[1:])
         if len(clash):
-            raise _clash(*sorted(order[clash[0] : clash[0] + 2].tolist()))
+            raise Clash(*sorted(order[clash[0] : clash[0] + 2].tolist()))
         leaves.append(levels[-1] + np.cumsum(begins)[ends] - 1)
         items.append(order[ends])
         levels.append(levels[-1] + len(starts))
@@ -267,10 +278,3 @@ def _ragged(rows: Ints, values: Ints, n_rows: int) -> Ints:
     out = np.full((n_rows, max(int(counts.max(initial=0)), 0)), -1, dtype=np.int64)
     out[rows, np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]] = values
     return out
-
-
-def _clash(one: int, other: int) -> ValueError:
-    return ValueError(
-        f"items {one} and {other} tokenise to the same name, or one name begins the other; this tokenizer cannot tell them "
-        "apart. Use an index of new tokens (`atomic`, `residual_kmeans`)."
-    )

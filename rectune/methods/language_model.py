@@ -36,7 +36,7 @@ def worded(given: Loading, ranker: LanguageModelRanker, wording: int) -> Languag
     trie = None
     if ranker.trie is not None:
         view = ItemViews(given.split, given.index)
-        trie = catalogue_trie(given.encoder, given.template, wording, view, given.index)
+        trie = catalogue_trie(given.encoder, given.template, wording, view, given.index, called=view.called)
     settings = replace(given.rank, wording=wording)
     return LanguageModelRanker(ranker.model, given.encoder, given.template, settings, trie, progress=False)
 

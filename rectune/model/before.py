@@ -21,7 +21,7 @@ def check_base(settings: ModelSettings) -> Any:
     from transformers import AutoConfig
 
     if settings.from_scratch is not None:
-        config = AutoConfig.for_model(**{**settings.from_scratch, "vocab_size": 8, "pad_token_id": 0})
+        config = _made(settings.from_scratch)
     else:
         name = settings.library.model_name_or_path
         check_checkpoint(name, key=KEY, revision=settings.library.model_revision, fetch=False)
@@ -29,15 +29,29 @@ def check_base(settings: ModelSettings) -> Any:
             return None
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     if settings.library.use_peft:
-        _check_adapter(settings, config)
+        with_adapter(_without_weights(config), settings, (), seed=0)
     return config
 
 
-def _check_adapter(settings: ModelSettings, config: Any) -> None:
-    """Put the adapter on a model without weights. Raises what `with_adapter` does."""
+def _made(fields: dict[str, Any]) -> Any:
+    """The config of a base that is made from scratch. Raises ValueError where no model can be made of it."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.for_model(**{**fields, "vocab_size": 8, "pad_token_id": 0})
+        _without_weights(config)
+    except Exception as error:  # each model type checks its fields in its own way, or not at all
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"`model.from_scratch`: no `{fields['model_type']}` can be made of these fields: {said[:300]}. Sizes are whole numbers from 1 on."
+        ) from None
+    return config
+
+
+def _without_weights(config: Any) -> Any:
     from transformers.initialization import no_init_weights
 
     with torch.device("meta"), no_init_weights():
         model = kind_of(config).from_config(config)
     model.tie_weights()
-    with_adapter(model, settings, (), seed=0)
+    return model

@@ -8,6 +8,7 @@ import numpy as np
 
 from rectune.decoding.ranking import chosen_by
 from rectune.run.run import Run
+from rectune.run.training_box import LIST
 
 
 def check(run: Run) -> None:
@@ -25,7 +26,7 @@ def check(run: Run) -> None:
             f"{asked.where('rank.prior')}: the ranked task lists no items, so a prior over items has no place."
         )
     if not run.folder.pinned:
-        best = chosen_by(asked.rank.beams)
+        best = chosen_by(LIST)
         given = {"item": [best.replace("ndcg", "recall"), best], "answer": ["auc"], "rating": ["rmse"]}
         _check_metrics(run, given.get(told, []))
     if kind == "answer" and not run.folder.pinned:

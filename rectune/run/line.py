@@ -144,7 +144,8 @@ def _trie(asked: Asked) -> Box:
             return
         if kind != "item":
             raise ValueError(f"the task of `{template.name}` does not name items.")
-        catalogue_trie(held["base"], template, wording, ItemViews(split, index), index).save(folder / FILE)
+        view = ItemViews(split, index)
+        catalogue_trie(held["base"], template, wording, view, index, called=view.called).save(folder / FILE)
 
     return Box(
         "trie", needs,

@@ -19,10 +19,9 @@ from rectune.run.check import check
 from rectune.run.folder import BorrowedFolder, RunFolder
 from rectune.run.run import Run
 from rectune.run.start import check_preview
-from rectune.tasks.examples import Mixture, TaskSpec, length_statistics
+from rectune.tasks.examples import SAMPLE, Mixture, TaskSpec, length_statistics, warn_unknown
 
 OPEN, CLOSE = "⟦", "⟧"
-SAMPLE = 500
 
 
 def preview(recipe: Recipe, *, examples: int = 5) -> str:
@@ -48,6 +47,7 @@ def preview(recipe: Recipe, *, examples: int = 5) -> str:
             )  # fmt: skip
             if len(mixture) == 0:
                 raise ValueError("there is no training example: no user has two training events.")
+            warn_unknown(run.encoder, [spec for spec, _ in mixture.tasks])
             parts += _of_stage(mixture, examples)
     return "\n\n".join(parts)
 

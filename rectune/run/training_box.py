@@ -27,10 +27,14 @@ from rectune.runtime.attempts import Attempts
 from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import is_main, wait
 from rectune.runtime.resident import resident
+from rectune.tasks.examples import warn_unknown
 from rectune.tasks.rows import TaskRows
 from rectune.tasks.task_calls import rows_of, specs_of
 
 SECONDS = "seconds.txt"  # of each attempt at a training
+
+
+LIST = 10  # items of the lists by which checkpoints are chosen, whatever `rank.beams` are
 
 
 def training_box(asked: Asked, training: Training, before: str | None, own: tuple[str, ...], without: Path) -> Box:
@@ -89,7 +93,7 @@ def _train(
 
     def as_ranker(model: Any) -> LanguageModelRanker:
         # The beam chooses checkpoints, whatever lists are for.
-        rank = replace(asked.rank, exact=False)
+        rank = replace(asked.rank, exact=False, beams=max(LIST, asked.rank.beams))
         return LanguageModelRanker(model, encoder, asked.template, rank, held["trie"], progress=False)
 
     def rank_validation(model: Any, most: int) -> dict[str, float]:
@@ -103,6 +107,8 @@ def _train(
 
     at_first, clock = resident(), Attempts(folder / SECONDS)
     specs = specs_of(training.tasks, held)
+    if is_main():
+        warn_unknown(encoder, specs)
     rows = [spec.rows("train") for spec in specs]
     names_items = not training.own or any(some.kind == "item" for some in rows)
     named = tokens if names_items else []  # a stage's own tasks, such as instructions, need not

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,6 +15,8 @@ from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template, draw_wording
 from rectune.runtime.seeded import seeded
 from rectune.tasks.rows import TaskRows, Variables
+
+SAMPLE = 500  # texts of which a share is taken
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,28 @@ def sample_texts(specs: Sequence[TaskSpec], *, most: int) -> Iterator[str]:
             wording = number % spec.template.wordings
             segments = spec.template.prompt(wording, variables) + spec.template.completion(wording, variables)
             yield "".join(s.text if s.kind != "codes" else " " for s in segments)
+
+
+def warn_unknown(encoder: Encoder, specs: Sequence[TaskSpec], *, most: int = SAMPLE) -> None:
+    """Warn where the tokenizer does not know characters of the training texts: what differs only in them is one text to the model.
+
+    The share is that of the characters of up to `most` texts that are no white space.
+    """
+    if encoder.tokenizer.unk_token_id is None:
+        return
+    texts = ["".join(text.split()) for text in sample_texts(specs, most=most)]
+    unknown = [encoder.unknown_characters(text) for text in texts]
+    if not any(unknown):
+        return
+    share = sum(unknown) / sum(map(len, texts))
+    seen = Counter(letter for text, count in zip(texts, unknown, strict=True) if count for letter in text)
+    letters = [letter for letter, _ in seen.most_common() if encoder.unknown_characters(letter)]
+    warnings.warn(
+        f"the tokenizer does not know {share:.2%} of the characters of the texts ({len(letters)} letters, such as "
+        f"{' '.join(letters[:5])}) and reads `{encoder.tokenizer.unk_token}` there: texts that differ only in them are one. Use a base whose "
+        "tokenizer knows every character.",
+        stacklevel=2,
+    )
 
 
 def length_statistics(mixture: Mixture, positions: Sequence[int]) -> dict[str, Any]:

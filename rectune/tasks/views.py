@@ -34,6 +34,7 @@ class ItemViews:
 
     def __init__(self, split: Split, index: ItemIndex, *, max_characters: int = 300) -> None:
         self._index = index
+        self._ids = split.log.items["item_id"].to_list()
         self._texts = ItemTexts(split.log.items, max_characters=max_characters)
 
     def __call__(self, item: int) -> Variables:
@@ -41,3 +42,7 @@ class ItemViews:
         codes = [int(code) for code in self._index.codes[item] if code >= 0]
         name = codes_value(codes) if codes else clean_value(self._index.titles[item])
         return {**self._texts(item), "name": name}
+
+    def called(self, item: int) -> str:
+        """How messages name an item: its id and its title."""
+        return f"`{self._ids[item]}` ({self._texts(item)['title']!r})"

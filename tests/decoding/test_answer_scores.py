@@ -13,7 +13,7 @@ import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from rectune.cli import main
-from rectune.decoding.language_model import LanguageModelRanker, RankSettings
+from rectune.decoding.language_model import LanguageModelRanker, RankSettings, Shelf
 from rectune.methods.choosing import Patience
 from rectune.methods.validation import validation_metrics
 from rectune.prompts.encoder import Encoder
@@ -125,8 +125,8 @@ def test_answers_that_cannot_be_scored_are_refused(model: Any, checkpoints: dict
 
 def test_validation_with_one_answer_has_no_auc(model: Any, checkpoints: dict[str, Path]) -> None:
     judge, found = ranker(model, checkpoints["untied"]), rows(TITLES)
-    assert 0 <= validation_metrics(judge, found)["auc"] <= 1
-    assert np.isnan(validation_metrics(judge, found.take(np.array([0, 2, 4])))["auc"])
+    assert 0 <= validation_metrics(judge, found, Shelf())["auc"] <= 1
+    assert np.isnan(validation_metrics(judge, found.take(np.array([0, 2, 4])), Shelf())["auc"])
 
 
 RECIPE = """

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rectune.decoding.language_model import Shelf
 from rectune.decoding.ranking import Ranking
 from rectune.methods.validation import validation_metrics
 from rectune.tasks.rows import TaskRows
@@ -17,8 +18,8 @@ def test_a_target_outside_a_short_list_is_no_hit() -> None:
     items = np.array([[4, 5, 6], [4, 5, 6]], dtype=np.int32)
     scores = np.array([[-1.0, -2.0, -3.0]] * 2, dtype=np.float32)
     ranking = Ranking(np.arange(2), items, scores, np.zeros(2, dtype=bool))
-    ranker: Any = SimpleNamespace(rank=lambda rows: ranking, settings=SimpleNamespace(beams=3))
+    ranker: Any = SimpleNamespace(rank=lambda rows, shelf: ranking)
     rows = TaskRows(np.arange(2), lambda i: {}, "item", np.array([5, 9]))
-    metrics = validation_metrics(ranker, rows)
-    assert metrics["recall@10"] == 0.5
-    assert metrics["ndcg@10"] == pytest.approx(1 / np.log2(3) / 2)
+    metrics = validation_metrics(ranker, rows, Shelf())
+    assert metrics["recall@3"] == 0.5
+    assert metrics["ndcg@3"] == pytest.approx(1 / np.log2(3) / 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import json
 import shutil
@@ -319,5 +320,34 @@ def test_a_byt5_is_refused_at_once(
     assert main(["train", str(quick_recipe), *keys]) == 1
     said = capsys.readouterr().err
     assert "its tokenizer is a `ByT5Tokenizer`, which has no `tokenizer.json`" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_every_loading_says_that_no_code_is_trusted() -> None:
+    root, found = Path(__file__).parents[2], []
+    for file in sorted((root / "rectune").rglob("*.py")):
+        for call in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute | ast.Name):
+                continue
+            name = ast.unparse(call.func)
+            if (name.endswith("from_pretrained") and not name.startswith("PeftModel")) or name == "SentenceTransformer":
+                said = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+                assert said.get("trust_remote_code") == "False", f"{file.name}:{call.lineno}"
+                found.append(name)
+    assert len(found) >= 12
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["hidden_size=-32", "hidden_size=many", "num_attention_heads=0", "num_hidden_layers=[2]", "intermediate_size=1.5"],
+)
+def test_a_model_that_cannot_be_made_is_one_line_before_anything_is_built(
+    tmp_path: Path, quick_recipe: Path, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    key, value = wrong.split("=")
+    assert main(["train", str(quick_recipe), f"--model.from_scratch.{key}", value]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: `model.from_scratch`: no `qwen3` can be made of these fields: ")
     assert said.count("\n") == 1
     assert not (tmp_path / "run" / "stages").exists()

@@ -147,6 +147,12 @@ def phi_3() -> Any:
     return _wrapped(raw, PHI, **BPE)
 
 
+def phi_2() -> Any:
+    raw = byte_level(None, ["<|endoftext|>"])
+    raw.add_tokens([AddedToken(" " * length, normalized=True) for length in range(8, 1, -1)])
+    return _wrapped(raw, bos_token="<|endoftext|>", eos_token="<|endoftext|>")
+
+
 def unigram(*, old: bool) -> Any:
     """T5's. `old`: white space is cut before the blanks are put, as in the first conversions."""
     raw = Tokenizer(models.Unigram())
@@ -171,6 +177,7 @@ def from_scratch() -> Any:
 FAMILIES: dict[str, Callable[[], Any]] = {
     "made from scratch by a recipe": from_scratch,
     "byte-level BPE, GPT-2": gpt_2,
+    "byte-level BPE, Phi-2 (runs of blanks are tokens)": phi_2,
     "byte-level BPE, Qwen": qwen,
     "byte-level BPE, Llama 3 (whole words first)": llama_3,
     "SentencePiece BPE, Llama 2 (a blank before every piece)": llama_2,
