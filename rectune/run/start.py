@@ -90,8 +90,8 @@ def check_made(asked: Asked) -> Any:
         if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
             return config  # it was made; that it cannot run without memory says nothing of it
         raise ValueError(
-            f"{where}: transformers can make no `{fields['model_type']}` that runs with these fields ({' '.join(str(error).split())[:200]}). Mend the "
-            "sizes: the width is a multiple of the heads, and the heads one of the key-value heads."
+            f"{where}: transformers can make no `{fields['model_type']}` that runs with these fields ({' '.join(str(error).split())[:200]}). "
+            "Mend the sizes: the width is a multiple of the heads, and the heads one of the key-value heads."
         ) from None
     return config
 
