@@ -58,6 +58,10 @@ def test_ls_and_show(capsys: pytest.CaptureFixture[str]) -> None:
         (["--data.call", "rectune.data_builders.sintetic:x"], "no module `rectune.data_builders.sintetic`"),
         (["--stages.0.call", "rectune.methods.sfd"], "no module `rectune.methods.sfd`. Did you mean `rectune.methods.sft`"),
         (["--rank.beam", "4"], "unknown key. Did you mean `beams`"),
+        (["--rank.max_length", "-1"], "`rank.max_length` must be at least 1 token, got -1"),
+        (["--eval.k", "[3, -1]"], "got [3, -1], but a list holds at least 1 item"),
+        (["--eval.oracle", "syntetic"], "`eval.oracle`: there is no `syntetic`. Did you mean `synthetic`"),
+        (["--eval.oracle", "../../oracle"], "`eval.oracle`: got '../../oracle'; a name is 'package.module:function'"),
         (["--rank.k", "11"], "only `rank.beams` = 10 items are searched"),
         (["--rank.wording", "7"], "has wordings 0 to 0"),
         (["--rank.template", "next-item.jinja"], "no task trains `next-item.jinja`"),
@@ -176,6 +180,24 @@ def test_a_template_that_asks_for_too_much_is_one_line(
         capsys, "train", str(quick_recipe), "--tasks.0.template", "mine.jinja", "--rank.template", "mine.jinja"
     )
     assert "`prompt` asks for `histroy`, which this task does not give. Did you mean `history`" in error
+
+
+def test_a_ranking_whose_prompts_cannot_fit_is_refused_before_the_training(
+    quick_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "--tasks.0.template",
+        "next-item.jinja",
+        "--tasks.0.examples",
+        "targets",
+        "--rank.template",
+        "next-item.jinja",
+    ]
+    loss = ["--stages.0.completion_only_loss", "true"]
+    error = fails(capsys, "train", str(quick_recipe), *words, *loss, "--rank.max_length", "1")
+    assert "`rank.max_length`: test row" in error
+    assert "tokens of prompt without any history, but only 1 fit" in error
+    assert not list(tmp_path.glob("run/stages/train*"))
 
 
 def test_a_checkpoint_that_is_not_there_is_one_line(

@@ -68,6 +68,8 @@ class RankSettings:
             raise ValueError(
                 f"`rank.k` is {self.k}, but only `rank.beams` = {self.beams} items are searched. Raise beams or lower k."
             )
+        if self.max_length is not None and self.max_length < 1:
+            raise ValueError(f"`rank.max_length` must be at least 1 token, got {self.max_length}.")
         if self.wording < 0:
             raise ValueError(f"`rank.wording` must be 0 or more, got {self.wording}.")
 

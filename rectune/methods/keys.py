@@ -92,8 +92,9 @@ REFUSED = {
 MAX_STEPS = Range(1, also=-1)
 RANGES: dict[str, Range] = {
     "max_steps": MAX_STEPS,
+    "learning_rate": Range(0, below=100),
     "num_train_epochs": Range(0, above=True, below=1e6),
-    **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "eval_delay", "dataloader_num_workers", "seed"), FROM_0),
+    **dict.fromkeys(("weight_decay", "max_grad_norm", "warmup_steps", "eval_delay", "dataloader_num_workers", "seed"), FROM_0),
     **dict.fromkeys(("data_seed", "neftune_noise_alpha", "router_aux_loss_coef"), FROM_0),
     **dict.fromkeys(("logging_steps", "eval_steps", "save_steps", "adam_epsilon", "ddp_timeout"), ABOVE_0),
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_length"), FROM_1),

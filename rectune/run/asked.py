@@ -14,12 +14,14 @@ from rectune.indexing.added import Added
 from rectune.methods.contract import Method, check_method
 from rectune.prompts.template import Template
 from rectune.recipe.calls import (
+    HOMES,
     Call,
     bind,
     check_first,
     check_vectors,
     defaults_of,
     home_of,
+    named,
     read_call,
     resolve_call,
     unless,
@@ -143,6 +145,10 @@ def ask(recipe: Recipe, *, need: Literal["all", "no files", "ranking"] = "all") 
     judge = judge_of(resolve_call(recipe, "eval"))
     check_first(judge.function, home_of("eval"), recipe.where("eval.call"))
     arguments = bind(recipe, "eval", judge.function, given=("evidence",))
+    if judge.judges == "item" and min(arguments.get("k") or [1]) < 1:
+        raise ValueError(f"{recipe.where('eval.k')}: got {arguments['k']}, but a list holds at least 1 item.")
+    if isinstance(arguments.get("oracle"), str):  # named here, too: a report comes after the training
+        named(arguments["oracle"], HOMES["eval.oracle"], recipe.where("eval.oracle"))
     asked = Asked(
         recipe, seed, data, split, recipe.settings["split"].get("shots"), vectors, index, user_tokens, tasks, ranked, rank, model,
         trainings, prior, judge, arguments,

@@ -7,8 +7,12 @@ import warnings
 import numpy as np
 
 from rectune.decoding.ranking import chosen_by
+from rectune.log.split import evenly
 from rectune.run.run import Run
 from rectune.run.training_box import LIST
+from rectune.tasks.examples import fit_prompt
+
+PROMPTS = 20  # test rows whose prompts are tried
 
 
 def check(run: Run) -> None:
@@ -32,7 +36,10 @@ def check(run: Run) -> None:
     if kind == "answer" and not run.folder.pinned:
         _check_answers(run)
     if kind == "item":
-        check_k(run, max(asked.judged_by.get("k") or [asked.rank.k]))
+        for k in asked.judged_by.get("k") or [asked.rank.k]:
+            check_k(run, k)
+    if not run.folder.pinned and asked.rank.max_length is not None:
+        _check_prompts(run, asked.rank.max_length)
 
 
 def check_k(run: Run, k: int) -> None:
@@ -41,6 +48,14 @@ def check_k(run: Run, k: int) -> None:
         raise ValueError(f"k = {k}, but it must be from 1 to `rank.beams` = {run.asked.rank.beams}.")
     if run.rows.kind == "item" and k > run.log.n_items:
         raise ValueError(f"k = {k}, but the catalogue holds only {run.log.n_items} items.")
+
+
+def _check_prompts(run: Run, room: int) -> None:
+    """Raise ValueError where a test row, of some of them, has no prompt of `rank.max_length` tokens."""
+    rows, template, wording = run.rows, run.asked.template, run.asked.rank.wording
+    for i in evenly(len(rows), PROMPTS):
+        what = f"{run.asked.where('rank.max_length')}: test row {int(rows.row[int(i)])}"
+        fit_prompt(run.encoder, template, wording, rows.variables(int(i)), room=room, what=what)
 
 
 def _check_metrics(run: Run, ranked: list[str]) -> None:

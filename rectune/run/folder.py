@@ -202,9 +202,10 @@ class BorrowedFolder(RunFolder):
         super().__init__(path, recipe_name)
         self._elsewhere = RunFolder(elsewhere / "stages of this command", recipe_name)
 
-    def lock(self) -> Any:
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
         """Nothing is held: nothing is written."""
-        return contextlib.nullcontext()
+        yield
 
     def stage(self, box: Box, needs: Sequence[Stage], held: Held) -> Stage:
         """The stage from the run folder where it is there, else built elsewhere."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -18,6 +19,7 @@ from rectune.run.run import Run
 from rectune.runtime.near import near
 from rectune.runtime.text_files import first_line
 
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
@@ -63,6 +65,7 @@ def check_base(asked: Asked) -> Any:
         config = check_made(asked)
     else:
         _refuse_adapter(settings)
+        _refuse_unreachable(settings)
         tokenizer_of(settings)
         config = _named_config(settings)
     _check_kind(asked, config)
@@ -90,8 +93,8 @@ def check_made(asked: Asked) -> Any:
         if isinstance(error, NotImplementedError) or "meta" in str(error).lower():
             return config  # it was made; that it cannot run without memory says nothing of it
         raise ValueError(
-            f"{where}: transformers can make no `{fields['model_type']}` that runs with these fields ({' '.join(str(error).split())[:200]}). Mend the "
-            "sizes: the width is a multiple of the heads, and the heads one of the key-value heads."
+            f"{where}: transformers can make no `{fields['model_type']}` that runs with these fields ({' '.join(str(error).split())[:200]}). "
+            "Mend the sizes: the width is a multiple of the heads, and the heads one of the key-value heads."
         ) from None
     return config
 
@@ -102,6 +105,24 @@ def _refuse_adapter(settings: ModelSettings) -> None:
         raise ValueError(
             f"`model.model_name_or_path`: `{name}` holds an adapter, not a base. Name the base that it was tuned on, or merge both first."
         )
+
+
+def _refuse_unreachable(settings: ModelSettings) -> None:
+    """Ask the Hub once where the cache holds nothing of the base: the library asks for a minute before it gives up."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    name, revision = settings.library.model_name_or_path, settings.library.model_revision
+    if Path(name).exists() or not HUB_NAME.fullmatch(name):
+        return
+    if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+        return
+    try:
+        HfApi().model_info(name, revision=revision, timeout=20)
+    except Exception as error:  # no network, offline mode, no such model, no right to it: each is the Hub's own kind
+        raise FileNotFoundError(
+            f"`model.model_name_or_path`: no tokenizer could be loaded from `{name}` (it is not in the cache, and the Hub says: "
+            f"{first_line(error)[:200]}). Give a local folder, or a model of the Hub with a network connection."
+        ) from None
 
 
 def _named_config(settings: ModelSettings) -> Any:

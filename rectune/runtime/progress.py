@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -76,7 +77,8 @@ class Progress:
     def _tell(self) -> None:
         while not self._over.wait(EVERY):
             self._told += 1
-            print(self.line(), file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError, ValueError):  # nobody reads any more
+                print(self.line(), file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:
         return self

@@ -54,7 +54,7 @@ def test_the_page_of_the_keys_is_what_the_code_says() -> None:
         (["--stages.0.optim", "schedule_free_adamw"], "`stages.0.optim`: `schedule_free_adamw` needs the package `schedulefree`"),
         (["--stages.0.use_liger_kernel", "true"], "`stages.0.use_liger_kernel`: it needs the package `liger_kernel`"),
         (["--stages.0.output_dir", "elsewhere"], "checkpoints lie in the run folder"),
-        (["--stages.0.learning_rate", "-0.5"], "`stages.0.learning_rate`: got -0.5, but it must be a number from 0 on"),
+        (["--stages.0.learning_rate", "-0.5"], "`stages.0.learning_rate`: got -0.5, but it must be a number from 0 on and below 100"),
         (["--stages.0.learning_rate", ".nan"], "got nan (float), but it must be a finite number"),
         (["--stages.0.ranked_rows", "-1"], "`stages.0.ranked_rows`: got -1, but it must be a number from 1 on"),
         (["--stages.0.max_steps", "0"], "`stages.0.max_steps`: got 0, but it must be -1 or a number from 1 on"),

@@ -138,3 +138,22 @@ def test_a_finished_run_asks_for_no_base(finished: tuple[Path, Path], monkeypatc
     start.check_preview(run)
     with pytest.raises(AssertionError):
         start.check_start(run, rebuild=["train0"])
+
+
+def test_the_hub_is_asked_once_where_the_cache_holds_nothing(
+    quick_recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+    from transformers import AutoTokenizer
+
+    asked: list[str] = []
+
+    def away(_: object, name: str, **__: object) -> None:
+        asked.append(name)
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", away)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_, **__: asked.append("a minute of retries"))
+    error = fails(capsys, "preview", str(quick_recipe), *NAMED, "some-org/no-such-base")
+    assert "(it is not in the cache, and the Hub says: Name or service not known)" in error
+    assert asked == ["some-org/no-such-base"]
