@@ -56,7 +56,7 @@ def _at_once(
     """The table as Polars reads it, or None where it does not, or where a row may be too short."""
     source: Path | bytes = path
     if path.suffix == ".gz" or encoding.lower().replace("_", "-") not in ("utf-8", "utf8") or len(separator) > 1:
-        text = read_text(path, encoding=encoding).removeprefix("\ufeff")
+        text = read_text(path, encoding=encoding)
         if len(separator) > 1:  # MovieLens 1M separates with '::'
             if UNUSED in text or '"' in text:
                 return None
@@ -141,7 +141,7 @@ def _line_by_line(
     mend: Callable[[str], str] | None,
 ) -> pl.DataFrame:  # fmt: skip
     """The table as Python reads it, slowly, with the line of what is wrong."""
-    text = read_text(path, encoding=encoding).removeprefix("\ufeff")
+    text = read_text(path, encoding=encoding)
     text = text if mend is None else mend(text)
     if len(separator) > 1:
         rows: Iterator[list[str]] = (line.rstrip("\r").split(separator) for line in text.split("\n"))

@@ -11,7 +11,7 @@ from rectune.data_builders.files import other_separator, read_rows
 
 from rectune.log.log import Log, Repeats, from_sequences, make_log, plain_text
 from rectune.runtime.near import near
-from rectune.runtime.text_files import read_json, read_json_lines, read_text
+from rectune.runtime.text_files import lines_of, read_json, read_json_lines, read_text
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 KNOWN = (".csv", ".tsv", ".tab", ".parquet", ".jsonl", ".ndjson", ".json")
@@ -212,7 +212,7 @@ def _json(path: Path, wanted: Wanted, encoding: str) -> pl.DataFrame:
 
 
 def _json_rows(path: Path, encoding: str) -> list[dict[str, Any]]:
-    head = read_text(path, encoding=encoding).removeprefix("\ufeff").lstrip()[:1]
+    head = read_text(path, encoding=encoding).lstrip()[:1]
     if head == "[" or (head == "{" and _kind(path) == ".json"):
         try:
             whole = read_json(path)
@@ -249,7 +249,7 @@ def _sequences(
     users: list[str] = []
     sequences: list[list[str]] = []
     for file in files_of_text(path):
-        for number, line in enumerate(read_text(file, encoding=encoding).removeprefix("\ufeff").split("\n"), start=1):
+        for number, line in lines_of(read_text(file, encoding=encoding)):
             fields = [field.strip() for field in (line.split() if separator is None else line.split(separator))]
             fields = [field for field in fields if field]
             if not fields:

@@ -49,6 +49,8 @@ def _rows(file: Path, part: Part) -> Iterator[GivenRow]:
         where = f"{file.name}: row {number}"
         if not isinstance(row, dict) or not {"input", "output"} <= row.keys():
             raise ValueError(f"{where}: a row needs `instruction`, `input` and `output`.")
+        if not all(isinstance(row[key], str) for key in ("input", "output")):
+            raise ValueError(f"{where}: `input` and `output` must be texts.")
         match = _INPUT.match(row["input"])
         answer = {"Yes.": 1.0, "No.": 0.0}.get(row["output"].strip())
         if match is None or answer is None:

@@ -18,6 +18,7 @@ from rectune.eval.several import over_wordings, summarise
 from rectune.baselines.likes import both, item_like_rate, logistic, share_of_likes
 from rectune.log.split import evenly
 from rectune.run.judged import Evidence, Report, judge
+from rectune.runtime.room import Room
 
 UNTUNED, TUNED = "untuned model", "tuned model"
 SHARE, RATE, BOTH = "share of likes in the history", "item's like-rate", "share and like-rate"
@@ -25,12 +26,15 @@ FITTED = "logistic regression on both"
 
 
 @judge("answer", summarise=summarise)
-def answers(evidence: Evidence, *, bootstrap_samples: int = 500, wording_rows: int = 0, examples: int = 8) -> Report:
+def answers(
+    evidence: Evidence, *, bootstrap_samples: int = 500, wording_rows: int = 0, examples: int = 8, memory: float = 2.0
+) -> Report:
     """Judge a run that answers Yes or No about one item.
 
     Rows: the share of likes in the history, the item's like-rate among training targets, their mean, a logistic regression
     on them, the untuned and the tuned model. AUC over all rows and within users, both with an interval that resamples
-    users, log loss and calibration error. With `wording_rows` the tuned model answers so many test rows under each wording.
+    users, log loss and calibration error. With `wording_rows` the tuned model answers so many test rows under each wording. `memory`: GB (2^30
+    bytes) that the samples of users may take; where they take more, they lie in a file.
     """
     split, rows = evidence.split, evidence.split.test
     liked = evidence.task.target.astype(np.int64)
@@ -38,7 +42,7 @@ def answers(evidence: Evidence, *, bootstrap_samples: int = 500, wording_rows: i
     share, rate = share_of_likes(split, rows, likes), item_like_rate(split, rows, likes)
     chances = {SHARE: share, RATE: rate, BOTH: both(share, rate), FITTED: logistic(split, rows, likes)}
     chances |= {UNTUNED: evidence.answers["untuned"][:, -1], TUNED: evidence.answers["tuned"][:, -1]}
-    bootstrap = Bootstrap(rows.user, samples=bootstrap_samples, seed=evidence.seed)
+    bootstrap = Bootstrap(rows.user, samples=bootstrap_samples, seed=evidence.seed, room=Room(memory))
     results = {
         "table": {name: _measure(p, liked, rows.user, bootstrap) for name, p in chances.items()},
         "tuned_against": _differences("auc", lambda p, r: auc(p[r], liked[r]), chances, bootstrap),

@@ -176,7 +176,7 @@ def baselines(evidence: Evidence, ease_items: int, sasrec_epochs: int, room: Roo
     yield ease_with_markov(split, ease_row, room=room)
     del ease_row
     if sasrec_epochs:
-        device = evidence.recipe.settings["model"].get("device") or "auto"
+        device = (evidence.recipe.settings.get("model") or {}).get("device") or "auto"
         yield sasrec(split, epochs=sasrec_epochs, seed=evidence.seed, device=device)
 
 

@@ -17,19 +17,23 @@ from rectune.eval.several import summarise
 from rectune.baselines.rating_rows import rating_rows
 from rectune.log.split import evenly
 from rectune.run.judged import Evidence, Report, judge
+from rectune.runtime.room import Room
 
 UNTUNED, TUNED, LIKELIEST = "untuned model", "tuned model", "tuned model, most likely rating"
 Floats = NDArray[np.float64]
 
 
 @judge("rating", summarise=summarise)
-def ratings(evidence: Evidence, *, like_above: float = 3.0, bootstrap_samples: int = 500, examples: int = 8) -> Report:
+def ratings(
+    evidence: Evidence, *, like_above: float = 3.0, bootstrap_samples: int = 500, examples: int = 8, memory: float = 2.0
+) -> Report:
     """Judge a run that answers with a rating.
 
     Rows: means, biases and matrix factorisation (see `rating_rows`), the untuned and the tuned model by their expected
     rating Σ p(answer) x answer, and the tuned model by its most likely one. RMSE and MAE with per-user bootstrap
     intervals; accuracy of the answer nearest to a prediction; AUC of the prediction for ratings above `like_above`.
-    Predictions are cut to the ends of the scale.
+    Predictions are cut to the ends of the scale. `memory`: GB (2^30 bytes) that the samples of users may take; where they take more, they
+    lie in a file.
     """
     task, rows = evidence.task, evidence.split.test
     values = np.array(task.values)
@@ -38,7 +42,7 @@ def ratings(evidence: Evidence, *, like_above: float = 3.0, bootstrap_samples: i
     predicted = {row.name: row.predicted.clip(values[0], values[-1]) for row in baselines}
     predicted |= {UNTUNED: evidence.answers["untuned"] @ values, TUNED: evidence.answers["tuned"] @ values}
     predicted[LIKELIEST] = values[evidence.answers["tuned"].argmax(axis=1)]
-    bootstrap = Bootstrap(rows.user, samples=bootstrap_samples, seed=evidence.seed)
+    bootstrap = Bootstrap(rows.user, samples=bootstrap_samples, seed=evidence.seed, room=Room(memory))
     results = {
         "table": {name: _measure(p, given, values, like_above, bootstrap) for name, p in predicted.items()},
         "tuned_against": _differences(predicted, given, [row.name for row in baselines], bootstrap),

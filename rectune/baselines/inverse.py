@@ -20,7 +20,7 @@ def stripes(count: int) -> Iterator[tuple[int, int]]:
 
 
 def negative_inverse(matrix: Matrix, *, said: str) -> None:
-    """Put -A⁻¹ in the place of a symmetric positive definite matrix A; only what stands on and below its diagonal is read.
+    """Put -A⁻¹ in the place of a symmetric positive definite matrix A; only its diagonal blocks and what stands below is read.
 
     The symmetric sweep by blocks (Goodnight, The American Statistician 1979): of a pivot block K with panel W = A[:, K] and D = A[K, K]⁻¹,
     A -= W D Wᵀ, A[:, K] = W D, A[K, K] = -D. items³ operations; in memory are two panels of `STRIPE` columns and a stripe. `said`: what

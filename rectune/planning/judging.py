@@ -13,7 +13,7 @@ from rectune.runtime.room import Matrix, Room
 
 @dataclass(frozen=True)
 class Judging:
-    """`room`: what may be taken. `items`: of how many EASE has weights, None before the log is read; `weights`: their bytes."""
+    """`room`: what may be taken. `items`: of how many EASE has weights, None before the log is read and where there is no EASE; `weights`: their bytes."""
 
     room: Room
     items: int | None
@@ -35,6 +35,8 @@ def judging_of(run: Run) -> Judging | None:
         items = run.log.n_items
     except (NotBuilt, OSError):
         return Judging(room, None, 0)
+    if "ease_items" not in keys:
+        return Judging(room, None, 0)
     room.rows(items)
-    seen = min(items, int(keys.get("ease_items", items)))
+    seen = min(items, int(keys["ease_items"]))
     return Judging(room, seen, seen * seen * np.dtype(np.float64).itemsize)

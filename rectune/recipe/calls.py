@@ -269,7 +269,7 @@ def read_call(
         arguments = {"seed": seed, **arguments}
     home, beside = home_of(key), {}
     if home is not None and "device" in home.may and "device" in inspect.signature(function).parameters:
-        beside["device"] = recipe.settings["model"].get("device") or "auto"
+        beside["device"] = (recipe.settings.get("model") or {}).get("device") or "auto"
     return Call(key, function, arguments, tuple(inside), beside=beside)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rectune.baselines.scoring import least_equal
 from rectune.decoding.language_model import Shelf
 from rectune.indexing.added import Added
 from rectune.indexing.item_index import check_unique
@@ -164,7 +165,10 @@ def judge_added(
     for row, seen in enumerate(hidden):
         near[row, seen] = -np.inf
     own = near[np.arange(len(goal)), goal][:, None]
-    place = {"whole catalogue": (near >= own).sum(1) - 1, "added items alone": (near[:, first:] >= own).sum(1) - 1}
+    place = {
+        "whole catalogue": (near >= least_equal(own)).sum(1) - 1,
+        "added items alone": (near[:, first:] >= least_equal(own)).sum(1) - 1,
+    }
     return {
         "added": len(apart), "rows": len(goal), "k": k, "model": hit(None),
         **({} if prior is None else {"model + prior": hit(prior(asked))}),

@@ -68,6 +68,21 @@ def test_of_items_with_equal_scores_the_first_are_listed_on_every_cpu() -> None:
     assert (top_columns(many, 20) == expected).all()
 
 
+def test_scores_within_a_millionth_of_the_targets_are_equal_to_it() -> None:
+    log = make_log(pl.DataFrame({"user": ["u"] * 4 + ["v"] * 3, "item": list("abcdbca")}), source="x")
+    split = leave_one_out(log)
+    u = split.test.take(np.array([0]))  # the target is d
+    for target, others, place in (
+        (1.0, [1.0, 1.0, 1.0], 3),
+        (1.0, [1 - 9e-7, 1 - 1e-12, 1 - 1.1e-6], 2),
+        (-200.0, [-200 * (1 + 9e-7), -200 * (1 + 1.1e-6), -201.0], 1),
+        (0.0, [0.0, -1e-9, -1.0], 1),  # of nothing a millionth is nothing
+    ):
+        scores = np.array([[*others, target]])
+        shown = list_rows(split, u, lambda rows, scores=scores: scores, width=3)[1]
+        assert shown.place.tolist() == [place], (target, others)
+
+
 def test_a_hidden_target_cannot_be_hit() -> None:
     log = make_log(pl.DataFrame({"user": ["u"] * 4, "item": list("abca")}), source="x")
     split = leave_one_out(log)
@@ -80,6 +95,16 @@ def test_repeat_last_by_hand(tiny_log: Any) -> None:
     split = leave_one_out(tiny_log)
     scores = repeat_last(split).score(split.test)
     assert scores[0].tolist() == [0.25, 0.5, 1.0, 0.0, 0.0]
+
+
+def test_repeat_last_keeps_its_order_however_long_ago_and_lists_the_rest_as_in_the_catalogue() -> None:
+    events = ["a", "b", *["c"] * 3000, "d"]
+    frame = pl.DataFrame({"user": ["u"] * len(events) + ["v"] * 3, "item": [*events, "e", "f", "a"]})
+    split = leave_one_out(make_log(frame, source="x"))
+    shown = list_rows(split, split.test.take(np.array([0])), repeat_last(split).score, width=6)[1]
+    names = split.log.items["item_id"].to_list()
+    assert [names[i] for i in shown.items[0]] == ["c", "b", "a", "d", "e", "f"]
+    assert shown.place.tolist() == [5]  # d, e and f are equal, and d, the target, counts as the last of them
 
 
 def test_markov_by_hand(tiny_log: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from rectune.baselines.ease import ease, ease_with_markov
 from rectune.baselines.item_knn import item_knn
 from rectune.baselines.scoring import list_rows
 from rectune.run.judged import HIDDEN, SHOWN
+from rectune.runtime import room
+from rectune.runtime.room import Room
 from tests.eval import golden
 
 SECOND, THIRD = 0.6309297535714575, 0.5  # 1 / log2(3), 1 / log2(4): what a target in second and in third place gains
@@ -237,6 +240,21 @@ def test_lists_narrower_than_k_hit_nothing_that_they_do_not_hold(tmp_path: Path)
     found = ranking(golden.evidence(tmp_path), k=[5]).data["results"]
     assert found["protocols"][HIDDEN]["tuned model"]["recall@5"][0] == 7 / 8
     assert found["shuffled_history"]["shuffled"][0] == about(0.657732)
+
+
+def test_the_report_is_the_same_whatever_the_memory_and_says_what_each_baseline_took(
+    tmp_path: Path, results: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MATRIX", 0.0)  # weights and the users that are drawn lie in files
+    rooms: list[Room] = []
+    original = room.Room.rows
+    monkeypatch.setattr(room.Room, "rows", lambda self, items: rooms.append(self) or original(self, items))
+    made = ranking(golden.evidence(tmp_path), k=[3, 1], oracle="tests.eval.golden:oracle", memory=0.5).data
+    assert json.dumps(made["results"]) == json.dumps(results)
+    assert {given.gigabytes for given in rooms} == {0.5}  # handed on everywhere
+    took = {name: entry["seconds"] for name, entry in made["measured"].items() if name.startswith("baseline, ")}
+    assert set(took) == {f"baseline, {name}" for name in ("popularity", "repeat last", "first-order Markov", *FITTED)}
+    assert min(took.values()) > 0
 
 
 def test_a_shuffled_list_without_the_target_is_a_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
