@@ -47,8 +47,8 @@ def attempts_in(file: Path) -> list[float]:
     if not file.exists():
         return []
     found: dict[int, float] = {}
-    for line in file.read_text().splitlines(keepends=True):
+    for line in file.read_text().split("\n")[:-1]:  # what follows the last newline is not whole
         number, _, seconds = line.partition(" ")
-        if line.endswith("\n") and number.isdigit():
+        if number.isdigit():
             found[int(number)] = float(seconds)
     return list(found.values())

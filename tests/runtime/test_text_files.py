@@ -116,7 +116,7 @@ def test_an_error_without_words_has_a_first_line() -> None:
 
 
 def test_no_other_file_cuts_lines_by_itself() -> None:
-    """Lines of /proc are ours to cut; those of delimited text are cut in files.py."""
+    """Lines of /proc are ours to cut."""
     found = {
         file.name
         for top in ("rectune", "data_builders", "eval")
@@ -124,4 +124,4 @@ def test_no_other_file_cuts_lines_by_itself() -> None:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute) and node.attr == "splitlines"
     }
-    assert found <= {"measured.py", "files.py"}
+    assert found <= {"resident.py"}
