@@ -116,7 +116,9 @@ def test_a_row_that_saw_part_of_the_catalogue_says_so(small_shop: Any) -> None:
 
 @pytest.mark.heavy
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks of a process are measured by /proc")
-@pytest.mark.parametrize("name", ["Markov", "item-KNN", "SASRec, scoring", "EASE and EASE + Markov", "intervals"])
+@pytest.mark.parametrize(
+    "name", ["Markov", "item-KNN", "SASRec, scoring", "EASE and EASE + Markov", "prior", "intervals"]
+)
 def test_the_peak_stays_within_the_bound(name: str) -> None:
     # EASE's weights of 4,000 items take 0.12 GB, and lie in a file; scores of 6,000 rows take 0.18 GB, and come in blocks
     size = ["--users", "6000", "--items", "4000", "--memory", "0.12", "--only", name]
