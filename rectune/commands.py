@@ -74,7 +74,7 @@ def init(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     if args.gpu is not None:
         _quiet_libraries()
     named = {role: getattr(args, role) for role in ("user", "item", "time") if getattr(args, role) is not None}
-    text, notes = starter(log, items, to, card=None if args.gpu is None else card_named(args.gpu), named=named)
+    text, notes = starter(log, items, to, card=None if args.gpu is None else card_named(args.gpu), given=named)
     to.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(to, text)
     print("\n".join(notes))

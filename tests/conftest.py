@@ -126,6 +126,7 @@ QUICK = """
 include: quickstart.yaml
 data: {users: 60, items: 90, categories: 5, shortest: 6, longest: 12}
 split: {max_history: 10}
+vectors: [{call: sentences, text: [categories, brand, title]}]
 index: {levels: 2, codes: 8}
 model:
   from_scratch: {hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 2, head_dim: 16}

@@ -45,7 +45,8 @@ def run(bench: Bench) -> None:
 
 def _line(place: Path, shape: str, users: int, items: int, bench: Bench) -> Any:
     from rectune.recipe.load import load_recipe
-    from rectune.run.run import open_recipe
+    from rectune.run.asked import ask
+    from rectune.run.run import Run
 
     device = str(bench.card["device"])
     recipe = write_recipe(
@@ -64,7 +65,7 @@ def _line(place: Path, shape: str, users: int, items: int, bench: Bench) -> Any:
         seed=0,
         output_dir=str(place / "run"),
     )  # fmt: skip
-    return open_recipe(load_recipe(recipe))
+    return Run(ask(load_recipe(recipe), need="no files"))  # its base has no weights
 
 
 def _prompts(line: Any, ranker: Any) -> dict[str, Any]:

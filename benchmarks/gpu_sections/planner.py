@@ -62,13 +62,14 @@ class Case:
     def __init__(self, shape: str, quantised: bool, bench: Bench, place: Path, *, plan_for: str | None = None) -> None:
         """`plan_for`: the device that is planned for, where it is another than the one at hand."""
         from rectune.recipe.load import load_recipe
-        from rectune.run.run import open_recipe
+        from rectune.run.asked import ask
+        from rectune.run.run import Run
 
         device = str(bench.card["device"])
         base = write_base(shape, place / "base", device, weights=False)
         self.shape, self.bench, self.place = shape, bench, place
         self.recipe = load_recipe(_recipe(place, base, device, quantised))
-        self.line = open_recipe(self.recipe)
+        self.line = Run(ask(self.recipe, need="no files"))  # its base has no weights
         self.settings = self.line.asked.model
         self.tokens = _new_tokens(self.line)
         self.plan = _plan(self.line, len(self.tokens), plan_for or device)

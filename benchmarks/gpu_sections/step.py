@@ -54,12 +54,13 @@ class Case:
     def __init__(self, shape: str, quantised: bool, examples: int, rows: int, bench: Bench, place: Path) -> None:
         from rectune.model.new_tokens import new_token_ids
         from rectune.recipe.load import load_recipe
-        from rectune.run.run import open_recipe
+        from rectune.run.asked import ask
+        from rectune.run.run import Run
 
         self.shape, self.bench, self.place, self.device = shape, bench, place, str(bench.card["device"])
         base = write_base(shape, place / "base", self.device, weights=False)
         recipe = _recipe(place, base, self.device, quantised, examples, rows, quick=bench.quick)
-        self.line = open_recipe(load_recipe(recipe))
+        self.line = Run(ask(load_recipe(recipe), need="no files"))  # its base has no weights
         self.tokens = new_token_ids(self.line.encoder.tokenizer, self.line.index)
         self.training = self.line.asked.trainings[0]
         self.config = self.training.config()

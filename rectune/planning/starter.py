@@ -11,9 +11,9 @@ from typing import Any
 
 import polars as pl
 
-from rectune.data_builders.table import files_of, reader_of
 from rectune.log.times import EITHER, as_number
 from rectune.planning.cards import Card
+from rectune.recipe.calls import named
 
 NAMES = {
     "user": "user user_id userid uid visitorid visitor_id customer customer_id customerid client client_id member_id reviewerid session session_id",
@@ -42,14 +42,14 @@ class Found:
 
 
 def starter(
-    log: Path, items: Path | None, to: Path, *, card: Card | None, named: dict[str, str]
+    log: Path, items: Path | None, to: Path, *, card: Card | None, given: dict[str, str]
 ) -> tuple[str, list[str]]:
-    """The text of a recipe for a log, and what was found, in lines. `named`: columns by role that need not be guessed.
+    """The text of a recipe for a log, and what was found, in lines. `given`: columns by role that need not be guessed.
 
     Raises ValueError where user or item cannot be told from the columns.
     """
     frame, keys = _sample(log, "path")
-    found = _look(frame, log.name, named)
+    found = _look(frame, log.name, given)
     shelf, shelf_keys = _sample(items, "items_path") if items is not None else (None, {})
     data: list[tuple[str, Any, str]] = [
         ("path", _beside(log, to), "a folder or a pattern such as events/*.csv is read, too")
@@ -66,6 +66,9 @@ def starter(
         extra, texts, seen = _items(items, shelf, frame, found, to)
         data += [*extra, *((f"items_{key}", value, "") for key, value in shelf_keys.items())]
         found.notes += seen
+    items_seen = frame[found.columns["item"]].n_unique() if shelf is None else shelf.height
+    if items_seen < 100:  # too few to learn names for
+        texts = []
     base = None if card is None else _base(card, found.notes)
     return _recipe(to, data, texts, base, rated="rating" in found.columns), found.notes
 
@@ -73,8 +76,11 @@ def starter(
 def _sample(path: Path, key: str) -> tuple[pl.DataFrame, dict[str, Any]]:
     """The first rows of a log as it is read without further keys, or with the separator that its header shows."""
     keys: dict[str, Any] = {}
+    files_of, reader_of = (
+        named(f"rectune.data_builders.table:{name}", None, "init") for name in ("files_of", "reader_of")
+    )
     for _ in range(2):
-        frame = reader_of(separator=keys.get("separator")).read(
+        frame: pl.DataFrame = reader_of(separator=keys.get("separator")).read(
             files_of(path)[:1], None, "train", key, lambda names: names
         )
         header = frame.columns[0] if len(frame.columns) == 1 else ""
@@ -85,9 +91,9 @@ def _sample(path: Path, key: str) -> tuple[pl.DataFrame, dict[str, Any]]:
     return frame.head(SAMPLE), keys
 
 
-def _look(frame: pl.DataFrame, source: str, named: dict[str, str]) -> Found:
-    columns = dict(named)
-    for role, told in named.items():
+def _look(frame: pl.DataFrame, source: str, given: dict[str, str]) -> Found:
+    columns = dict(given)
+    for role, told in given.items():
         if told not in frame.columns:
             raise ValueError(f"{source}: no column `{told}` (`--{role}`). It has: {', '.join(frame.columns)[:300]}.")
     for role in ("user", "item", "time", "rating", "event"):

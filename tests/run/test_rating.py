@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 
 from rectune.cli import main
+from rectune.decoding.language_model import Shelf
 from rectune.indexing.atomic import atomic
 from rectune.log.log import Log, LogWarning, make_log
 from rectune.log.rating_scale import scale_of
@@ -116,7 +117,7 @@ def test_validation_is_the_rmse_of_the_expected_rating() -> None:
     rows = rating(split, atomic(split), "test", low=1, high=5)
     chances = np.array([[0, 0.5, 0, 0.5, 0], [0.5, 0, 0, 0, 0.5]])  # expected 3 and 3; given 3 and 5
     ranker: Any = SimpleNamespace(answer=lambda _: chances)
-    assert validation_metrics(ranker, rows) == {"rmse": pytest.approx(np.sqrt((0 + 4) / 2))}
+    assert validation_metrics(ranker, rows, Shelf()) == {"rmse": pytest.approx(np.sqrt((0 + 4) / 2))}
 
 
 # ---------------------------------------------------------------------------------------------------------------- runs

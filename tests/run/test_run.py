@@ -249,7 +249,7 @@ def test_six_families_train_in_one_run_and_the_report_shows_the_spread_over_word
         train(tmp_path / "six.yaml")
     found = results(tmp_path / "run")
     assert len(found["wordings"]["each"]) == 14
-    low, mean, high = (found["wordings"]["recall@10"][name] for name in ("min", "mean", "max"))
+    low, mean, high = (found["wordings"]["recall@5"][name] for name in ("min", "mean", "max"))
     assert low <= mean <= high
     assert [audit["gradient_in"] > 0 for audit in found["audits"]] == [True, True]
     assert "wordings of the prompt" in (tmp_path / "run" / "report.html").read_text()

@@ -31,11 +31,11 @@ def nothing_built(folder: Path) -> bool:
         ([*NAMED, "some-org/no-such-base"], "`model.model_name_or_path`: no tokenizer could be loaded from `some-org/no-such-base`"),
         (["--model.from_scratch.num_attention_heads", "3"], "`model.from_scratch`: transformers can make no `qwen3` that runs with these fields"),
         (["--model.from_scratch.num_key_value_heads", "3"], "`model.from_scratch`: transformers can make no `qwen3`"),
-        (["--model.from_scratch.hidden_act", "swish9"], "`model.from_scratch`: transformers can make no `qwen3`"),
+        (["--model.from_scratch.hidden_act", "swish9"], "`model.from_scratch`: no `qwen3` can be made of these fields: 'swish9'"),
         (["--model.from_scratch.hidden_size", "-8"], "`model.from_scratch.hidden_size`: got -8, but it must be a number from 1 on"),
         (["--model.from_scratch.hidden_size", "wide"], "`model.from_scratch.hidden_size`: got 'wide' (str), but it must be a whole number"),
         (["--model.from_scratch.vocab_size", "300"], "`model.from_scratch.vocab_size`: it comes from the tokenizer"),
-        (["--model.from_scratch", T5], "`sft` trains decoders, and the model is a `t5`"),
+        (["--model.from_scratch", T5], "`sft` trains models that go on with their prompt, and the base is a `t5`"),
         (["--stages.0", "{call: seq2seq, max_length: 64}", "--tasks.0.examples", "targets"], "`seq2seq` trains encoder-decoders such as t5"),
         (["--stages.0.max_length", "4096"], "`stages.0.max_length`: `max_length` is 4096, but the model has positions for 256 tokens"),
     ],
@@ -68,7 +68,9 @@ def test_what_is_missing_in_a_local_base_is_named(
     quick_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], checkpoints: dict[str, Path]
 ) -> None:
     weightless = base(tmp_path / "weightless", checkpoints, "model.safetensors")
-    assert "the folder holds no weights" in fails(capsys, "train", str(quick_recipe), *NAMED, weightless)
+    assert "it holds config.json, generation_config.json, tokenizer.json" in fails(
+        capsys, "train", str(quick_recipe), *NAMED, weightless
+    )
     assert nothing_built(tmp_path)
     assert main(["preview", str(quick_recipe), *NAMED, weightless]) == 0  # a preview reads no weights
     wordless = base(tmp_path / "wordless", checkpoints, "tokenizer.json", "tokenizer_config.json")
