@@ -24,10 +24,15 @@ def check_base(settings: ModelSettings) -> Any:
         config = _made(settings.from_scratch)
     else:
         name = settings.library.model_name_or_path
-        check_checkpoint(name, key=KEY, revision=settings.library.model_revision, fetch=False)
+        check_checkpoint(
+            name, key=KEY, parts=("model", "tokenizer"), revision=settings.library.model_revision, fetch=False
+        )
         if not (Path(name) / "config.json").is_file():
             return None
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        try:
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        except (OSError, ValueError, KeyError):
+            return None  # whoever reads it next says why
     if settings.library.use_peft:
         with_adapter(_without_weights(config), settings, (), seed=0)
     return config

@@ -100,7 +100,7 @@ def tokenizer_of(settings: ModelSettings) -> Any:
     from transformers import AutoTokenizer
 
     name = settings.library.model_name_or_path
-    check_checkpoint(name, key=KEY, revision=settings.library.model_revision)
+    check_checkpoint(name, key=KEY, parts=("model", "tokenizer"), revision=settings.library.model_revision)
     try:
         revision = settings.library.model_revision
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)

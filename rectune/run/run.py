@@ -132,6 +132,8 @@ class Run:
         )  # fmt: skip
 
     def _ranker(self, who: str) -> Ranker:
+        if who not in ("untuned", "tuned"):
+            raise KeyError(f"there is no model `{who}`; a run has `untuned` and `tuned`.")
         method = self.asked.trainings[-1].method
         return method.load(self.loading, None if who == "untuned" else self.tuned.folder / "model")
 

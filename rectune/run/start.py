@@ -16,6 +16,7 @@ from rectune.model.settings import ModelSettings, load_options
 from rectune.run.asked import Asked
 from rectune.run.folder import RunFolder, Stage
 from rectune.run.run import Run
+from rectune.runtime.checkpoints import check_checkpoint
 from rectune.runtime.near import near
 from rectune.runtime.text_files import first_line
 
@@ -130,7 +131,7 @@ def _named_config(settings: ModelSettings) -> Any:
 
     name = settings.library.model_name_or_path
     try:
-        return AutoConfig.from_pretrained(name, revision=settings.library.model_revision)
+        return AutoConfig.from_pretrained(name, revision=settings.library.model_revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         kind = str(error).partition("has model type `")[2].partition("`")[0]
         if kind:
@@ -176,6 +177,7 @@ def check_weights(settings: ModelSettings) -> None:
     if settings.from_scratch is not None:
         return
     if Path(name).is_dir():
+        check_checkpoint(name, key="model.model_name_or_path", parts=("weights",))
         if not any((Path(name) / file).exists() for file in WEIGHTS):
             raise FileNotFoundError(
                 f"`model.model_name_or_path`: the base `{name}` could not be loaded: the folder holds no weights ({', '.join(WEIGHTS[::2])})."
