@@ -70,7 +70,8 @@ def starter(
     if items_seen < 100:  # too few to learn names for
         texts = []
     base = None if card is None else _base(card, found.notes)
-    return _recipe(to, data, texts, base, rated="rating" in found.columns), found.notes
+    lists = [k for k in (5, 10) if k <= items_seen] or [1]
+    return _recipe(to, data, texts, base, lists), found.notes
 
 
 def _sample(path: Path, key: str) -> tuple[pl.DataFrame, dict[str, Any]]:
@@ -195,7 +196,7 @@ def _base(card: Card, notes: list[str]) -> tuple[str, bool]:
     for name, four in BASES:
         with tempfile.TemporaryDirectory() as place:
             file = Path(place) / "tried.yaml"
-            file.write_text(_recipe(file, [("path", "log.csv", "")], [], (name, four), rated=False))
+            file.write_text(_recipe(file, [("path", "log.csv", "")], [], (name, four), [10]))
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
@@ -224,7 +225,7 @@ def _line(key: str, value: Any, why: str) -> str:
 
 
 def _recipe(
-    to: Path, data: list[tuple[str, Any, str]], texts: list[str], base: tuple[str, bool] | None, *, rated: bool
+    to: Path, data: list[tuple[str, Any, str]], texts: list[str], base: tuple[str, bool] | None, lists: list[int]
 ) -> str:
     """The recipe as commented YAML."""
     name = to.stem
@@ -267,6 +268,6 @@ def _recipe(
         f"    lr_scheduler_type: cosine\n    warmup_steps: 0.05\n    max_length: 128{more}", "    train_sampling_strategy: group_by_length",
         "    eval_strategy: epoch\n    save_strategy: epoch\n    load_best_model_at_end: true\n    metric_for_best_model: eval_ndcg@10\n    greater_is_better: true",
         "rank: {template: next-item-names.jinja, beams: 20, k: 10, scores: catalogue, prior: {call: prior, weight: [0, 20, 40, 80]}}  # EASE and Markov beside the model",
-        "eval: {call: ranking, k: [5, 10]}", "seed: 0", f"output_dir: runs/{name}",
+        f"eval: {{call: ranking, k: {lists}}}", "seed: 0", f"output_dir: runs/{name}",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"

@@ -81,7 +81,9 @@ def test_what_is_missing_in_a_local_base_is_named(
     assert "`model.model_name_or_path`" in fails(capsys, "preview", str(quick_recipe), *NAMED, unknown)
     adapter = base(tmp_path / "adapter", checkpoints, "config.json")
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
-    assert "holds an adapter, not a base" in fails(capsys, "preview", str(quick_recipe), *NAMED, adapter)
+    assert "holds an adapter (adapter_config.json), not a base" in fails(
+        capsys, "preview", str(quick_recipe), *NAMED, adapter
+    )
 
 
 def test_weights_are_looked_for_in_the_cache_and_on_the_hub(
