@@ -54,12 +54,7 @@ def answers(
         "users": len(np.unique(rows.user)),
         "share_liked": float(liked.mean()),
         "split": split.notes,
-        "log": {
-            "users": split.log.n_users,
-            "items": split.log.n_items,
-            "events": split.log.n_events,
-            **split.log.notes,
-        },
+        "log": split.log.facts(),
         "index_health": evidence.index.health,
         "audits": evidence.audits,
     }

@@ -97,12 +97,7 @@ def ranking(
         },
         "rows": len(split.test),
         "targets_seen_before": judge.targets_seen(),
-        "log": {
-            "users": split.log.n_users,
-            "items": split.log.n_items,
-            "events": split.log.n_events,
-            **split.log.notes,
-        },
+        "log": split.log.facts(),
         "split": split.notes,
         "scores": evidence.recipe.settings["rank"].get("scores", "full"),
         "beams": evidence.rankings["tuned", HIDDEN].items.shape[1],

@@ -49,7 +49,7 @@ def ratings(
         "rows": len(rows), "users": len(np.unique(rows.user)), "mean_given": float(given.mean()),
         "rating_values": task.values, "like_above": like_above,
         "baseline_settings": {row.name: row.settings for row in baselines if row.settings},
-        "split": evidence.split.notes, "log": _log_facts(evidence),
+        "split": evidence.split.notes, "log": evidence.split.log.facts(),
         "index_health": evidence.index.health, "audits": evidence.audits,
     }  # fmt: skip
     data = {
@@ -89,11 +89,6 @@ def _differences(
         "best_baseline": min(rivals, key=lambda name: rmse(predicted[name], given)),
         "differences": {name: difference(p) for name, p in predicted.items() if name != TUNED},
     }
-
-
-def _log_facts(evidence: Evidence) -> dict[str, Any]:
-    log = evidence.split.log
-    return {"users": log.n_users, "items": log.n_items, "events": log.n_events, **log.notes}
 
 
 def _in_words(evidence: Evidence, expected: Floats, count: int) -> list[dict[str, Any]]:

@@ -67,6 +67,10 @@ class Log:
         each = rows.group_by("user").agg(pl.col("length").min(), pl.len().alias("targets"))
         return int((each["length"] + each["targets"]).sum())
 
+    def facts(self) -> dict[str, Any]:
+        """What a report says of it: how many users, items and events, and the notes."""
+        return {"users": self.n_users, "items": self.n_items, "events": self.n_events, **self.notes}
+
     @cached_property
     def user_codes(self) -> NDArray[np.int32]:
         """User of each event, shape (events,)."""

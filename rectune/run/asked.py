@@ -223,8 +223,14 @@ def _check_base(asked: Asked) -> None:
     from rectune.model.before import check_base
 
     config = check_base(asked.model)
+    if config is not None:  # else it is not on this machine, and is looked at when it is
+        check_methods(asked, config)
+
+
+def check_methods(asked: Asked, config: Any) -> None:
+    """Raise ValueError for a base that a method cannot train; `config`: its transformers config."""
     for training in asked.trainings:
-        if config is not None and hasattr(training.method, "check_base"):
+        if hasattr(training.method, "check_base"):
             try:
                 training.method.check_base(config)
             except ValueError as error:

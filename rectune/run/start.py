@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from rectune.decoding.language_model import positions_of
 from rectune.model.load import config_of, kind_of, tokenizer_of
 from rectune.model.settings import ModelSettings, load_options
-from rectune.run.asked import Asked
+from rectune.run.asked import Asked, check_methods
 from rectune.run.folder import RunFolder, Stage
 from rectune.run.run import Run
 from rectune.runtime.checkpoints import check_checkpoint
@@ -65,11 +65,10 @@ def check_base(asked: Asked) -> Any:
     if settings.from_scratch is not None:
         config = check_made(asked)
     else:
-        _refuse_adapter(settings)
         _refuse_unreachable(settings)
         tokenizer_of(settings)
         config = _named_config(settings)
-    _check_kind(asked, config)
+    check_methods(asked, config)
     _check_positions(asked, config)
     return config
 
@@ -100,30 +99,30 @@ def check_made(asked: Asked) -> Any:
     return config
 
 
-def _refuse_adapter(settings: ModelSettings) -> None:
+def _refuse_unreachable(settings: ModelSettings) -> None:
+    """Ask the Hub once where the cache holds nothing of the base: the library asks for a minute before it gives up."""
     name = settings.library.model_name_or_path
-    if (Path(name) / "adapter_config.json").is_file() and not (Path(name) / "config.json").is_file():
-        raise ValueError(
-            f"`model.model_name_or_path`: `{name}` holds an adapter, not a base. Name the base that it was tuned on, or merge both first."
+    if Path(name).exists() or not HUB_NAME.fullmatch(name):
+        return
+    if (told := _not_to_be_had(settings, ("config.json",))) is not None:
+        raise FileNotFoundError(
+            f"`model.model_name_or_path`: no tokenizer could be loaded from `{name}` (it is not in the cache, and the Hub says: "
+            f"{told}). Give a local folder, or a model of the Hub with a network connection."
         )
 
 
-def _refuse_unreachable(settings: ModelSettings) -> None:
-    """Ask the Hub once where the cache holds nothing of the base: the library asks for a minute before it gives up."""
+def _not_to_be_had(settings: ModelSettings, files: Sequence[str]) -> str | None:
+    """Why none of these files of a base is in the cache and the Hub has no such base for us, or None where one of both is so."""
     from huggingface_hub import HfApi, try_to_load_from_cache
 
     name, revision = settings.library.model_name_or_path, settings.library.model_revision
-    if Path(name).exists() or not HUB_NAME.fullmatch(name):
-        return
-    if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
-        return
+    if any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in files):
+        return None
     try:
         HfApi().model_info(name, revision=revision, timeout=20)
     except Exception as error:  # no network, offline mode, no such model, no right to it: each is the Hub's own kind
-        raise FileNotFoundError(
-            f"`model.model_name_or_path`: no tokenizer could be loaded from `{name}` (it is not in the cache, and the Hub says: "
-            f"{first_line(error)[:200]}). Give a local folder, or a model of the Hub with a network connection."
-        ) from None
+        return first_line(error)[:200]
+    return None
 
 
 def _named_config(settings: ModelSettings) -> Any:
@@ -145,21 +144,6 @@ def _named_config(settings: ModelSettings) -> Any:
         ) from None
 
 
-def _check_kind(asked: Asked, config: Any) -> None:
-    from rectune.methods import seq2seq, sft
-
-    for training in asked.trainings:
-        where = asked.where(f"stages.{training.number}.call")
-        if training.method.Config is sft.Config and config.is_encoder_decoder:
-            raise ValueError(
-                f"{where}: `sft` trains decoders, and the model is a `{config.model_type}`, an encoder-decoder. Use `seq2seq`."
-            )
-        if training.method.Config is seq2seq.Config and not config.is_encoder_decoder:
-            raise ValueError(
-                f"{where}: `seq2seq` trains encoder-decoders such as t5, and the model is a `{config.model_type}`. Use `sft`."
-            )
-
-
 def _check_positions(asked: Asked, config: Any) -> None:
     limit = positions_of(SimpleNamespace(config=config))
     for training in asked.trainings:
@@ -178,23 +162,12 @@ def check_weights(settings: ModelSettings) -> None:
         return
     if Path(name).is_dir():
         check_checkpoint(name, key="model.model_name_or_path", parts=("weights",))
-        if not any((Path(name) / file).exists() for file in WEIGHTS):
-            raise FileNotFoundError(
-                f"`model.model_name_or_path`: the base `{name}` could not be loaded: the folder holds no weights ({', '.join(WEIGHTS[::2])})."
-            )
         return
-    from huggingface_hub import HfApi, try_to_load_from_cache
-
-    revision = settings.library.model_revision
-    if any(isinstance(try_to_load_from_cache(name, file, revision=revision), str) for file in WEIGHTS):
-        return
-    try:
-        HfApi().model_info(name, revision=revision, timeout=20)
-    except Exception as error:  # no network, offline mode, no such model, no right to it: each is the Hub's own kind
+    if (told := _not_to_be_had(settings, WEIGHTS)) is not None:
         raise FileNotFoundError(
             f"`model.model_name_or_path`: the base `{name}` could not be loaded: its weights are not in the cache, and the Hub cannot be asked "
-            f"({first_line(error)[:200]}). Give a local folder, or connect to the network."
-        ) from None
+            f"({told}). Give a local folder, or connect to the network."
+        )
 
 
 # ----------------------------------------------------------------------------------------------------------- the folder
