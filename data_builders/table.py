@@ -11,7 +11,7 @@ from rectune.data_builders.files import other_separator, read_rows
 
 from rectune.log.log import Log, Repeats, from_sequences, make_log, plain_text
 from rectune.runtime.near import near
-from rectune.runtime.text_files import lines_of, read_json, read_json_lines, read_text
+from rectune.runtime.text_files import json_lines_of, json_of, lines_of, read_text
 
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 KNOWN = (".csv", ".tsv", ".tab", ".parquet", ".jsonl", ".ndjson", ".json")
@@ -212,10 +212,11 @@ def _json(path: Path, wanted: Wanted, encoding: str) -> pl.DataFrame:
 
 
 def _json_rows(path: Path, encoding: str) -> list[dict[str, Any]]:
-    head = read_text(path, encoding=encoding).lstrip()[:1]
+    text = read_text(path, encoding=encoding)
+    head = text.lstrip()[:1]
     if head == "[" or (head == "{" and _kind(path) == ".json"):
         try:
-            whole = read_json(path)
+            whole = json_of(text, path.name)
         except ValueError:
             if head == "[":
                 raise
@@ -227,7 +228,7 @@ def _json_rows(path: Path, encoding: str) -> list[dict[str, Any]]:
             return whole
         if isinstance(whole, dict) and whole and all(isinstance(row, dict) for row in whole.values()):
             return [{"item_id": key, **row} for key, row in whole.items()]
-    return [row for _, row in read_json_lines(path, encoding=encoding)]
+    return [row for _, row in json_lines_of(text, path.name)]
 
 
 def _series(name: str, values: list[Any]) -> pl.Series:

@@ -88,31 +88,41 @@ def first_line(error: BaseException) -> str:
 
 def read_json(path: Path, *, unique: bool = False) -> Any:
     """Read a JSON file. Raises ValueError naming file and line, or, with `unique`, a key that an object holds twice."""
+    return json_of(read_text(path), path.name, unique=unique)
+
+
+def json_of(text: str, name: str, *, unique: bool = False) -> Any:
+    """What a text says in JSON; `name`: of its file. Raises what `read_json` does."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-            raise ValueError(f"{path.name}: `{twice}` is there twice.")
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise ValueError(f"{name}: `{twice}` is there twice.")
         return found
 
     try:
-        return json.loads(read_text(path), object_pairs_hook=once if unique else None)
+        return json.loads(text, object_pairs_hook=once if unique else None)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path.name}:{error.lineno}: not valid JSON: {error.msg}.") from None
+        raise ValueError(f"{name}:{error.lineno}: not valid JSON: {error.msg}.") from None
     except RecursionError:
-        raise ValueError(f"{path.name}: not readable JSON: lists or objects are nested too deeply.") from None
+        raise ValueError(f"{name}: not readable JSON: lists or objects are nested too deeply.") from None
 
 
 def read_json_lines(path: Path, *, encoding: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number, object) for each line that is not blank. Raises ValueError naming file and line."""
-    for number, line in read_lines(path, encoding=encoding):
+    yield from json_lines_of(read_text(path, encoding=encoding), path.name)
+
+
+def json_lines_of(text: str, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a text of JSON lines, as `read_json_lines` gives them; `name`: of its file."""
+    for number, line in lines_of(text):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path.name}:{number}: not valid JSON: {error.msg}.") from None
+            raise ValueError(f"{name}:{number}: not valid JSON: {error.msg}.") from None
         except RecursionError:
-            raise ValueError(f"{path.name}:{number}: not readable JSON: nested too deeply.") from None
+            raise ValueError(f"{name}:{number}: not readable JSON: nested too deeply.") from None
         if not isinstance(row, dict):
-            raise ValueError(f"{path.name}:{number}: a line must hold one JSON object, got {type(row).__name__}.")
+            raise ValueError(f"{name}:{number}: a line must hold one JSON object, got {type(row).__name__}.")
         yield number, row

@@ -319,6 +319,19 @@ def test_items_as_json_of_every_form(tmp_path: Path, form: str) -> None:
     assert log.items["details"].to_list() == ["", "Brand: X, Size: S, M"]
 
 
+@pytest.mark.parametrize("text", ['[{"user": "u", "item": "caf\u00e9"}]', '{"user": "u", "item": "caf\u00e9"}\n'])
+def test_json_of_every_form_is_read_once_and_in_the_encoding_that_is_said(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rectune.data_builders import table as module
+
+    (tmp_path / "log.json").write_bytes(text.encode("latin-1"))
+    read, whole = [], module.read_text
+    monkeypatch.setattr(module, "read_text", lambda *given, **more: read.append(1) or whole(*given, **more))
+    log = quietly(table, path=tmp_path / "log.json", encoding="latin-1")
+    assert (log.items["item_id"].to_list(), read) == (["caf\u00e9"], [1])
+
+
 # ------------------------------------------------------------------------------------------------- other people's sets
 
 BOOK = (
