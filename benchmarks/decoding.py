@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from rectune.decoding.beam import Limits
 from rectune.decoding.engine import Engine
 from rectune.decoding.select import top
+from rectune.decoding.shelf import Shelf
 from rectune.decoding.table import Table
 from rectune.decoding.trie import Trie, build_trie
 
@@ -317,7 +317,7 @@ class Sample:
         from rectune.decoding.ranking import Ranking
 
         parts = [
-            search(self.prompts[a : a + 64], beams=beams, limits=Limits(hidden=self.hidden[a : a + 64]))
+            search(self.prompts[a : a + 64], beams=beams, shelf=Shelf(hidden=self.hidden[a : a + 64]))
             for a in range(0, len(self.prompts), 64)
         ]
         items, scores, exact = (np.concatenate([getattr(p, n) for p in parts]) for n in ("items", "scores", "exact"))

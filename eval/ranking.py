@@ -27,7 +27,7 @@ from rectune.baselines.markov import markov
 from rectune.baselines.popularity import popularity
 from rectune.baselines.repeat_last import repeat_last
 from rectune.baselines.sasrec import sasrec
-from rectune.baselines.scoring import MOST_ITEMS, NOWHERE, Baseline, Lists, Scorer, list_rows, train_counts
+from rectune.baselines.scoring import MOST_ITEMS, NOWHERE, Baseline, Placed, Scorer, list_rows, train_counts
 from rectune.decoding.ranking import Ranking, target_ranks
 from rectune.log.split import Split, evenly
 from rectune.recipe.calls import HOMES, named
@@ -117,7 +117,7 @@ def ranking(
 
 def _baseline_lists(
     evidence: Evidence, ease_items: int, sasrec_epochs: int, width: int, room: Room
-) -> tuple[dict[str, dict[str, Lists]], dict[str, Any], dict[str, Any]]:
+) -> tuple[dict[str, dict[str, Placed]], dict[str, Any], dict[str, Any]]:
     """Places and lists of every baseline for the test rows, its settings, and the seconds that it took; built once for a split and kept."""
     made_by: tuple[Any, ...] = (ease, item_knn, markov, popularity, repeat_last, list_rows)
     keys: dict[str, Any] = {"ease_items": ease_items, "width": width}
@@ -133,7 +133,7 @@ def _baseline_lists(
     with np.load(folder / "lists.npz", allow_pickle=False) as saved:
         names = [str(n) for n in saved["names"]]
         lists = {
-            name: {p: Lists(saved[f"{i} {p} place"], saved[f"{i} {p} items"]) for p in (HIDDEN, SHOWN)}
+            name: {p: Placed(saved[f"{i} {p} place"], saved[f"{i} {p} items"]) for p in (HIDDEN, SHOWN)}
             for i, name in enumerate(names)
         }
         settings = {name: json.loads(str(saved[f"{i} settings"])) for i, name in enumerate(names)}
@@ -175,13 +175,13 @@ def baselines(evidence: Evidence, ease_items: int, sasrec_epochs: int, room: Roo
         yield sasrec(split, epochs=sasrec_epochs, seed=evidence.seed, device=device)
 
 
-def _both(split: Split, score: Scorer, width: int, room: Room, name: str) -> dict[str, Lists]:
+def _both(split: Split, score: Scorer, width: int, room: Room, name: str) -> dict[str, Placed]:
     """Lists for the test rows under both protocols."""
     found = list_rows(split, split.test, score, width=width, room=room, said=f"listing by {name}")
     return dict(zip((HIDDEN, SHOWN), found, strict=True))
 
 
-def _oracle_lists(evidence: Evidence, name: str, width: int, room: Room) -> dict[str, Lists]:
+def _oracle_lists(evidence: Evidence, name: str, width: int, room: Room) -> dict[str, Placed]:
     oracle = named(name, HOMES["eval.oracle"], evidence.recipe.where("eval.oracle"))
     arguments = {k: v for k, v in evidence.recipe.settings["data"].items() if k != "call"}
     arguments.setdefault("seed", evidence.seed)
@@ -193,10 +193,10 @@ def _short(ranked: Ranking, split: Split) -> int:
     return int((ranked.lengths < min(ranked.items.shape[1], split.log.n_items)).sum())
 
 
-def _model_lists(ranked: Ranking, targets: NDArray[np.int32]) -> Lists:
+def _model_lists(ranked: Ranking, targets: NDArray[np.int32]) -> Placed:
     place = target_ranks(ranked, targets)
     place[place >= ranked.items.shape[1]] = NOWHERE
-    return Lists(place, ranked.items)
+    return Placed(place, ranked.items)
 
 
 def _mean_known(values: NDArray[np.float64]) -> float:
@@ -210,7 +210,7 @@ class _Judge:
 
     evidence: Evidence
     k: list[int]
-    lists: dict[str, dict[str, Lists]]
+    lists: dict[str, dict[str, Placed]]
     room: Room
 
     def __post_init__(self) -> None:

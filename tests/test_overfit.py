@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rectune.decoding.language_model import Shelf
+from rectune.decoding.shelf import Shelf
 from rectune.recipe.load import Recipe
 from rectune.run.run import open_recipe
 

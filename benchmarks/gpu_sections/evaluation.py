@@ -81,8 +81,8 @@ def _prompts(line: Any, ranker: Any) -> dict[str, Any]:
 
 
 def _ranked(line: Any, ranker: Any, scores: str, batch_tokens: int) -> dict[str, Any]:
-    from rectune.decoding.language_model import Shelf
     from rectune.decoding.ranking import recall_and_ndcg, target_ranks
+    from rectune.decoding.shelf import Shelf
 
     settings = replace(ranker.settings, scores=scores, batch_tokens=batch_tokens)
     ranker = replace(ranker, settings=settings, progress=False)

@@ -35,7 +35,7 @@ class Baseline:
 
 
 @dataclass(frozen=True)
-class Lists:
+class Placed:
     """`place`: place of the target (rows,), from 0, NOWHERE where it cannot be listed. `items`: the
     first items of each row (rows, width) int32, best first, -1 where there are none."""
 
@@ -51,7 +51,7 @@ def list_rows(
     width: int,
     room: Room = Room(),  # noqa: B008  frozen
     said: str = "",
-) -> tuple[Lists, Lists]:
+) -> tuple[Placed, Placed]:
     """Rank the whole catalogue for each row, with seen items hidden and not hidden (in this order).
 
     Ties count against the target: its place is the number of other items that score at least as high, or less by at most `NEAR` times the
@@ -102,7 +102,7 @@ def least_equal(own: NDArray[np.floating[Any]]) -> Floats:
     return np.asarray(exact - NEAR * np.abs(exact))
 
 
-def _listed(scores: Floats, targets: NDArray[np.int32], width: int) -> Lists:
+def _listed(scores: Floats, targets: NDArray[np.int32], width: int) -> Placed:
     place = _places(scores, targets)
     width = min(width, scores.shape[1])
     top = top_columns(scores, width)
@@ -110,11 +110,11 @@ def _listed(scores: Floats, targets: NDArray[np.int32], width: int) -> Lists:
     order = np.lexsort((top, -values), axis=-1)
     items = np.take_along_axis(top, order, 1).astype(np.int32)
     items[np.isneginf(np.take_along_axis(values, order, 1))] = -1
-    return Lists(place, items)
+    return Placed(place, items)
 
 
-def _joined(parts: list[Lists]) -> Lists:
-    return Lists(np.concatenate([p.place for p in parts]), np.concatenate([p.items for p in parts]))
+def _joined(parts: list[Placed]) -> Placed:
+    return Placed(np.concatenate([p.place for p in parts]), np.concatenate([p.items for p in parts]))
 
 
 def top_columns(scores: NDArray[np.floating[Any]], width: int) -> NDArray[np.int64]:

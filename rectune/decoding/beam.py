@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,62 +12,44 @@ from rectune.decoding.body import Body
 from rectune.decoding.encoded_prompts import EncodedPrompts
 from rectune.decoding.prior import listed_items
 from rectune.decoding.prompt_tree import PromptTree
+from rectune.decoding.ranking import Ranking
 from rectune.decoding.select import merge, top
+from rectune.decoding.shelf import Shelf
 from rectune.decoding.table import Beams, Children, Table, in_order
 from rectune.decoding.trie import Trie
 
 Scores = Literal["full", "catalogue"]
 
 
-@dataclass(frozen=True)
-class Found:
-    """Lists of a batch: `items` (rows, beams) int32, best first, -1 where a list is short; `scores` float32, -inf there;
-    `exact` (rows,): whether nothing that was left out scores above the last item."""
-
-    items: NDArray[np.int32]
-    scores: NDArray[np.float32]
-    exact: NDArray[np.bool_]
-
-
-class Limits(NamedTuple):
-    """Which items a batch may list, and what is known of them beforehand. `alive`: (nodes,) bool for all rows, or None;
-    `hidden` and `only`: items of each row that must not be listed, and items of each row that alone may be, or None;
-    `prior`: (rows, items) float32, log-probabilities up to a constant, added to the model's at every node, or None."""
-
-    alive: NDArray[np.bool_] | None = None
-    hidden: Sequence[Sequence[int]] | None = None
-    only: Sequence[Sequence[int]] | None = None
-    prior: NDArray[np.float32] | None = None
-
-
 class Search:
-    """The search for one batch. Scores are sums of log-probabilities, in float32; with a prior, of the model's and the
+    """The search for one batch, in which all nodes may be entered that are `alive` (nodes,), or None. Scores are sums of log-probabilities, in float32; with a prior, of the model's and the
     prior's (a log-linear mix: at a node, log p(code | prefix) + log prior(items below) - log prior(items below its parent))."""
 
     def __init__(
-        self, body: Body, table: Table, tree: PromptTree | EncodedPrompts, *, beams: int, scores: Scores, limits: Limits
-    ) -> None:
+        self, body: Body, table: Table, tree: PromptTree | EncodedPrompts, *, beams: int, scores: Scores, shelf: Shelf,
+        alive: NDArray[np.bool_] | None,
+    ) -> None:  # fmt: skip
         self._head, self.table, self.tree, self.catalogue = body.head, table, tree, scores == "catalogue"
         self.beams, self.depth = beams, table.trie.depth
         self.rows, device = len(tree.last), tree.last.device
-        self._alive = None if limits.alive is None else torch.from_numpy(limits.alive).to(device)
+        self._alive = None if alive is None else torch.from_numpy(alive).to(device)
         trie = table.trie
-        self.hidden = None if limits.hidden is None else _marks(trie, trie.emptied(limits.hidden, limits.alive), device)
-        self.only = None if limits.only is None else _marks(trie, trie.paths(limits.only), device)
-        self.mass = self._masses(limits)
+        self.hidden = None if shelf.hidden is None else _marks(trie, trie.emptied(shelf.hidden, alive), device)
+        self.only = None if shelf.only is None else _marks(trie, trie.paths(shelf.only), device)
+        self.mass = self._masses(shelf)
         self.leaf = torch.zeros((self.rows, beams), dtype=torch.long, device=device)  # the best items, best first,
         self.score = torch.full((self.rows, beams), -torch.inf, device=device)  # and their scores, -inf for none
         self.lost = torch.full((self.rows,), -torch.inf, device=device)  # the best score that was left out
         self.left: list[Children] = []  # for each level from 1, what the beam left there
         self.expanded = torch.zeros(self.rows, dtype=torch.long, device=device)
 
-    def _masses(self, limits: Limits) -> torch.Tensor | None:
+    def _masses(self, shelf: Shelf) -> torch.Tensor | None:
         """The prior's masses of all nodes, (B, nodes), or None."""
-        if limits.prior is None:
+        if shelf.prior is None:
             return None
-        trie, device = self.table.trie, self.tree.last.device
-        listed = listed_items(trie.n_items, self.rows, trie, limits.alive, limits.hidden, limits.only)
-        scores = torch.from_numpy(limits.prior).to(device)
+        device = self.tree.last.device
+        listed = listed_items(shelf, self.rows, self.table.trie.n_items)
+        scores = torch.from_numpy(shelf.prior(np.arange(self.rows))).to(device)
         return self.table.prior.node_masses(scores, torch.from_numpy(listed).to(device))
 
     # ------------------------------------------------------------------------------------------------------ the beam
@@ -88,11 +68,13 @@ class Search:
                 if not (beams.score > -torch.inf).any():
                     break
 
-    def found(self) -> Found:
-        """The lists as they stand."""
+    def found(self) -> Ranking:
+        """The lists as they stand; `row` counts the rows of the batch."""
         leaf = self.leaf.masked_fill(self.score == -torch.inf, -1).cpu().numpy()
         exact = self.lost <= self.worst()
-        return Found(self.table.trie.item_of(leaf), self.score.cpu().numpy(), exact.cpu().numpy())
+        return Ranking(
+            np.arange(self.rows), self.table.trie.item_of(leaf), self.score.cpu().numpy(), exact.cpu().numpy()
+        )
 
     def _advance(self, children: Children, level: int) -> Beams:
         """Finish the leaves among the best children, and go on with the best of the others; marks them as taken."""

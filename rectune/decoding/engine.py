@@ -11,18 +11,18 @@ import torch
 from numpy.typing import NDArray
 
 from rectune.decoding.answers import answer_log_probabilities, grouped_log_probabilities
-from rectune.decoding.beam import Found, Limits, Scores, Search
+from rectune.decoding.beam import Scores, Search
 from rectune.decoding.body import Body, Counts, take_apart
 from rectune.decoding.conformance import check_body
 from rectune.decoding.encoded_prompts import start_tree
 from rectune.decoding.exact import complete
 from rectune.decoding.prompt_tree import Prefix, shared_prefix
+from rectune.decoding.ranking import Ranking
 from rectune.decoding.reference import reference_search
+from rectune.decoding.shelf import ALL, Shelf
 from rectune.decoding.table import Table
 from rectune.decoding.trie import Trie
 from rectune.runtime.told import ToldOnce
-
-_NOTHING = Limits()
 
 
 class Engine:
@@ -48,6 +48,7 @@ class Engine:
         self._model, self._trie, self._scores = model, trie, scores
         self._end, self._pad, self._exact, self._exact_nodes = end, pad, exact, exact_nodes
         self._warned = False
+        self._last: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
         self._body, why_not = _usable(model, np.concatenate(trie.tokens), pad)
         if why_not:
             self._fall_back(why_not)
@@ -65,35 +66,44 @@ class Engine:
 
     @torch.no_grad()
     def search(
-        self, prompts: Sequence[Sequence[int]], *, beams: int, limits: Limits = _NOTHING, prefix: Prefix | None = None
-    ) -> Found:
-        """The best `beams` items for each prompt (token ids), those that `limits` rules out left aside.
+        self, prompts: Sequence[Sequence[int]], *, beams: int, shelf: Shelf = ALL, prefix: Prefix | None = None
+    ) -> Ranking:
+        """The best `beams` items for each prompt (token ids), those that the shelf rules out left aside; `row` counts prompts.
 
         Scores of the others don't depend on what is left aside.
         """
         if self._body is None or not self._reaches(self._body, prompts):
-            if limits.prior is not None:
+            if shelf.prior is not None:
                 raise ValueError(
                     "`rank.prior`: `generate` ranks this model, and it takes no prior. Leave `rank.prior` out."
                 )
             found = reference_search(
-                self._model, self._trie, prompts, beams=beams, scores=self._scores, end=self._end, pad=self._pad, limits=limits
+                self._model, self._trie, prompts, beams=beams, scores=self._scores, end=self._end, pad=self._pad, shelf=shelf
             )  # fmt: skip
         else:
-            found = self._search(self._body, prompts, max(beams, 2), limits, prefix)  # as `generate`, which needs two
+            found = self._search(self._body, prompts, max(beams, 2), shelf, prefix)  # as `generate`, which needs two
         _check_numbers(found.scores)
-        return Found(found.items[:, :beams], found.scores[:, :beams], found.exact)
+        return Ranking(found.row, found.items[:, :beams], found.scores[:, :beams], found.exact)
 
     def _search(
-        self, body: Body, prompts: Sequence[Sequence[int]], beams: int, limits: Limits, prefix: Prefix | None
-    ) -> Found:
+        self, body: Body, prompts: Sequence[Sequence[int]], beams: int, shelf: Shelf, prefix: Prefix | None
+    ) -> Ranking:
         tree = start_tree(body, prompts, pad=self._pad, prefix=prefix)
         assert self._table is not None
-        search = Search(body, self._table, tree, beams=beams, scores=self._scores, limits=limits)
+        alive = self._living(shelf.allowed)
+        search = Search(body, self._table, tree, beams=beams, scores=self._scores, shelf=shelf, alive=alive)
         search.run(keep=self._exact)
         if self._exact:
             complete(search, budget=self._exact_nodes)
         return search.found()
+
+    def _living(self, allowed: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+        """The nodes above what all rows may list, kept for the next batch."""
+        if allowed is None:
+            return None
+        if self._last is None or self._last[0] is not allowed:
+            self._last = (allowed, self._trie.living(allowed))
+        return self._last[1]
 
     def _reaches(self, body: Body, prompts: Sequence[Sequence[int]]) -> bool:
         longest = max(map(len, prompts)) + self._trie.depth

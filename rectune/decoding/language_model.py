@@ -20,9 +20,10 @@ from rectune.decoding.answers import (
     one_begins_another,
 )
 from rectune.decoding.batching import CHUNK, SMALL_CHUNK, Batches, chunks
-from rectune.decoding.beam import Found, Limits, Scores
+from rectune.decoding.beam import Scores
 from rectune.decoding.engine import AnswerEngine, Engine
 from rectune.decoding.ranking import Ranking, join_rankings
+from rectune.decoding.shelf import ALL, Shelf
 from rectune.decoding.trie import Clash, Trie, build_trie
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import evenly
@@ -72,21 +73,6 @@ class RankSettings:
             raise ValueError(f"`rank.max_length` must be at least 1 token, got {self.max_length}.")
         if self.wording < 0:
             raise ValueError(f"`rank.wording` must be 0 or more, got {self.wording}.")
-
-
-@dataclass(frozen=True)
-class Shelf:
-    """Which items may be listed, and what is known of them beforehand. `allowed`: (items,) bool for all rows, or None;
-    `hidden`: items of each row that must not be listed; `only`: items of each row that alone may be listed; None where
-    there is no such rule. `prior`: positions of rows -> (rows, items) log-probabilities up to a constant, see `Limits`."""
-
-    allowed: NDArray[np.bool_] | None = None
-    hidden: Sequence[Sequence[int]] | None = None
-    only: Sequence[Sequence[int]] | None = None
-    prior: Callable[[NDArray[np.int64]], NDArray[np.float32]] | None = None
-
-
-_ALL = Shelf()
 
 
 class Ranker(Protocol):
@@ -146,26 +132,23 @@ class LanguageModelRanker:
             exact=settings.exact, exact_nodes=settings.exact_nodes,
         )  # fmt: skip
 
-    def rank(self, rows: TaskRows, shelf: Shelf = _ALL, *, shards: Path | None = None) -> Ranking:
+    def rank(self, rows: TaskRows, shelf: Shelf = ALL, *, shards: Path | None = None) -> Ranking:
         """Rank the catalogue. Chunks of rows are the same whatever the number of processes; with `shards`, each finished
         chunk is kept in that folder and not ranked again after a kill. Raises ValueError when no item is allowed."""
         if self.trie is None:
             raise ValueError("this model chooses answers; it has no items to rank.")
-        alive = None
-        if shelf.allowed is not None:
-            if not shelf.allowed.any():
-                raise ValueError(
-                    "no item may be listed: all of them are denied, or none of the allowed is in the catalogue."
-                )
-            alive = self.trie.living(shelf.allowed)
+        if shelf.allowed is not None and not shelf.allowed.any():
+            raise ValueError(
+                "no item may be listed: all of them are denied, or none of the allowed is in the catalogue."
+            )
         own = []
         size = CHUNK if shards else SMALL_CHUNK
         for number, chunk in chunks(len(rows), "ranking", size=size, progress=self.progress, batches=self._batches):
             file = shards / _shard(number) if shards else None
             if file is None:
-                own.append(self._rank_chunk(rows, chunk, shelf, alive))
+                own.append(self._rank_chunk(rows, chunk, shelf))
             elif not file.exists():
-                self._rank_chunk(rows, chunk, shelf, alive).save(file.with_suffix(".partial"))
+                self._rank_chunk(rows, chunk, shelf).save(file.with_suffix(".partial"))
                 file.with_suffix(".partial").replace(file)
         if shards is None:
             parts = [part for several in gather(own) for part in several]
@@ -174,20 +157,14 @@ class LanguageModelRanker:
             parts = [Ranking.load(shards / _shard(number)) for number in range(-(-len(rows) // CHUNK))]
         return join_rankings(parts, rows.row.astype(np.int64))
 
-    def _rank_chunk(
-        self, rows: TaskRows, chunk: NDArray[np.int64], shelf: Shelf, alive: NDArray[np.bool_] | None
-    ) -> Ranking:
+    def _rank_chunk(self, rows: TaskRows, chunk: NDArray[np.int64], shelf: Shelf) -> Ranking:
         assert self.trie is not None
         beams, prompts = self.settings.beams, self.prompts(rows, chunk)
         prefix = self.engine.prefix(prompts)
 
-        def search(batch: list[int]) -> Found:
-            hidden, only = (
-                [rule[chunk[i]] for i in batch] if rule is not None else None for rule in (shelf.hidden, shelf.only)
-            )
-            prior = None if shelf.prior is None else shelf.prior(chunk[batch])
-            limits = Limits(alive, hidden, only, prior)
-            return self.engine.search([prompts[i] for i in batch], beams=beams, limits=limits, prefix=prefix)
+        def search(batch: list[int]) -> Ranking:
+            asked = [prompts[i] for i in batch]
+            return self.engine.search(asked, beams=beams, shelf=shelf.take(chunk[batch]), prefix=prefix)
 
         items = np.full((len(chunk), beams), -1, dtype=np.int32)
         scores = np.full((len(chunk), beams), -np.inf, dtype=np.float32)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rectune.decoding.shelf import Shelf
 from rectune.decoding.trie import Trie
 
-_Rule = Sequence[Sequence[int]] | None
 _LOW = -1e30  # stands for -inf where a difference of two infinities would be no number
 
 
@@ -49,14 +48,12 @@ class PriorTable:
         return mass
 
 
-def listed_items(
-    n_items: int, rows: int, trie: Trie, alive: NDArray[np.bool_] | None, hidden: _Rule, only: _Rule
-) -> NDArray[np.bool_]:
-    """Which items each row may list, (rows, items), under the rules of `Limits`."""
+def listed_items(shelf: Shelf, rows: int, n_items: int) -> NDArray[np.bool_]:
+    """Which items each row may list, (rows, items)."""
     listed = np.ones((rows, n_items), dtype=bool)
-    if alive is not None:
-        listed &= alive[trie.leaf_of(np.arange(n_items))]
-    for rule, keep in ((only, True), (hidden, False)):
+    if shelf.allowed is not None:
+        listed &= shelf.allowed
+    for rule, keep in ((shelf.only, True), (shelf.hidden, False)):
         if rule is None:
             continue
         named = np.zeros((rows, n_items), dtype=bool)

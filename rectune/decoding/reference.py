@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rectune.decoding.beam import Found, Limits, Scores
+from rectune.decoding.beam import Scores
 from rectune.decoding.body import keeps_keys_and_values
 from rectune.decoding.padding import left_pad, positions
+from rectune.decoding.ranking import Ranking
+from rectune.decoding.shelf import ALL, Shelf
 from rectune.decoding.trie import Trie
 
 _IMPOSSIBLE = -1e8  # `generate` starts unused beams at -1e9
-_NOTHING = Limits()
 
 
 def reference_search(
@@ -29,8 +30,8 @@ def reference_search(
     scores: Scores,
     end: int | None,
     pad: int,
-    limits: Limits = _NOTHING,
-) -> Found:
+    shelf: Shelf = ALL,
+) -> Ranking:
     """The items of the best `beams` names for each prompt, by `generate`; no list is certified.
 
     `prompts`: token ids, one list a row. `scores`: 'full' sums log-probabilities over the vocabulary, 'catalogue'
@@ -41,7 +42,7 @@ def reference_search(
     ids, mask = left_pad(prompts, pad, model.device)
     encoder = bool(model.config.is_encoder_decoder)
     width = 1 if encoder else ids.shape[1]
-    steps = _TrieScores(trie, width, beams, normalise=scores == "catalogue", closed=_closed(trie, limits, len(prompts)))
+    steps = _TrieScores(trie, width, beams, normalise=scores == "catalogue", closed=_closed(trie, shelf, len(prompts)))
     options = {"past_key_values": _prefill(model, ids, mask, beams)} if _can_be_prefilled(model) else {}
     start = model.config.decoder_start_token_id if encoder else None
     with torch.no_grad(), _generation_settings(model, beams, trie.depth, end=end, pad=pad, start=start) as config:
@@ -79,18 +80,19 @@ def _prefill(model: Any, ids: torch.Tensor, mask: torch.Tensor, beams: int) -> A
     return cache
 
 
-def _closed(trie: Trie, limits: Limits, rows: int) -> list[set[int]]:
+def _closed(trie: Trie, shelf: Shelf, rows: int) -> list[set[int]]:
     """For each row the nodes that may not be entered."""
     closed: list[set[int]] = [set() for _ in range(rows)]
-    if limits.alive is not None:
-        closed = [set(np.flatnonzero(~limits.alive).tolist()) for _ in range(rows)]
-    if limits.hidden is not None:
-        for level in trie.emptied(limits.hidden, limits.alive):
+    alive = None if shelf.allowed is None else trie.living(shelf.allowed)
+    if alive is not None:
+        closed = [set(np.flatnonzero(~alive).tolist()) for _ in range(rows)]
+    if shelf.hidden is not None:
+        for level in trie.emptied(shelf.hidden, alive):
             for row, nodes in enumerate(level.tolist()):
                 closed[row].update(nodes)
-    if limits.only is not None:
+    if shelf.only is not None:
         whole = set(range(1, len(trie.codes)))
-        for row, items in enumerate(limits.only):
+        for row, items in enumerate(shelf.only):
             closed[row] |= whole - {int(n) for level in trie.paths([items]) for n in level.ravel()}
     return closed
 
@@ -166,9 +168,11 @@ def _leaf(trie: Trie, tokens: list[int], end: int | None) -> int:
     return node if node >= 0 and bool(trie.is_leaf(np.array(node))) else -1
 
 
-def _ordered(trie: Trie, leaves: NDArray[np.int64], scores: NDArray[np.float32], k: int) -> Found:
+def _ordered(trie: Trie, leaves: NDArray[np.int64], scores: NDArray[np.float32], k: int) -> Ranking:
     """Sort each row by score, ties by leaf, missing items last; keep the first `k`."""
     scores = np.where(leaves >= 0, scores, -np.inf).astype(np.float32)
     order = np.lexsort((np.where(leaves >= 0, leaves, np.iinfo(np.int64).max), -scores), axis=-1)[:, :k]
     items = trie.item_of(np.take_along_axis(leaves, order, -1))
-    return Found(items, np.take_along_axis(scores, order, -1), np.zeros(len(leaves), dtype=bool))
+    return Ranking(
+        np.arange(len(leaves)), items, np.take_along_axis(scores, order, -1), np.zeros(len(leaves), dtype=bool)
+    )

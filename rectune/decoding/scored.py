@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rectune.decoding.language_model import Shelf
 from rectune.decoding.ranking import Ranking
+from rectune.decoding.shelf import Shelf
 from rectune.tasks.rows import TaskRows
 
 

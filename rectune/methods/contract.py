@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from rectune.decoding.language_model import Ranker, RankSettings, Shelf
+from rectune.decoding.language_model import Ranker, RankSettings
 from rectune.decoding.ranking import Ranking
+from rectune.decoding.shelf import Shelf
 from rectune.decoding.trie import Trie
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Split

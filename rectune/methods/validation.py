@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rectune.decoding.language_model import Ranker, Shelf
+from rectune.decoding.language_model import Ranker
 from rectune.decoding.ranking import recall_and_ndcg, target_ranks
+from rectune.decoding.shelf import Shelf
 from rectune.tasks.rows import TaskRows
 
 

@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rectune.baselines.scoring import least_equal
-from rectune.decoding.language_model import Shelf
+from rectune.decoding.shelf import Shelf
 from rectune.indexing.added import Added
 from rectune.indexing.item_index import check_unique
 from rectune.indexing.quantised import names_of_new

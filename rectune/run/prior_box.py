@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rectune.decoding.language_model import Shelf
 from rectune.decoding.ranking import chosen_by, recall_and_ndcg, target_ranks
+from rectune.decoding.shelf import Shelf
 from rectune.log.split import Rows, Split, evenly
 from rectune.recipe.box import Box, Held
 from rectune.run.asked import Asked, Prior

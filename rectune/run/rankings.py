@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rectune.decoding.language_model import LanguageModelRanker, Shelf
+from rectune.decoding.language_model import LanguageModelRanker
 from rectune.decoding.ranking import Ranking, recall_and_ndcg, target_ranks
+from rectune.decoding.shelf import Shelf
 from rectune.log.split import Rows, Split, evenly
 from rectune.methods.language_model import worded
 from rectune.methods.validation import validation_metrics

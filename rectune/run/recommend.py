@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from rectune.decoding.language_model import Shelf
+from rectune.decoding.shelf import Shelf
 from rectune.log.catalogue import Catalogue
 from rectune.log.split import Split
 from rectune.run.check import check_k

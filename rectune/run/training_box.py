@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rectune.decoding.language_model import LanguageModelRanker, Shelf
+from rectune.decoding.language_model import LanguageModelRanker
 from rectune.decoding.ranking import Ranking
+from rectune.decoding.shelf import Shelf
 from rectune.log.split import evenly
 from rectune.methods.contract import Trainable
 from rectune.methods.language_model import CARD

@@ -19,7 +19,7 @@ from rectune.baselines.popularity import popularity
 from rectune.baselines.repeat_last import repeat_last
 from rectune.baselines.scoring import (
     NOWHERE,
-    Lists,
+    Placed,
     Scorer,
     choose,
     choose_mix,
@@ -33,7 +33,7 @@ from rectune.log.splits.given import given
 from rectune.log.splits.leave_one_out import leave_one_out
 
 
-def figures(lists: Lists) -> list[float]:
+def figures(lists: Placed) -> list[float]:
     """R@5, R@10, N@5, N@10."""
     gain = 1 / np.log2(lists.place + 2.0)
     hit = [lists.place < k for k in (5, 10)]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from rectune.decoding.beam import Limits
 from rectune.decoding.engine import Engine
 from rectune.decoding.reference import reference_search
+from rectune.decoding.shelf import Shelf
 from rectune.decoding.trie import Trie, build_trie
 
 END, PAD, VOCABULARY = 2, 0, 120
@@ -82,11 +82,11 @@ def engine_of(model: Any, names: list[list[int]], scores: Any, **options: Any) -
     return Engine(model, trie, scores=scores, end=end, pad=PAD, **options)
 
 
-def both(engine: Engine, model: Any, prompts: list[list[int]], beams: int, limits: Limits) -> tuple[Any, Any]:
+def both(engine: Engine, model: Any, prompts: list[list[int]], beams: int, shelf: Shelf) -> tuple[Any, Any]:
     reference = reference_search(
-        model, engine._trie, prompts, beams=beams, scores=engine._scores, end=engine._end, pad=PAD, limits=limits
+        model, engine._trie, prompts, beams=beams, scores=engine._scores, end=engine._end, pad=PAD, shelf=shelf
     )
-    return engine.search(prompts, beams=beams, limits=limits), reference
+    return engine.search(prompts, beams=beams, shelf=shelf), reference
 
 
 def assert_same(found: Any, reference: Any) -> None:

@@ -13,7 +13,8 @@ import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from rectune.cli import main
-from rectune.decoding.language_model import LanguageModelRanker, RankSettings, Shelf
+from rectune.decoding.language_model import LanguageModelRanker, RankSettings
+from rectune.decoding.shelf import Shelf
 from rectune.methods.choosing import Patience
 from rectune.methods.validation import validation_metrics
 from rectune.prompts.encoder import Encoder

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rectune.decoding.beam import Limits
 from rectune.decoding.engine import Engine
 from rectune.decoding.reference import reference_search
+from rectune.decoding.shelf import Shelf
 from rectune.decoding.trie import build_trie
 from tests.decoding.models import (
     END,
@@ -55,11 +55,11 @@ def test_random_catalogues(names: list[list[int]], seed: int, beams: int, scores
     model = build("qwen3", seed=seed, **LLAMA)
     rows = [data.draw(st.lists(st.integers(60, 90), min_size=1, max_size=6)) for _ in range(2)]
     hidden = [data.draw(st.lists(st.integers(0, len(names) - 1), max_size=4)) for _ in rows]
-    limits = Limits(hidden=hidden)
+    shelf = Shelf(hidden=hidden)
     engine = engine_of(model, names, scores)
-    found, reference = both(engine, model, rows, beams, limits)
+    found, reference = both(engine, model, rows, beams, shelf)
     assert_same(found, reference)
-    exact = engine_of(model, names, scores, exact=True).search(rows, beams=beams, limits=limits)
+    exact = engine_of(model, names, scores, exact=True).search(rows, beams=beams, shelf=shelf)
     assert exact.exact.all()
     for i, prompt in enumerate(rows):
         truth = brute_force(model, prompt, names, engine._trie, catalogue=scores == "catalogue")
@@ -88,8 +88,8 @@ def test_what_is_hidden_below_a_beam_that_was_given_up_hides_nothing_else(
     engine = engine_of(model, names, scores, exact=exact)
     truth = brute_force(model, prompt, names, engine._trie, catalogue=scores == "catalogue")
     for item in range(len(names)):
-        for limits in (Limits(hidden=[[item]]), Limits(only=[[i for i in range(len(names)) if i != item]])):
-            found = engine.search([prompt], beams=3, limits=limits)
+        for shelf in (Shelf(hidden=[[item]]), Shelf(only=[[i for i in range(len(names)) if i != item]])):
+            found = engine.search([prompt], beams=3, shelf=shelf)
             best = [i for i in np.argsort(-truth, kind="stable").tolist() if i != item][:3]
             if found.exact[0]:
                 assert found.items[0].tolist() == best
@@ -104,15 +104,15 @@ def test_long_names_are_searched_exactly(family: str) -> None:
     names = [list(name) for name in sorted(drawn)]
     for seed in range(4):
         model = build(family, seed=seed, **FAMILIES[family])
-        found = engine_of(model, names, "full", exact=True).search(PROMPTS, beams=5, limits=Limits(hidden=HIDDEN))
-        whole = engine_of(model, names, "full").search(PROMPTS, beams=len(names), limits=Limits(hidden=HIDDEN))
+        found = engine_of(model, names, "full", exact=True).search(PROMPTS, beams=5, shelf=Shelf(hidden=HIDDEN))
+        whole = engine_of(model, names, "full").search(PROMPTS, beams=len(names), shelf=Shelf(hidden=HIDDEN))
         assert found.exact.all()
         assert found.items.tolist() == whole.items[:, :5].tolist()
 
 
 def test_one_beam_is_the_best_of_two_as_in_the_reference(model: Any) -> None:
     engine = engine_of(model, TITLES, "full")
-    assert_same(*both(engine, model, PROMPTS, 1, Limits()))
+    assert_same(*both(engine, model, PROMPTS, 1, Shelf()))
 
 
 def test_scores_that_are_no_numbers_are_an_error() -> None:
@@ -148,17 +148,17 @@ def test_limits_hold_inside_the_search_and_change_no_score(model: Any, scores: A
     whole = engine.search(PROMPTS, beams=len(IDS))
     allowed = np.arange(len(IDS)) % 3 != 0
     only = [[1, 2, 4], [5], [7, 8, 10, 11], list(range(20))]
-    for limits, may in (
-        (Limits(hidden=HIDDEN), [~np.isin(np.arange(len(IDS)), h) for h in HIDDEN]),
-        (Limits(alive=engine._trie.living(allowed)), [allowed] * 4),
-        (Limits(only=only), [np.isin(np.arange(len(IDS)), o) for o in only]),
+    for shelf, may in (
+        (Shelf(hidden=HIDDEN), [~np.isin(np.arange(len(IDS)), h) for h in HIDDEN]),
+        (Shelf(allowed), [allowed] * 4),
+        (Shelf(only=only), [np.isin(np.arange(len(IDS)), o) for o in only]),
         (
-            Limits(engine._trie.living(allowed), HIDDEN, only),
+            Shelf(allowed, HIDDEN, only),
             [allowed & ~np.isin(np.arange(len(IDS)), h) & np.isin(np.arange(len(IDS)), o) for h, o in zip(HIDDEN, only, strict=True)],
         ),
     ):  # fmt: skip
         for beams in (4, len(IDS)):
-            found = engine.search(PROMPTS, beams=beams, limits=limits)
+            found = engine.search(PROMPTS, beams=beams, shelf=shelf)
             for i in range(4):
                 kept = may[i][whole.items[i]]
                 listed = found.items[i] >= 0

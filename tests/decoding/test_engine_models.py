@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from rectune.decoding.beam import Limits
 from rectune.decoding.reference import reference_search
+from rectune.decoding.shelf import Shelf
 from rectune.decoding.trie import build_trie
 from tests.decoding.models import (
     FALLEN,
@@ -37,14 +37,14 @@ def test_every_family_gives_the_lists_of_generate(family: str, scores: str, name
         warnings.simplefilter("error")  # no fallback
         engine = engine_of(model, names, scores)
         for beams in (3, 60):
-            assert_same(*both(engine, model, PROMPTS, beams, Limits(hidden=HIDDEN)))
+            assert_same(*both(engine, model, PROMPTS, beams, Shelf(hidden=HIDDEN)))
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_both_kinds_of_attention_keep_beams_apart(attention: str) -> None:
     model = build("llama", **LLAMA)
     model.set_attn_implementation(attention)
-    assert_same(*both(engine_of(model, IDS, "full"), model, PROMPTS, 6, Limits()))
+    assert_same(*both(engine_of(model, IDS, "full"), model, PROMPTS, 6, Shelf()))
 
 
 @pytest.mark.parametrize("family", FALLEN)
@@ -55,7 +55,7 @@ def test_a_model_that_cannot_be_searched_falls_back_with_one_warning(family: str
         warnings.simplefilter("always")
         engine = engine_of(model, IDS, "full")
         for _ in range(2):
-            assert_same(*both(engine, model, PROMPTS, 4, Limits(hidden=HIDDEN)))
+            assert_same(*both(engine, model, PROMPTS, 4, Shelf(hidden=HIDDEN)))
     (told,) = [str(w.message) for w in caught if "falls back" in str(w.message)]
     assert why in told
     with pytest.raises(ValueError, match=r"`rank.exact`: this model cannot be searched exactly"):
@@ -76,9 +76,9 @@ def test_flash_attention_is_refused_before_it_can_ignore_a_mask(model: Any) -> N
 def test_a_window_shorter_than_the_sequence_falls_back() -> None:
     model = build("mistral", **{**LLAMA, "sliding_window": 6})
     engine = engine_of(model, IDS, "full")
-    assert_same(*both(engine, model, [[40, 41, 42]], 4, Limits()))  # 3 + 3 tokens: the window sees them all
+    assert_same(*both(engine, model, [[40, 41, 42]], 4, Shelf()))  # 3 + 3 tokens: the window sees them all
     with pytest.warns(UserWarning, match="looks back 6 tokens and the longest prompt with its answer has 8"):
-        assert_same(*both(engine, model, PROMPTS, 4, Limits()))
+        assert_same(*both(engine, model, PROMPTS, 4, Shelf()))
 
 
 def test_a_head_that_is_not_understood_falls_back(model: Any) -> None:
@@ -87,7 +87,7 @@ def test_a_head_that_is_not_understood_falls_back(model: Any) -> None:
     odd.lm_head.forward = lambda hidden: plain(hidden).sin()  # what a new kind of model might do after its head
     with pytest.warns(UserWarning, match="falls back to `generate`.*are off by"):
         engine = engine_of(odd, IDS, "full")
-    assert_same(*both(engine, odd, PROMPTS, 4, Limits()))
+    assert_same(*both(engine, odd, PROMPTS, 4, Shelf()))
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rectune.decoding.beam import Limits
 from rectune.decoding.engine import Engine
+from rectune.decoding.shelf import Shelf
 from rectune.decoding.trie import build_trie
 from tests.decoding.models import (
     END,
@@ -33,7 +33,7 @@ def test_with_a_prior_a_score_is_the_models_and_the_priors_log_probability(names
     prior = np.random.default_rng(seed).normal(0, 3, (len(PROMPTS), len(names))).astype(np.float32)
     engine = Engine(build("llama", **LLAMA), trie, scores=scores, end=END, pad=PAD)
     alone = engine.search(PROMPTS, beams=max(2, len(names)))
-    mixed = engine.search(PROMPTS, beams=max(2, len(names)), limits=Limits(prior=prior))
+    mixed = engine.search(PROMPTS, beams=max(2, len(names)), shelf=Shelf(prior=prior.__getitem__))
     log_prior = prior - np.log(np.exp(prior).sum(1, keepdims=True))
     for row in range(len(PROMPTS)):
         expected = {
@@ -49,13 +49,13 @@ def test_exact_lists_with_a_prior_are_the_best_of_the_mix_and_hidden_items_chang
     prior = np.random.default_rng(0).normal(0, 4, (len(PROMPTS), len(IDS))).astype(np.float32)
     model = build("llama", **LLAMA)
     every = Engine(model, trie, scores="full", end=None, pad=PAD).search(
-        PROMPTS, beams=len(IDS), limits=Limits(hidden=HIDDEN, prior=prior)
+        PROMPTS, beams=len(IDS), shelf=Shelf(hidden=HIDDEN, prior=prior.__getitem__)
     )
     shown = Engine(model, trie, scores="full", end=None, pad=PAD).search(
-        PROMPTS, beams=len(IDS), limits=Limits(prior=prior)
+        PROMPTS, beams=len(IDS), shelf=Shelf(prior=prior.__getitem__)
     )
     short = Engine(model, trie, scores="full", end=None, pad=PAD, exact=True).search(
-        PROMPTS, beams=3, limits=Limits(hidden=HIDDEN, prior=prior)
+        PROMPTS, beams=3, shelf=Shelf(hidden=HIDDEN, prior=prior.__getitem__)
     )
     assert short.exact.all()
     assert np.array_equal(short.items, every.items[:, :3])
@@ -71,4 +71,6 @@ def test_a_model_that_generate_ranks_takes_no_prior() -> None:
         warnings.simplefilter("ignore")
         engine = Engine(build("bloom", **fields), build_trie(IDS, fixed_length=True), scores="full", end=None, pad=PAD)
         with pytest.raises(ValueError, match="takes no prior"):
-            engine.search(PROMPTS, beams=3, limits=Limits(prior=np.zeros((len(PROMPTS), len(IDS)), dtype=np.float32)))
+            engine.search(
+                PROMPTS, beams=3, shelf=Shelf(prior=lambda which: np.zeros((len(which), len(IDS)), dtype=np.float32))
+            )

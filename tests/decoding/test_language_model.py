@@ -15,7 +15,8 @@ import rectune.decoding.batching
 from rectune.decoding.answers import answer_log_probabilities, choice_probabilities
 from rectune.decoding.batching import Batches
 from rectune.decoding.engine import AnswerEngine, Engine
-from rectune.decoding.language_model import LanguageModelRanker, RankSettings, Shelf, catalogue_trie
+from rectune.decoding.language_model import LanguageModelRanker, RankSettings, catalogue_trie
+from rectune.decoding.shelf import Shelf
 from rectune.decoding.trie import build_trie
 from rectune.indexing.item_index import from_levels
 from rectune.prompts.encoder import Encoder

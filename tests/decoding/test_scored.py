@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rectune.decoding.language_model import Shelf
 from rectune.decoding.scored import ranking_of
+from rectune.decoding.shelf import Shelf
 from rectune.tasks.rows import TaskRows
 
 SCORES = np.array([[3.0, 1.0, 2.0, 2.0], [0.0, 1.0, 2.0, 3.0]])

@@ -157,7 +157,7 @@ def test_it_is_reported_again_recommends_and_is_exported(here: Path, capsys: pyt
 
 
 def _shelf(history: list[str], ids: list[str]) -> object:
-    from rectune.decoding.language_model import Shelf
+    from rectune.decoding.shelf import Shelf
 
     return Shelf(hidden=[[ids.index(item) for item in history]])
 

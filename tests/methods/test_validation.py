@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rectune.decoding.language_model import Shelf
 from rectune.decoding.ranking import Ranking
+from rectune.decoding.shelf import Shelf
 from rectune.methods.validation import validation_metrics
 from rectune.tasks.rows import TaskRows
 

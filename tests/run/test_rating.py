@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from rectune.cli import main
-from rectune.decoding.language_model import Shelf
+from rectune.decoding.shelf import Shelf
 from rectune.indexing.atomic import atomic
 from rectune.log.log import Log, LogWarning, make_log
 from rectune.log.rating_scale import scale_of
