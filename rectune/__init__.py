@@ -20,12 +20,12 @@ _PUBLIC = {
     "Log": "rectune.log.log",
     "Ranking": "rectune.decoding.ranking",
     "Recipe": "rectune.recipe.load",
+    "Recommender": "rectune.bundle.recommender",
     "Split": "rectune.log.split",
     "Template": "rectune.prompts.template",
     "evaluate": "rectune.run.single",
     "load_recipe": "rectune.recipe.load",
     "make_log": "rectune.log.log",
-    "recommend": "rectune.run.recommend",
     "train": "rectune.run.train",
 }
 
@@ -34,23 +34,23 @@ __all__ = [
     "Log",
     "Ranking",
     "Recipe",
+    "Recommender",
     "Split",
     "Template",
     "evaluate",
     "load_recipe",
     "make_log",
-    "recommend",
     "train",
 ]
 
 if TYPE_CHECKING:
+    from rectune.bundle.recommender import Recommender
     from rectune.decoding.ranking import Ranking
     from rectune.indexing.item_index import ItemIndex
     from rectune.log.log import Log, make_log
     from rectune.log.split import Split
     from rectune.prompts.template import Template
     from rectune.recipe.load import Recipe, load_recipe
-    from rectune.run.recommend import recommend
     from rectune.run.single import evaluate
     from rectune.run.train import train
 

@@ -160,7 +160,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate = _command(group, "eval", commands.evaluate, "rank and report again in a run folder", epilog=override)
     evaluate.add_argument("folder", help="a run folder")
     recommend = _command(group, "recommend", commands.recommend, "recommend items after a history")
-    recommend.add_argument("folder", help="a run folder")
+    recommend.add_argument("folder", help="a run folder, an exported one, or a repository of the Hub (USER/REPO)")
     recommend.add_argument(
         "--items",
         nargs="*",

@@ -138,13 +138,15 @@ def recommend(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> Non
     if len(given) != 1:
         raise ValueError("give the history in exactly one way: --items ID …, --titles TITLE …, or --users FILE.")
     _quiet_libraries()
-    from rectune.run import recommend as recommending
+    from dataclasses import asdict
+
+    from rectune.bundle.recommender import Recommender
 
     users, histories, candidates = _histories(args)
-    lists = recommending.recommend(
-        args.folder,
+    recommender = Recommender.from_pretrained(args.folder)
+    lists = recommender.recommend(
         histories,
-        k=args.k,
+        min(recommender.bundle.rank.k, recommender.max_k) if args.k is None else args.k,
         by="title" if given == ["titles"] else "item_id",
         hide_seen=not args.show_seen,
         allow=None if args.allow is None else _ids(args.allow),
@@ -154,11 +156,12 @@ def recommend(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> Non
     )
     for user, items in zip(users, lists, strict=True):
         if args.json:
-            print(json.dumps({"user": user, "items": items}, ensure_ascii=False))
+            shown = [{key: value for key, value in asdict(item).items() if value is not None} for item in items]
+            print(json.dumps({"user": user, "items": shown}, ensure_ascii=False))
             continue
         print("" if user is None else f"user {user}")
         for place, item in enumerate(items, start=1):
-            print(f"{place:3}. {item['title']}  [{item['item_id']}]  {item['score']:.3f}")
+            print(f"{place:3}. {item.title}  [{item.item_id}]  {item.score:.3f}")
 
 
 def clean(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

@@ -63,10 +63,11 @@ def listed_by_the_card(folder: Path, histories: list[list[str]], k: int = 5) -> 
 
 
 def listed_by_the_run(run: Path, histories: list[list[str]], k: int = 5) -> list[list[list[Any]]]:
-    """The same of `rectune recommend`."""
-    from rectune.run.recommend import recommend
+    """The same of a run, or of a bundle."""
+    from rectune import Recommender
 
-    return [[[item["item_id"], item["score"]] for item in items] for items in recommend(run, histories, k=k)]
+    lists = Recommender.from_pretrained(run).recommend(histories, k)
+    return [[[item.item_id, item.score] for item in items] for items in lists]
 
 
 def same_lists(ours: list[list[list[Any]]], theirs: list[list[list[Any]]], *, within: float = 1e-4) -> None:

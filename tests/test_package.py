@@ -24,7 +24,7 @@ def imported_after(statement: str) -> set[str]:
 
 
 def test_public_names_are_pinned_and_importable() -> None:
-    expected = "ItemIndex Log Ranking Recipe Split Template evaluate load_recipe make_log recommend train".split()
+    expected = "ItemIndex Log Ranking Recipe Recommender Split Template evaluate load_recipe make_log train".split()
     assert rectune.__all__ == expected == sorted(expected)
     for name in expected:
         assert getattr(rectune, name).__name__ == name

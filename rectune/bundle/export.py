@@ -17,6 +17,8 @@ from rectune.bundle import files as files
 from rectune.bundle.card import card, own_card, plain_code
 from rectune.bundle.fidelity import check_written, plain_model
 from rectune.bundle.files import ABOUT, TEMPLATE
+from rectune.bundle.manifest import write_manifest
+from rectune.bundle.parts import write_parts
 from rectune.bundle.plain import prompt_ids, read
 from rectune.decoding.language_model import LanguageModelRanker
 from rectune.decoding.ranking import recall_and_ndcg, target_ranks
@@ -29,15 +31,18 @@ from rectune.run.judged import HIDDEN
 from rectune.run.rankings import answered, ranked
 from rectune.run.run import Run, open_run
 from rectune.runtime.processes import gather, is_main, wait
-from rectune.tasks.asked_histories import history_split
+from rectune.tasks.asked_histories import outside_of
 
 COMPARED = 200  # prompts that are encoded both ways
 
 
-def export(folder: str | Path, to: str | Path | None = None) -> tuple[Path, dict[str, Any]]:
-    """Write a finished run as a plain transformers folder, by default `RUN/export`; returns it and its `rectune.json`.
+def export(
+    folder: str | Path, to: str | Path | None = None, *, adapter_only: bool = False
+) -> tuple[Path, dict[str, Any]]:
+    """Write a finished run as a bundle, by default `RUN/export`; returns it and its `rectune.json`.
 
-    An adapter is merged into the base in the recipe's dtype, never into 4-bit weights; of a quantised run both forms are
+    It is a plain transformers folder, and holds everything that recommending needs. `adapter_only`: the adapter instead of whole weights, beside the name
+    of its base on the Hub. Otherwise an adapter is merged into the base in the recipe's dtype, never into 4-bit weights; of a quantised run both forms are
     ranked on the test rows. Items that were added to the run are exported too. Raises FileNotFoundError for a folder that is
     no finished run and for a base that is gone, ValueError for a place that holds something else and when the written model
     does not give the logits of the tuned one. Leaves the whole folder or none. A run that cannot be written is read: what it
@@ -46,34 +51,39 @@ def export(folder: str | Path, to: str | Path | None = None) -> tuple[Path, dict
     with tempfile.TemporaryDirectory() as temporary:
         own = Path(folder).resolve()
         elsewhere = None if not own.is_dir() or os.access(own, os.W_OK) else Path(temporary)
-        return _export(folder, to, elsewhere)
+        return _export(folder, to, elsewhere, adapter_only)
 
 
-def _export(folder: str | Path, to: str | Path | None, elsewhere: Path | None) -> tuple[Path, dict[str, Any]]:
+def _export(
+    folder: str | Path, to: str | Path | None, elsewhere: Path | None, adapter_only: bool
+) -> tuple[Path, dict[str, Any]]:
     run, listed = open_run(folder, elsewhere=elsewhere), open_run(folder, added=True, elsewhere=elsewhere)
     place = (Path(to) if to is not None else run.folder.path / "export").resolve()
     files.check_place(place, run)
     if hasattr(run.asked.trainings[-1].method, "export"):
         return place, _export_own(run, listed, place)
+    if adapter_only:
+        files.check_adapter(run)
     with run.folder.lock():
         model, logits, found = plain_model(run)
         ranker = as_ranker(listed.loading, model)
         about = {
             **files.about_run(listed, room=ranker.room()),
             "weights": {"dtype": str(model.dtype).partition(".")[2], **found},
+            "model": files.model_of(run, adapter_only=adapter_only),
         }
         work = place.with_name(f".{place.name}.partial")
         try:
             if is_main():
-                about = _write_parts(listed, model, about, work)
+                about = _write_parts(listed, run, model, about, work)
                 about["weights"]["writing"] = check_written(run, work, logits)
             if quantization_config(run.asked.model) is not None:
                 about["forms"] = both_forms(run, model)
             if is_main():
                 about["prompts"] = same_prompts(listed, ranker, work)
-                (work / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
-                (work / "README.md").write_text(card(listed, about, work), encoding="utf-8")
-                files.put(work, place)
+                if adapter_only:
+                    files.keep_adapter(run, work)
+                _finish(work, place, about, card(listed, about, work))
         except BaseException:
             if is_main():
                 shutil.rmtree(work, ignore_errors=True)
@@ -85,7 +95,11 @@ def _export(folder: str | Path, to: str | Path | None, elsewhere: Path | None) -
 def _export_own(run: Run, listed: Run, place: Path) -> dict[str, Any]:
     """Write a run whose method says itself what its model is in files: these, the items, the template, and what is known of the run."""
     method = run.asked.trainings[-1].method
-    about = {**files.about_run(listed, room=None), "method": name_of(method)}
+    about = {
+        **files.about_run(listed, room=None),
+        "method": name_of(method),
+        "model": files.model_of(run, adapter_only=False),
+    }
     work = place.with_name(f".{place.name}.partial")
     with run.folder.lock():
         if is_main():
@@ -95,9 +109,9 @@ def _export_own(run: Run, listed: Run, place: Path) -> dict[str, Any]:
                 about["items"], _ = files.write_items(listed, work)
                 (work / TEMPLATE).write_text(listed.asked.template.source, encoding="utf-8")
                 about["weights"] = method.export(listed.loading, run.tuned.folder / "model", work)  # type: ignore[attr-defined]
-                (work / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
-                (work / "README.md").write_text(own_card(listed, about, work), encoding="utf-8")
-                files.put(work, place)
+                about |= write_parts(listed, run, work)
+                listed.encoder.tokenizer.save_pretrained(work)
+                _finish(work, place, about, own_card(listed, about, work))
             except BaseException:
                 shutil.rmtree(work, ignore_errors=True)
                 raise
@@ -105,7 +119,15 @@ def _export_own(run: Run, listed: Run, place: Path) -> dict[str, Any]:
     return gather(about)[0]  # type: ignore[no-any-return]
 
 
-def _write_parts(listed: Run, model: Any, about: dict[str, Any], work: Path) -> dict[str, Any]:
+def _finish(work: Path, place: Path, about: dict[str, Any], said: str) -> None:
+    """Write card and manifest, and move the folder to its place."""
+    (work / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+    (work / "README.md").write_text(said, encoding="utf-8")
+    write_manifest(work)
+    files.put(work, place)
+
+
+def _write_parts(listed: Run, run: Run, model: Any, about: dict[str, Any], work: Path) -> dict[str, Any]:
     """Write everything but the card into a new folder; returns `about` with what is known of items and answers."""
     work.parent.mkdir(parents=True, exist_ok=True)
     files.check_room(work, model)
@@ -117,6 +139,8 @@ def _write_parts(listed: Run, model: Any, about: dict[str, Any], work: Path) -> 
         about["answers"] = files.answers_of(listed)
         longest = max(len(answer["tokens"]) for answer in about["answers"])
     files.write_model(model, listed, work, longest=longest)
+    about |= write_parts(listed, run, work)
+    files.write_probe(run, model, work)
     (work / ABOUT).write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
     return about
 
@@ -141,25 +165,27 @@ def _measured(run: Run, who: str) -> dict[str, float]:
 
 
 def same_prompts(listed: Run, ranker: LanguageModelRanker, work: Path) -> dict[str, int]:
-    """How many of some prompts the card's code encodes like the run: titles that spell a special token differ, and so may a
-    task of one's own. Warns where any does."""
+    """How many of some prompts the card's code encodes like the run: titles that spell a special token differ.
+    Warns where any does."""
+    if not plain_code(listed):
+        return {"compared": 0, "same": 0}  # the card shows no code
     split, which = listed.split, evenly(len(listed.split.test), COMPARED)
     sample = split.test.take(which)
     histories = [split.history(sample, i).tolist() for i in range(len(sample))]
     asked = listed.rows.take(which)
     if listed.rows.kind == "item":  # users are strangers, as in `recommend`
-        asked = listed.rows_of_split(history_split(split, histories))
+        asked = listed.rows_of_split(outside_of(split).split(histories))
     plain = SimpleNamespace(**read(work), tokenizer=listed.encoder.tokenizer)
     shown = list(plain.items.values())
     same = 0
-    for i, target in enumerate(split.targets(sample) if plain_code(listed) else []):
+    for i, target in enumerate(split.targets(sample)):
         extras = asked.variables(i).get("history", [])
         entries = [{**extra, **shown[item]} for extra, item in zip(extras, histories[i], strict=False)]
         same += prompt_ids(plain, entries, shown[target]) == ranker.prompts(asked, [i])[0]
     if same < len(sample):
         warnings.warn(
             f"{len(sample) - same} of {len(sample)} prompts are encoded otherwise by the code in the export's README than by the "
-            "run: item texts spell special tokens, or the task gives the template variables of its own.",
+            "run: item texts spell special tokens.",
             stacklevel=3,
         )
     return {"compared": len(sample), "same": int(same)}

@@ -11,9 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file, save_file
+
 import rectune
+from rectune.bundle.parts import asked_of
 from rectune.decoding.language_model import answer_ids
 from rectune.indexing.item_index import ItemIndex
+from rectune.methods.token_audit import PROBE, probe_logits
+from rectune.model.settings import named_dtype, quantization_config
 from rectune.prompts.template import Template
 from rectune.run.run import Run
 from rectune.tasks.views import ItemViews
@@ -118,6 +123,58 @@ def generation_settings(model: Any, run: Run, *, longest: int) -> Any:
     )
 
 
+def write_probe(run: Run, model: Any, folder: Path) -> None:
+    """Write a few words and new tokens with the model's logits after them, by which a copy can be compared."""
+    ids = load_file(run.tuned.folder / "model" / PROBE)["ids"]
+    save_file({"ids": ids, "logits": probe_logits(model, ids)}, folder / PROBE)
+
+
+def check_adapter(run: Run) -> None:
+    """Raise ValueError where a run has no adapter that could stand alone."""
+    named = run.asked.model.library.model_name_or_path
+    if not (run.tuned.folder / "model" / "adapter_config.json").exists():
+        raise ValueError("`--adapter-only`: this run tuned all weights and has no adapter. Leave the option out.")
+    if named is None or Path(named).exists():
+        raise ValueError(
+            f"`--adapter-only`: the base is `{base_called(run)}`, which is not on the Hub, so others could not load the adapter. Leave the option out."
+        )
+
+
+def keep_adapter(run: Run, folder: Path) -> None:
+    """Put the adapter in the place of whole weights."""
+    for file in folder.glob("model*.safetensors*"):
+        file.unlink()
+    tuned = run.tuned.folder / "model"
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copyfile(tuned / name, folder / name)
+
+
+def model_of(run: Run, *, adapter_only: bool) -> dict[str, Any]:
+    """How a bundle's model is loaded: keys of the section `model`."""
+    settings, dtype = run.asked.model, run.asked.model.library.dtype
+    if settings.from_scratch is not None and dtype in (None, "auto"):
+        dtype = "float32"
+    keys: dict[str, Any] = {
+        "dtype": named_dtype(settings) if quantization_config(settings) is not None else dtype,
+        "prompt_form": settings.prompt_form,
+    }
+    if settings.library.attn_implementation:
+        keys["attn_implementation"] = settings.library.attn_implementation
+    if not adapter_only:
+        return keys
+    kept = (
+        "model_name_or_path",
+        "model_revision",
+        "dtype",
+        "use_peft",
+        "load_in_8bit",
+        "load_in_4bit",
+        "bnb_4bit_quant_type",
+        "use_bnb_nested_quant",
+    )
+    return {**keys, **{name: getattr(settings.library, name) for name in kept}}
+
+
 def write_items(run: Run, folder: Path) -> tuple[dict[str, int], int]:
     """Write the items, one line each; returns how many there are and the longest name in tokens (0 for a Yes/No run)."""
     total = longest = 0
@@ -191,5 +248,6 @@ def about_run(run: Run, *, room: int | None) -> dict[str, Any]:
         "prompt": {
             "form": encoder.form, "before": encoder.frame.before, "between": encoder.frame.between, "max_history": longest, "max_tokens": room,
         },
+        "asked": asked_of(run),
         "versions": {"rectune": rectune.__version__, **{name: importlib.metadata.version(name) for name in LIBRARIES}},
     }  # fmt: skip

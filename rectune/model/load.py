@@ -34,10 +34,11 @@ def build_base(settings: ModelSettings, index: ItemIndex, texts: Iterable[str], 
 
 
 def load_tokenizer(base: Path) -> Any:
-    """The tokenizer of a base folder, new tokens included."""
+    """The tokenizer of a base folder or of a bundle, new tokens included."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(base / "tokenizer", trust_remote_code=False)
+    inside = base / "tokenizer"
+    return AutoTokenizer.from_pretrained(inside if inside.is_dir() else base, trust_remote_code=False)
 
 
 def load_base(settings: ModelSettings, base: Path, index: ItemIndex, *, seed: int) -> Any:

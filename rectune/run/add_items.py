@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,31 +15,18 @@ from numpy.typing import NDArray
 from rectune.baselines.scoring import least_equal
 from rectune.decoding.shelf import Shelf
 from rectune.indexing.added import Added
-from rectune.indexing.item_index import check_unique
-from rectune.indexing.quantised import names_of_new
 from rectune.log.catalogue import Catalogue
-from rectune.log.log import Log, clean_items, with_titles
+from rectune.log.log import Log
 from rectune.log.split import Split
 from rectune.run.added_box import keep
-from rectune.run.recommend import prior_of
+from rectune.run.new_items import names_for, new_vectors, read_items
+from rectune.run.prior_box import weighted
+from rectune.run.rankings import prior_weight
 from rectune.run.run import Run, open_run
 from rectune.runtime.files import write_atomic
-from rectune.runtime.text_files import read_json_lines, read_lines, read_text
-from rectune.tasks.asked_histories import history_split
-from rectune.vectors.item_vectors import ItemVectors, join
-
-
-def _csv(file: Path) -> pl.DataFrame:
-    return pl.read_csv(io.StringIO(read_text(file)), infer_schema=False)  # an id such as 0012 is no number
-
-
-def _json_lines(file: Path) -> pl.DataFrame:
-    return pl.DataFrame([row for _, row in read_json_lines(file)], infer_schema_length=None)
-
-
-READERS: dict[str, Callable[[Path], pl.DataFrame]] = {
-    ".csv": _csv, ".jsonl": _json_lines, ".ndjson": _json_lines, ".parquet": pl.read_parquet,
-}  # fmt: skip
+from rectune.runtime.text_files import read_lines
+from rectune.tasks.asked_histories import outside_of
+from rectune.vectors.item_vectors import Fitted
 
 
 def add_to_index(folder: str | Path, items: str | Path, rows: str | Path | None = None) -> dict[str, Any]:
@@ -60,9 +46,18 @@ def add_to_index(folder: str | Path, items: str | Path, rows: str | Path | None 
         found = None
         if judged is not None:
             now = open_run(folder, added=True)
-            found = judge_added(now, added, judged, prior=prior_of(now, folder))
+            found = judge_added(now, added, judged, prior=_prior_of(now, folder))
             write_atomic(place / "report.json", json.dumps(found, indent=1))
     return {"added": added.items.height - (run.asked.added.items.height if run.asked.added else 0), "report": found}
+
+
+def _prior_of(run: Run, folder: str | Path) -> Callable[[Split], Any] | None:
+    """What `Shelf.prior` takes for the test rows of a split, or None where the run has no prior beside its model."""
+    if run.asked.prior is None:
+        return None
+    plain = open_run(folder)  # a prior belongs to the catalogue of the tuning
+    weight = prior_weight(plain)["weight"]
+    return lambda split: weighted(plain["prior"], split, split.test, weight)
 
 
 def name_items(run: Run, file: Path) -> Added:
@@ -70,62 +65,16 @@ def name_items(run: Run, file: Path) -> Added:
 
     Raises ValueError for an id that the catalogue already holds, and for an index that cannot name new items.
     """
-    new = read_items(file, run.log)
-    codes = names_of_new(run.index, new_vectors(run, new))
-    check_unique(np.vstack([run.index.codes, codes]))
+    new = read_items(file, run.log.items)
+    codes = names_for(new, run.index, run.asked.vectors, _fitted(run))
     if (before := run.asked.added) is not None:
         new, codes = pl.concat([before.items, new]), np.vstack([before.codes, codes])
     return Added(new, codes)
 
 
-def read_items(file: Path, log: Log) -> pl.DataFrame:
-    """Read new items with the columns of the log's items, cleaned like those; texts that are missing are ''."""
-    if file.suffix not in READERS:
-        raise ValueError(f"{file.name}: items are read from {', '.join(READERS)} files.")
-    table = READERS[file.suffix](file)
-    if not table.height:
-        raise ValueError(f"{file.name}: the file holds no item.")
-    if "item_id" in table.columns:
-        ids = pl.Series("item_id", [str(i) for i in table["item_id"].to_list()])
-        if ids.is_duplicated().any():
-            raise ValueError(f"{file.name}: item `{ids.filter(ids.is_duplicated())[0]}` is given twice.")
-        known = set(log.items["item_id"].to_list())
-        for item_id in ids:
-            if item_id in known:
-                raise ValueError(
-                    f"{file.name}: the catalogue already has the item `{item_id}`; only new items are added."
-                )
-    table = clean_items(table, file.name)
-    table = table.with_columns(pl.lit("").alias(name) for name in log.items.columns if name not in table.columns)
-    return with_titles(table.select(log.items.columns), file.name, {})
-
-
-def new_vectors(run: Run, items: pl.DataFrame) -> ItemVectors:
-    """Vectors of new items from those sources of the run's recipe that its index reads, the others as zeros (LETTER's index reads
-    its content only). Raises ValueError for a source that has none for new items, such as a SASRec."""
-    nobody = history_split(run.split, [[]])
-    log = dataclasses.replace(
-        nobody.log, items=items, interactions=nobody.log.interactions.clear(), users=nobody.log.users.clear()
-    )
-    none = np.zeros(0, dtype=np.int64)
-    rows = nobody.test.take(none)
-    split = Split(log=log, train=rows, validation=rows, test=rows, train_events=none)
-    read = {int(i) for i in run.index.fitted.get("blocks", ())}
-    ids = tuple(items["item_id"].to_list())
-    parts = []
-    for i, call in enumerate(run.asked.vectors):
-        if i in read:
-            try:
-                parts.append(call(split))
-            except ValueError as error:
-                raise ValueError(
-                    f"`vectors.{i}` gives a new item no vector, so this index cannot name it: {error}"
-                ) from None
-        else:
-            parts.append(ItemVectors(ids, (np.zeros((len(ids), 1), dtype=np.float32),)))
-    if not parts:
-        return ItemVectors(ids, ())
-    return join(parts)
+def _fitted(run: Run) -> Sequence[Fitted]:
+    """What the run's sources of vectors learned."""
+    return () if run.vectors is None else run.vectors.fitted
 
 
 def judge_added(
@@ -145,7 +94,7 @@ def judge_added(
     k = min(k, run.asked.rank.beams)
     first = run.log.n_items - added.items.height
     apart = np.arange(first, run.log.n_items)
-    asked = history_split(run.split, histories)
+    asked = outside_of(run.split).split(histories)
     ranker = run.models["tuned"]
     hidden = [sorted(set(history)) for history in histories]
     goal = np.array(targets)
@@ -182,7 +131,7 @@ def text_neighbours(run: Run, added: Added, histories: Sequence[Sequence[int]]) 
     read = [int(i) for i in run.index.fitted["blocks"]]
     scales = run.index.fitted["scales"]
     old = run["vectors"].only(read).joined(scales)
-    new = new_vectors(run, added.items).only(read).joined(scales)
+    new = new_vectors(added.items, run.index, run.asked.vectors, _fitted(run)).only(read).joined(scales)
     every = np.vstack([old, new])
     every = every / np.maximum(np.linalg.norm(every, axis=1, keepdims=True), 1e-12)
     mean = np.stack([every[list(h)].mean(0) if len(h) else np.zeros(every.shape[1]) for h in histories])

@@ -26,7 +26,7 @@ from rectune.run.prior_box import weight_box, weighted
 from rectune.run.run import Run
 from rectune.runtime.processes import is_main, wait
 from rectune.runtime.seeded import seeded
-from rectune.tasks.asked_histories import history_split
+from rectune.tasks.asked_histories import outside_of
 from rectune.tasks.rows import TaskRows
 
 MEASURED = "measured.json"
@@ -177,7 +177,7 @@ def shuffled_rows(run: Run, most: int) -> tuple[Rows, TaskRows]:
         seeded(run.asked.seed, "shuffle", int(rows.row[i])).shuffle(history)
         histories.append(history.tolist())
     users = [run.log.users[int(user)] for user in rows.user]
-    task = run.rows_of_split(history_split(split, histories, users))
+    task = run.rows_of_split(outside_of(split).split(histories, users))
     return rows, replace(task, row=rows.row, target=split.targets(rows))
 
 

@@ -29,6 +29,7 @@ from rectune.runtime.processes import start_processes
 from rectune.tasks.examples import TaskSpec
 from rectune.tasks.rows import TaskRows
 from rectune.tasks.task_calls import TaskCall, rows_of, specs_of
+from rectune.vectors.item_vectors import ItemVectors
 
 RESOLVED = "recipe.yaml"
 
@@ -47,6 +48,11 @@ class Run:
         self._boxes = {box.name: box for box in self.line}
         self._held: dict[str, Any] = {}
         self._places: dict[str, Stage] = {}
+
+    @property
+    def vectors(self) -> ItemVectors | None:
+        """The item vectors, or None for a run that reads none."""
+        return self["vectors"] if "vectors" in self._boxes else None
 
     def place(self, name: str) -> Stage:
         """Where a box of the line lies."""

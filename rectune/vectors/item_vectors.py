@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,14 +13,21 @@ from numpy.typing import NDArray
 
 FILE = "vectors.parquet"
 Vectors = NDArray[np.float32]
+Fitted = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class ItemVectors:
-    """Vectors of items. `blocks`: one array (items, dimensions) for each source; row i belongs to `item_ids[i]`."""
+    """Vectors of items. `blocks`: one array (items, dimensions) for each source; row i belongs to `item_ids[i]`. `fitted`: for each source
+    the arrays that it learned from the catalogue and needs for the vectors of later items, {} for one that learns nothing."""
 
     item_ids: tuple[str, ...]
     blocks: tuple[Vectors, ...]
+    fitted: tuple[Fitted, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.fitted) != len(self.blocks):
+            object.__setattr__(self, "fitted", tuple({} for _ in self.blocks))
 
     def scales(self) -> Vectors:
         """For each block what its rows are multiplied with to have a mean squared norm of 1, (blocks,)."""
@@ -33,7 +41,7 @@ class ItemVectors:
 
     def only(self, which: Sequence[int]) -> ItemVectors:
         """Some of the blocks."""
-        return ItemVectors(self.item_ids, tuple(self.blocks[i] for i in which))
+        return ItemVectors(self.item_ids, tuple(self.blocks[i] for i in which), tuple(self.fitted[i] for i in which))
 
     def of(self, item_ids: Sequence[str]) -> ItemVectors:
         """The vectors of some items, in their order. Raises ValueError naming the first item without a vector."""
@@ -44,22 +52,42 @@ class ItemVectors:
                 f"`vectors`: no vector for item `{missing[0]}` ({len(missing)} of {len(item_ids)} missing)."
             )
         order = [row[item_id] for item_id in item_ids]
-        return ItemVectors(tuple(item_ids), tuple(block[order] for block in self.blocks))
+        return ItemVectors(tuple(item_ids), tuple(block[order] for block in self.blocks), self.fitted)
 
     def save(self, folder: Path) -> None:
-        """Write `vectors.parquet`: a column of ids and a column for each block."""
+        """Write `vectors.parquet`, a column of ids and a column for each block, and `fitted{i}.npz` for what source i learned."""
         columns = {
             f"block{i}": pl.Series(block, dtype=pl.Array(pl.Float32, block.shape[1]))
             for i, block in enumerate(self.blocks)
         }
         pl.DataFrame({"item_id": list(self.item_ids), **columns}).write_parquet(folder / FILE)
+        self.save_fitted(folder)
+
+    def save_fitted(self, folder: Path) -> None:
+        """Write what the sources learned, without a vector."""
+        for i, arrays in enumerate(self.fitted):
+            if arrays:
+                np.savez(folder / f"fitted{i}.npz", **arrays)  # type: ignore[arg-type]
 
     @staticmethod
     def load(folder: Path) -> ItemVectors:
         """Read what `save` wrote."""
         table = pl.read_parquet(folder / FILE)
         blocks = tuple(table[name].to_numpy().astype(np.float32) for name in table.columns if name != "item_id")
-        return ItemVectors(tuple(table["item_id"].to_list()), blocks)
+        return ItemVectors(tuple(table["item_id"].to_list()), blocks, load_fitted(folder, len(blocks)))
+
+
+def load_fitted(folder: Path, sources: int) -> tuple[Fitted, ...]:
+    """What so many sources learned, as `save_fitted` wrote it."""
+    found: list[Fitted] = []
+    for i in range(sources):
+        file = folder / f"fitted{i}.npz"
+        if file.exists():
+            with np.load(file) as arrays:
+                found.append(dict(arrays))
+        else:
+            found.append({})
+    return tuple(found)
 
 
 def checked_vectors(item_ids: Sequence[str], values: Vectors, *, source: str) -> ItemVectors:
@@ -88,4 +116,5 @@ def refuse_alike(vectors: ItemVectors) -> ItemVectors:
 def join(parts: Sequence[ItemVectors]) -> ItemVectors:
     """The blocks of several sources for the items of the first one, matched by item id."""
     ids = parts[0].item_ids
-    return ItemVectors(ids, tuple(block for part in parts for block in part.of(ids).blocks))
+    fitted = tuple(arrays for part in parts for arrays in part.fitted)
+    return ItemVectors(ids, tuple(block for part in parts for block in part.of(ids).blocks), fitted)

@@ -16,7 +16,7 @@ from rectune.baselines.markov import transition_scores
 from rectune.baselines.sasrec_network import SasRecSettings, train_sasrec
 from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.run.judged import HIDDEN
-from rectune.tasks.asked_histories import history_split
+from rectune.tasks.asked_histories import outside_of
 
 
 def test_a_prior_is_ease_plus_a_share_of_markov(small_shop: Any, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_prior_scores_histories_from_outside_the_log(small_shop: Any, tmp_path
     prior.fit(split, tmp_path, sasrec_epochs=1)
     score = prior.load(tmp_path)
     row = split.test.take(np.array([3]))
-    outside = history_split(split, [split.log.item_codes[row.first[0] : row.stop[0]].tolist()])
+    outside = outside_of(split).split([split.log.item_codes[row.first[0] : row.stop[0]].tolist()])
     assert np.allclose(score(outside, outside.test), score(split, row))
 
 

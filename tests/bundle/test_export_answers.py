@@ -18,7 +18,9 @@ GPT2 = {"from_scratch": {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_he
 T5 = {"from_scratch": {"model_type": "t5", "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4, "dropout_rate": 0.0}, "text_vocab_size": 300}  # fmt: skip
 
 
-def films(place: Path, model: dict[str, Any], *, method: str = "sft", title: str = "Film number") -> Path:
+def films(
+    place: Path, model: dict[str, Any], *, method: str = "sft", title: str = "Film number", more: Any = None
+) -> Path:
     """A run on 30 users' ratings of 20 films."""
     draw = np.random.default_rng(0)
     events = [f"u{u},p{(u * 3 + n) % 20},{draw.integers(1, 6)},{n}" for u in range(30) for n in range(7)]
@@ -33,6 +35,7 @@ def films(place: Path, model: dict[str, Any], *, method: str = "sft", title: str
         "stages": [{**SHORT, "call": f"rectune.methods.{method}"}],
         "rank": {"template": TEMPLATE},
         "eval": {"call": "answers", "bootstrap_samples": 20},
+        **(more or {}),
     }  # fmt: skip
     return tune(place, settings)
 

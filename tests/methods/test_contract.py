@@ -132,7 +132,7 @@ def test_a_method_without_a_trie_is_trained_ranked_and_judged(here: Path) -> Non
 
 
 def test_it_is_reported_again_recommends_and_is_exported(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from rectune import recommend
+    from rectune import Recommender
     from rectune.run.run import open_run
 
     before = (here / "run" / "report.json").read_text()
@@ -142,12 +142,12 @@ def test_it_is_reported_again_recommends_and_is_exported(here: Path, capsys: pyt
     run = open_run("run")
     ids = run.log.items["item_id"].to_list()
     history = [ids[item] for item in run.split.history(run.split.test, 0)]
-    (listed,) = recommend("run", [history], k=5)
-    assert len({entry["item_id"] for entry in listed} - set(history)) == 5
+    listed = Recommender.from_pretrained("run").recommend(history, k=5)
+    assert len({entry.item_id for entry in listed} - set(history)) == 5
     weight = again["results"]["prior_weight"]["weight"]
     alone = run.models["tuned"].rank(run.rows.take(np.array([0])), _shelf(history, ids))
     if weight == 0:
-        assert [entry["item_id"] for entry in listed] == [ids[item] for item in alone.items[0, :5]]
+        assert [entry.item_id for entry in listed] == [ids[item] for item in alone.items[0, :5]]
     assert main(["export", "run", "--traceback"]) == 0
     written = {file.name for file in (here / "run" / "export").iterdir()}
     assert written >= {"dots.npz", "items.jsonl", "rectune.json", "README.md", "template.jinja"}

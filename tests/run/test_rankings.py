@@ -9,7 +9,7 @@ import pytest
 from rectune.recipe.load import load_recipe
 from rectune.run.rankings import shuffled_rows
 from rectune.run.run import Run, open_recipe
-from rectune.tasks.asked_histories import history_split
+from rectune.tasks.asked_histories import outside_of
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_history_that_is_given_with_its_user_is_asked_as_in_the_evaluation(lin
     split, test = line.split, line.split.test
     histories = [split.history(test, i).tolist() for i in range(5)]
     users = [split.log.users[int(test.user[i])] for i in range(5)]
-    asked, strangers = (line.rows_of_split(history_split(split, histories, who)) for who in (users, None))
+    asked, strangers = (line.rows_of_split(outside_of(split).split(histories, who)) for who in (users, None))
     for i in range(5):
         assert asked.variables(i)["user"] == line.rows.variables(i)["user"] != ""
         assert asked.variables(i)["history"] == line.rows.variables(i)["history"]

@@ -73,7 +73,7 @@ def test_recommend_by_ids_by_titles_for_nobody_and_for_a_file(
     assert all(item["score"] <= 0 for item in rows[0]["items"])
     for wrong, message in (
         (["--items", "i3", "x9"], "error: the catalogue has no item with item_id `x9`"),
-        (["--items", "i3", "--k", "11"], "error: k = 11, but it must be from 1 to `rank.beams` = 10"),
+        (["--items", "i3", "--k", "11"], "error: k = 11, but it must be from 1 to 10: 10 beams are searched"),
         (["--items", "i3", "--titles", "x"], "error: give the history in exactly one way"),
         ([], "error: give the history in exactly one way"),
     ):

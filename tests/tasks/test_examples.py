@@ -132,9 +132,9 @@ def test_titles_with_nasty_texts_render_in_every_task(tmp_path: Path, encoder: E
 
 
 def test_a_given_history_is_as_long_as_what_the_model_was_tuned_on(tiny_log: Any) -> None:
-    from rectune.tasks.asked_histories import history_split
+    from rectune.tasks.asked_histories import outside_of
 
     split = leave_one_out(tiny_log, max_history=2)
-    rows = history_split(split, [[0, 1, 2, 3], []])
+    rows = outside_of(split).split([[0, 1, 2, 3], []])
     assert [rows.history(rows.test, i).tolist() for i in range(2)] == [[2, 3], []]
     assert rows.seen(rows.test, 0).tolist() == [0, 1, 2, 3]

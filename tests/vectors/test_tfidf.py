@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rectune.vectors.tfidf import tfidf
+from rectune.vectors.item_vectors import ItemVectors, join
+from rectune.vectors.tfidf import of_new, tfidf
 
 
 def split_of(titles: list[str]) -> Any:
@@ -63,3 +65,27 @@ def test_words_that_stand_together_count_where_asked() -> None:
 def test_what_cannot_be_embedded_is_one_line(titles: list[str], keys: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tfidf(split_of(titles), text=["title"], **keys)
+
+
+def test_later_items_lie_among_the_directions_of_the_catalogue() -> None:
+    for dimensions in (3, 500):
+        made = tfidf(split_of(TEAS), text=["title"], dimensions=dimensions)
+        again = of_new(split_of(TEAS), made.fitted[0], text=["title"], dimensions=dimensions)
+        np.testing.assert_allclose(again.joined(), made.joined(), atol=1e-5)
+    made = tfidf(split_of(TEAS), text=["title"])
+    (kettle, nothing) = of_new(split_of(["a kettle of green steel", "zzz"]), made.fitted[0], text=["title"]).blocks[0]
+    near = made.blocks[0] @ kettle
+    assert set(near.argsort()[-2:]) == {3, 4}
+    assert not nothing.any()  # no word of it is known
+    tiny = tfidf(split_of(["tea", "tea"]), text=["title"])  # one word: nothing to reduce
+    assert of_new(split_of(["tea"]), tiny.fitted[0], text=["title"]).blocks[0].tolist() == [[1.0]]
+
+
+def test_what_was_learned_is_kept_with_the_vectors(tmp_path: Path) -> None:
+    made = tfidf(split_of(TEAS), text=["title"])
+    made.save(tmp_path)
+    kept = ItemVectors.load(tmp_path)
+    joined = join([kept, ItemVectors(kept.item_ids, (np.ones((8, 2), dtype=np.float32),))])
+    assert joined.fitted[0]["words"].tolist() == made.fitted[0]["words"].tolist()
+    assert joined.fitted[1] == {}
+    assert joined.only([1]).fitted == ({},)

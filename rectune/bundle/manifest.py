@@ -1,0 +1,95 @@
+"""What a bundle's files are, by size and hash; nothing in it is read before it is checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+FILE = "manifest.json"
+SCHEMA = 1  # of bundles: raised where an older rectune could not read them rightly
+FREE = ("README.md", ".gitattributes")  # people and the Hub write these
+# What a bundle is made of; no format of these can hold code that runs when it is read as we read it.
+KINDS = (
+    ".html",
+    ".jinja",
+    ".json",
+    ".jsonl",
+    ".md",
+    ".model",
+    ".npy",
+    ".npz",
+    ".parquet",
+    ".safetensors",
+    ".txt",
+    ".yaml",
+)
+
+
+def write_manifest(folder: Path) -> None:
+    """Write `manifest.json`: the schema, and size and SHA-256 of every file but the card."""
+    files = {
+        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": sha256(file)}
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file.name not in (*FREE, FILE)
+    }
+    (folder / FILE).write_text(json.dumps({"schema": SCHEMA, "files": files}, indent=1), encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle. Raises ValueError where it is none that this rectune reads, and for names that lead outside of the folder."""
+    try:
+        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        schema, files = found["schema"], found["files"]
+        sizes = {str(name): (int(about["bytes"]), str(about["sha256"])) for name, about in files.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise ValueError(
+            f"{folder}: its {FILE} is missing or damaged, so it is no bundle. Write it anew with `rectune export`."
+        ) from None
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise ValueError(
+            f"{folder}: this bundle has schema {schema}, and this rectune reads up to {SCHEMA}. Type `pip install --upgrade rectune`."
+        )
+    for name in sizes:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or path.as_posix() != name:
+            raise ValueError(
+                f"{folder}: its {FILE} names `{name[:80]}`, which leads out of the folder. Nothing was read."
+            )
+        if path.suffix not in KINDS:
+            raise ValueError(
+                f"{folder}: `{name[:80]}` is of a kind that bundles don't hold (a pickle can run code). Nothing was read."
+            )
+    return {"schema": schema, "files": sizes}
+
+
+def check_files(folder: Path) -> None:
+    """Check every file that the manifest names. Raises ValueError for one that is missing, another, or a link out of the folder."""
+    for name, (size, known) in read_manifest(folder)["files"].items():
+        file = folder / name
+        if not file.is_file():
+            raise ValueError(f"{folder}: the file `{name}` is missing. Fetch or export the bundle anew.")
+        if not any(place == file.resolve() or place in file.resolve().parents for place in _homes(folder)):
+            raise ValueError(f"{folder}: `{name}` is a link to a place outside of the folder. Nothing was read.")
+        if file.stat().st_size != size or sha256(file) != known:
+            raise ValueError(
+                f"{folder}: the file `{name}` is not the one that was written (its SHA-256 differs). Fetch or export it anew."
+            )
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json", "adapter_config.json"):
+        if (folder / name).exists() and name not in read_manifest(folder)["files"]:
+            raise ValueError(f"{folder}: `{name}` is not of the bundle. Nothing was read.")
+
+
+def _homes(folder: Path) -> Iterator[Path]:
+    """Where its files may lie: in the folder, or, of a download, beside it in the cache of its repository."""
+    yield folder.resolve()
+    if folder.parent.name == "snapshots":
+        yield (folder.parent.parent / "blobs").resolve()
+
+
+def sha256(file: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
