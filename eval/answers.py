@@ -12,7 +12,7 @@ from rectune.eval.metrics.auc import auc
 from rectune.eval.metrics.calibration_error import calibration_error
 from rectune.eval.metrics.log_loss import log_loss
 from rectune.eval.metrics.user_auc import mean_user_auc
-from rectune.eval.page import answer_figures, answer_text, page
+from rectune.eval.page import answer_figures, answer_text, page, verdict
 from rectune.eval.several import over_wordings, summarise
 
 from rectune.baselines.likes import both, item_like_rate, logistic, share_of_likes
@@ -60,7 +60,9 @@ def answers(
     }
     data = {
         "recipe": evidence.recipe.name, "settings": evidence.recipe.settings, "results": results, "measured": evidence.measured,
-        "training": evidence.training, "environment": evidence.environment, "examples": _in_words(evidence, examples),
+        "training": evidence.training, "environment": evidence.environment,
+        "said": [verdict(results["tuned_against"]), f"Within users: {verdict(results['tuned_against_within_users'])}"],
+        "examples": _in_words(evidence, examples),
     }  # fmt: skip
     return Report(data, page(data, answer_figures(data, chances, liked), kind="answers"), answer_text(data))
 

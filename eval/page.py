@@ -161,12 +161,12 @@ def text_table(title: str, head: list[str], rows: list[list[str]]) -> str:
     return "\n" + "\n".join(line.rstrip() for line in lines)
 
 
-def compared(against: dict[str, Any]) -> str | None:
-    """'better', 'worse' or 'not shown to differ', beside the best baseline; None where difference or interval is not defined."""
-    best = against["best_baseline"]
-    if best is None or not defined(against["differences"][best]):
+def compared(against: dict[str, Any], beside: str | None = None) -> str | None:
+    """'better', 'worse' or 'not shown to differ', beside a row (the best baseline unless given); None where difference or interval is not defined."""
+    other = beside or against["best_baseline"]
+    if other is None or not defined(against["differences"][other]):
         return None
-    _, low, high = against["differences"][best]
+    _, low, high = against["differences"][other]
     if low <= ROUNDING and high >= -ROUNDING:
         return "not shown to differ"
     return "better" if (low > ROUNDING) != against.get("lower_is_better", False) else "worse"
@@ -181,8 +181,31 @@ def verdict(against: dict[str, Any], *, row: str = "tuned model") -> str:
     value, low, high = against["differences"][best]
     if word is None:
         return f"{none} {signed(value)} beside the best baseline ({best}), but the interval is not defined, as it needs {SAMPLES}."
+    return _said(row, word, f"the best baseline ({best})", (value, low, high), metric)
+
+
+def _said(row: str, word: str, other: str, difference: Sequence[float], metric: str) -> str:
     than = f"{word} {'from' if word == 'not shown to differ' else 'than'}"
-    return f"The {row} is {than} the best baseline ({best}): {signed(value)} {metric}, 95 % interval {signed(low)} to {signed(high)}."
+    value, low, high = map(signed, difference)
+    return f"The {row} is {than} {other}: {value} {metric}, 95 % interval {low} to {high}."
+
+
+def ranking_words(results: dict[str, Any]) -> list[str]:
+    """What a ranking run showed, in sentences: beside the best baseline, the prior and the untuned model."""
+    tuned, mixed = results["tuned_against"][HIDDEN], (results["mixed_against"] or {}).get(HIDDEN)
+    told = [verdict(tuned), *(mixed_verdict(results) if mixed else [])]
+    for against, row in ((mixed, "tuned model with the prior"), (tuned, "tuned model")):
+        for other in ("prior alone", "untuned model"):
+            word = compared(against, other) if against and other in against["differences"] else None
+            if word is not None and against is not None and against["best_baseline"] != other:
+                told.append(_said(row, word, f"the {other}", against["differences"][other], against["metric"]))
+    if share := oracle_line(results):
+        told.append(share)
+    if (shuffled := results["shuffled_history"]) is not None:
+        told.append(
+            f"Shuffling the history costs {interval(shuffled['cost'])} {shuffled['metric']} on {shuffled['rows']} rows."
+        )
+    return told
 
 
 def oracle_line(results: dict[str, Any]) -> str:

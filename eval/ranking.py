@@ -18,7 +18,7 @@ from rectune.eval.metrics.mrr import mrr
 from rectune.eval.metrics.ndcg import ndcg
 from rectune.eval.metrics.novelty import novelty
 from rectune.eval.metrics.recall import recall
-from rectune.eval.page import page, ranking_figures, ranking_text
+from rectune.eval.page import page, ranking_figures, ranking_text, ranking_words
 from rectune.eval.several import over_wordings, summarise
 
 from rectune.baselines.ease import ease, ease_with_markov
@@ -110,6 +110,7 @@ def ranking(
         "measured": {**evidence.measured, **took},
         "training": evidence.training,
         "environment": evidence.environment,
+        "said": ranking_words(results),
         "examples": judge.in_words(examples),
     }
     return Report(data, page(data, ranking_figures(data), kind="ranking"), ranking_text(data))

@@ -11,7 +11,7 @@ from rectune.eval.metrics.accuracy import accuracy
 from rectune.eval.metrics.auc import auc
 from rectune.eval.metrics.mae import mae
 from rectune.eval.metrics.rmse import rmse
-from rectune.eval.page import page, rating_figures, rating_text
+from rectune.eval.page import page, rating_figures, rating_text, verdict
 from rectune.eval.several import summarise
 
 from rectune.baselines.rating_rows import rating_rows
@@ -54,7 +54,9 @@ def ratings(
     }  # fmt: skip
     data = {
         "recipe": evidence.recipe.name, "settings": evidence.recipe.settings, "results": results, "measured": evidence.measured,
-        "training": evidence.training, "environment": evidence.environment, "examples": _in_words(evidence, predicted[TUNED], examples),
+        "training": evidence.training, "environment": evidence.environment,
+        "said": [verdict(results["tuned_against"])],
+        "examples": _in_words(evidence, predicted[TUNED], examples),
     }  # fmt: skip
     figures = rating_figures(data, predicted, given)
     return Report(data, page(data, figures, kind="ratings"), rating_text(data))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rectune.bundle import files as files
-from rectune.bundle.card import card, own_card, plain_code
+from rectune.bundle.card import card, plain_code
 from rectune.bundle.fidelity import check_written, plain_model
 from rectune.bundle.files import ABOUT, TEMPLATE
 from rectune.bundle.manifest import write_manifest
@@ -68,10 +68,11 @@ def _export(
         model, logits, found = plain_model(run)
         ranker = as_ranker(listed.loading, model)
         about = {
-            **files.about_run(listed, room=ranker.room()),
+            **files.about_run(listed, room=ranker.room()), "encoder_decoder": bool(model.config.is_encoder_decoder),
             "weights": {"dtype": str(model.dtype).partition(".")[2], **found},
-            "model": files.model_of(run, adapter_only=adapter_only),
-        }
+            "model": files.model_of(run, adapter_only=adapter_only), "adapter_only": adapter_only, "method_files": False,
+            "plain_code": plain_code(listed) and not adapter_only,
+        }  # fmt: skip
         work = place.with_name(f".{place.name}.partial")
         try:
             if is_main():
@@ -83,7 +84,7 @@ def _export(
                 about["prompts"] = same_prompts(listed, ranker, work)
                 if adapter_only:
                     files.keep_adapter(run, work)
-                _finish(work, place, about, card(listed, about, work))
+                _finish(work, place, about)
         except BaseException:
             if is_main():
                 shutil.rmtree(work, ignore_errors=True)
@@ -96,10 +97,9 @@ def _export_own(run: Run, listed: Run, place: Path) -> dict[str, Any]:
     """Write a run whose method says itself what its model is in files: these, the items, the template, and what is known of the run."""
     method = run.asked.trainings[-1].method
     about = {
-        **files.about_run(listed, room=None),
-        "method": name_of(method),
-        "model": files.model_of(run, adapter_only=False),
-    }
+        **files.about_run(listed, room=None), "method": name_of(method), "model": files.model_of(run, adapter_only=False),
+        "adapter_only": False, "method_files": True, "plain_code": False, "prompts": {"compared": 0, "same": 0},
+    }  # fmt: skip
     work = place.with_name(f".{place.name}.partial")
     with run.folder.lock():
         if is_main():
@@ -111,7 +111,7 @@ def _export_own(run: Run, listed: Run, place: Path) -> dict[str, Any]:
                 about["weights"] = method.export(listed.loading, run.tuned.folder / "model", work)  # type: ignore[attr-defined]
                 about |= write_parts(listed, run, work)
                 listed.encoder.tokenizer.save_pretrained(work)
-                _finish(work, place, about, own_card(listed, about, work))
+                _finish(work, place, about)
             except BaseException:
                 shutil.rmtree(work, ignore_errors=True)
                 raise
@@ -119,10 +119,10 @@ def _export_own(run: Run, listed: Run, place: Path) -> dict[str, Any]:
     return gather(about)[0]  # type: ignore[no-any-return]
 
 
-def _finish(work: Path, place: Path, about: dict[str, Any], said: str) -> None:
+def _finish(work: Path, place: Path, about: dict[str, Any]) -> None:
     """Write card and manifest, and move the folder to its place."""
     (work / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
-    (work / "README.md").write_text(said, encoding="utf-8")
+    (work / "README.md").write_text(card(work), encoding="utf-8")
     write_manifest(work)
     files.put(work, place)
 

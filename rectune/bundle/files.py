@@ -235,12 +235,15 @@ def base_called(run: Run) -> str:
 def about_run(run: Run, *, room: int | None) -> dict[str, Any]:
     """What `rectune.json` says of the run and of its prompts. `room`: the most tokens of a prompt."""
     rank, encoder, library = run.asked.rank, run.encoder, run.asked.model.library
-    base = {"name": base_called(run), "revision": library.model_revision} if library.model_name_or_path else None
+    named = library.model_name_or_path
+    on_hub = named if named and not Path(named).is_absolute() and not Path(named).exists() else None
+    base = {"name": base_called(run), "revision": library.model_revision, "on_hub": on_hub} if named else None
     longest = run.split.notes.get("max_history") or int(max((run.split.test.stop - run.split.test.start).max(), 1))
     return {
         "kind": run.rows.kind,
         "run": run_of(run),
-        "base": base or {"from_scratch": run.asked.model.from_scratch},
+        "base": base or {"from_scratch": run.asked.model.from_scratch, "on_hub": None},
+        "rates": bool(run.rows.values), "codes": bool(run.index.codes.shape[1] > 1), "installed_from": None,
         "rank": {
             "template": run.asked.template.name, "template_hash": run.asked.template.hash, "wording": rank.wording,
             "scores": rank.scores, "beams": rank.beams, "k": rank.k,

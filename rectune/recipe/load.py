@@ -18,6 +18,7 @@ from rectune.runtime.text_files import read_text
 SECTIONS = (
     "include",
     "about",
+    "cite",
     "data",
     "split",
     "vectors",
