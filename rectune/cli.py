@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore", FutureWarning)
     try:
         overrides = parse_overrides(rest)
-        if overrides and known.command in ("ls", "recommend", "index", "export", "clean"):
+        if overrides and known.command in ("ls", "recommend", "index", "export", "push", "clean"):
             raise ValueError(
                 f"`--{overrides[0][0]}`: `rectune {known.command}` has no such option. See `rectune {known.command} --help`."
             )
@@ -157,6 +157,13 @@ def build_parser() -> argparse.ArgumentParser:
         default=None,
         help="run several seeds, e.g. 0,1,2, and sum them up in one report; replaces the seeds of the recipe's `grid`",
     )
+    train.add_argument(
+        "--push",
+        default=None,
+        metavar="USER/REPO",
+        help="put the finished run on the Hugging Face Hub, see `rectune push`",
+    )
+    _pushing(train)
     evaluate = _command(group, "eval", commands.evaluate, "rank and report again in a run folder", epilog=override)
     evaluate.add_argument("folder", help="a run folder")
     recommend = _command(group, "recommend", commands.recommend, "recommend items after a history")
@@ -185,6 +192,21 @@ def build_parser() -> argparse.ArgumentParser:
     export = _command(group, "export", commands.export, "write a run as a folder that transformers alone loads")
     export.add_argument("folder", help="a run folder")
     export.add_argument("--to", default=None, metavar="FOLDER", help="where to (default: export in the run folder)")
+    export.add_argument(
+        "--adapter-only",
+        action="store_true",
+        help="the adapter and the name of its base on the Hub instead of whole weights",
+    )
+    push = _command(group, "push", commands.push, "put a run or a bundle on the Hugging Face Hub, and load it back")
+    push.add_argument("folder", help="a run folder, or an exported one")
+    push.add_argument("repo", metavar="USER/REPO", help="the repository; made where it is not there")
+    _pushing(push)
+    push.add_argument("--revision", default=None, metavar="BRANCH", help="the branch (default: main)")
+    push.add_argument("--create-pr", action="store_true", help="open a pull request instead of a commit; no tag is set")
+    push.add_argument("--message", default=None, help="of the commit")
+    push.add_argument("--keep-card", action="store_true", help="leave the repository's README.md as it is")
+    push.add_argument("--adapter-only", action="store_true", help="the adapter instead of whole weights")
+    push.add_argument("--dry-run", action="store_true", help="print what would be pushed, and send nothing")
     clean = _command(group, "clean", commands.clean, "remove stages of a run folder that its last report did not use")
     clean.add_argument("folder", help="a run folder")
     clean.add_argument("--dry-run", action="store_true", help="only say what would be removed")
@@ -214,6 +236,15 @@ def _command(group: Any, name: str, run: Any, help_: str, **options: Any) -> arg
     parser.add_argument("--traceback", action="store_true", help="show where an error was raised")
     parser.set_defaults(run=run)
     return parser
+
+
+def _pushing(command: argparse.ArgumentParser) -> None:
+    """What may be said of a push wherever one is asked for."""
+    command.add_argument("--public", action="store_true", help="make a new repository public (default: private)")
+    command.add_argument(
+        "--license", default=None, metavar="ID", help="the licence, e.g. apache-2.0 (default: that of the base)"
+    )
+    command.add_argument("--public-titles", action="store_true", help="show a list with real titles in the card")
 
 
 def _seeds(text: str) -> list[int]:

@@ -121,7 +121,28 @@ def train(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     _quiet_libraries()
     from rectune.run import train
 
-    train.train(args.recipe, overrides, seeds=args.seeds, rebuild=args.rebuild)
+    if args.push is None:
+        if args.public or args.public_titles or args.license is not None:
+            raise ValueError(
+                "`--public`, `--license` and `--public-titles` say how to push; give `--push USER/REPO`, too."
+            )
+        train.train(args.recipe, overrides, seeds=args.seeds, rebuild=args.rebuild)
+        return
+    from rectune.bundle.push import Pushing, check_push, push
+    from rectune.recipe.load import load_recipe
+    from rectune.runtime.processes import is_main, wait
+
+    recipe = load_recipe(args.recipe, overrides)
+    if args.seeds is not None or recipe.settings.get("grid"):
+        raise ValueError(
+            "`--push`: several runs were asked for. Train them, and push the one that you choose with `rectune push`."
+        )
+    how = Pushing(args.push, public=args.public, licence=args.license, public_titles=args.public_titles)
+    check_push((recipe.settings["model"] or {}).get("model_name_or_path"), how)
+    folder = train.train(recipe, rebuild=args.rebuild)
+    if is_main():
+        _tell_pushed(push(folder, how))
+    wait()
 
 
 def evaluate(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
@@ -181,7 +202,7 @@ def export(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     _quiet_libraries()
     from rectune.bundle import export as run_export
 
-    place, about = run_export.export(args.folder, args.to)
+    place, about = run_export.export(args.folder, args.to, adapter_only=args.adapter_only)
     items = f"{about['items']['total']:,} items, {about['items']['added']:,} of them added"
     print(f"exported to {place}: weights in {about['weights']['dtype']}, {items}.")
     for step, found in about["weights"].items():
@@ -192,6 +213,34 @@ def export(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
             )
     for form, metrics in about.get("forms", {}).items():
         print(f"  {form:<31}" + "   ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+
+
+def push(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    """Put a run or a bundle on the Hub."""
+    _quiet_libraries()
+    from rectune.bundle import push as pushing
+
+    how = pushing.Pushing(
+        args.repo, public=args.public, licence=args.license, revision=args.revision, create_pr=args.create_pr, message=args.message,
+        keep_card=args.keep_card, adapter_only=args.adapter_only, public_titles=args.public_titles,
+    )  # fmt: skip
+    if args.dry_run:
+        found = pushing.planned(args.folder, how)
+        print(
+            f"would push to {found['repo']} ({'private' if found['private'] else 'public'}), licence {found['licence']}, tag {found['tag'] or 'none'}:"
+        )
+        for name, size in found["files"].items():
+            print(f"  {size / 2**20:9.2f} MiB  {name}")
+        print(found["card"])
+        return
+    _tell_pushed(pushing.push(args.folder, how))
+
+
+def _tell_pushed(done: Any) -> None:
+    tag = f", tag {done.tag}" if done.tag else ""
+    print(f"pushed {done.files} files, {done.size / 2**20:,.1f} MiB, as commit {done.commit[:12]}{tag}: {done.url}")
+    probed = "" if done.probe is None else f" and gives the probe's logits within {done.probe:.2g}"
+    print(f"fetched back into a fresh cache: every file is equal{probed}.")
 
 
 def index_add(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

@@ -145,7 +145,7 @@ def keep_adapter(run: Run, folder: Path) -> None:
     for file in folder.glob("model*.safetensors*"):
         file.unlink()
     tuned = run.tuned.folder / "model"
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
+    for name in ("adapter_config.json", "adapter_model.safetensors", PROBE):
         shutil.copyfile(tuned / name, folder / name)
 
 

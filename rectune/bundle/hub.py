@@ -1,8 +1,10 @@
-"""Repositories of the Hub: fetched."""
+"""Repositories of the Hub: what they may be called, fetched, and what the Hub says in one line."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
@@ -47,3 +49,29 @@ def fetched(
     except (HfHubHTTPError, OSError) as error:
         raise FileNotFoundError(f"`{name}`{at} could not be fetched ({' '.join(str(error).split())[:200]}).") from None
     return Path(place), Path(place).name
+
+
+@contextmanager
+def told(repo: str) -> Iterator[None]:
+    """What the Hub answers to a push, in one line. Raises OSError for a place that may not be written or is not reached."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        yield
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        why = {
+            401: "the token is not known",
+            403: "the token may not write there",
+            404: "it is not there, or the token may not see it",
+        }.get(status)
+        said = why or " ".join(str(error).split())[:200]
+        raise OSError(
+            f"the Hub refused `{repo}`: {said}. What was sent stays there; the same command goes on."
+        ) from None
+    except Exception as error:
+        if not type(error).__module__.startswith("httpx"):  # which of them depends on the version of huggingface_hub
+            raise
+        raise OSError(
+            f"the Hub could not be reached ({' '.join(str(error).split())[:150] or type(error).__name__}). The same command goes on where it was."
+        ) from None

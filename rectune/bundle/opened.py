@@ -20,7 +20,7 @@ from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import evenly
 from rectune.methods.contract import Loading
 from rectune.methods.language_model import as_ranker
-from rectune.model.adapters import load_tuned
+from rectune.model.adapters import fold_adapter, load_tuned
 from rectune.model.load import load_plain, load_tokenizer
 from rectune.model.settings import ModelSettings, model_settings
 from rectune.prompts.encoder import Encoder
@@ -125,7 +125,9 @@ def _read(folder: Path, about: dict[str, Any], device: str, dtype: str | None, c
     if hasattr(method, "export"):
         ranker = method.load(loading, folder)
     elif (folder / "adapter_config.json").exists():
-        ranker = as_ranker(loading, load_tuned(settings, folder, folder, index, seed=loading.seed))
+        ranker = as_ranker(
+            loading, fold_adapter(load_tuned(settings, folder, folder, index, seed=loading.seed), settings)
+        )
     else:
         ranker = as_ranker(loading, load_plain(settings, folder))
     vectors = folder / parts.VECTORS
