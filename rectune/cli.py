@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore", FutureWarning)
     try:
         overrides = parse_overrides(rest)
-        if overrides and known.command in ("ls", "recommend", "index", "export", "push", "clean"):
+        if overrides and known.command in ("ls", "recommend", "index", "export", "push", "serve", "clean"):
             raise ValueError(
                 f"`--{overrides[0][0]}`: `rectune {known.command}` has no such option. See `rectune {known.command} --help`."
             )
@@ -207,6 +207,24 @@ def build_parser() -> argparse.ArgumentParser:
     push.add_argument("--keep-card", action="store_true", help="leave the repository's README.md as it is")
     push.add_argument("--adapter-only", action="store_true", help="the adapter instead of whole weights")
     push.add_argument("--dry-run", action="store_true", help="print what would be pushed, and send nothing")
+    serve = _command(group, "serve", commands.serve, "answer over HTTP (extra `serve`)")
+    serve.add_argument(
+        "source", metavar="BUNDLE", help="an exported folder, a run folder, or a repository of the Hub (USER/REPO)"
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine only)")
+    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    serve.add_argument("--revision", default=None, help="of a repository of the Hub")
+    serve.add_argument(
+        "--batch-tokens", type=int, default=8192, help="about how many tokens are answered together (default 8192)"
+    )
+    serve.add_argument(
+        "--wait-ms", type=float, default=3.0, help="how long a request waits for others to be answered with (default 3)"
+    )
+    serve.add_argument(
+        "--queue", type=int, default=256, help="how many requests wait before others are refused (default 256)"
+    )
+    serve.add_argument("--timeout", type=float, default=30.0, help="seconds until an answer is given up (default 30)")
     clean = _command(group, "clean", commands.clean, "remove stages of a run folder that its last report did not use")
     clean.add_argument("folder", help="a run folder")
     clean.add_argument("--dry-run", action="store_true", help="only say what would be removed")

@@ -243,6 +243,29 @@ def _tell_pushed(done: Any) -> None:
     print(f"fetched back into a fresh cache: every file is equal{probed}.")
 
 
+def serve(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    """Answer over HTTP."""
+    for name, least in (("batch_tokens", 1), ("wait_ms", 0), ("queue", 1), ("timeout", 0.01), ("port", 0)):
+        if not getattr(args, name) >= least:
+            raise ValueError(f"`--{name.replace('_', '-')}` must be at least {least}, got {getattr(args, name)}.")
+    _quiet_libraries()
+    _needs_extra("serve", "fastapi", "uvicorn", "prometheus_client")
+    from rectune.bundle.serving.app import Limits
+    from rectune.bundle.serving.serve import serve as serving
+
+    limits = Limits(tokens=args.batch_tokens, wait=args.wait_ms / 1000, queue=args.queue, timeout=args.timeout)
+    serving(args.source, host=args.host, port=args.port, device=args.device, revision=args.revision, limits=limits)
+
+
+def _needs_extra(extra: str, *modules: str) -> None:
+    """Raise ImportError where an extra is not installed."""
+    import importlib.util
+
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"`rectune {extra}` needs {', '.join(missing)}. Type `pip install 'rectune[{extra}]'`.")
+
+
 def index_add(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Name new items, and judge them where rows are given."""
     _quiet_libraries()

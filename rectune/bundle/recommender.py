@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeGuard, overload
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from rectune.bundle.bundle import Bundle
 from rectune.decoding.language_model import LanguageModelRanker
@@ -33,6 +34,18 @@ class Recommendation:
     score: float
     proven: bool
     commit: str | None = None
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What one list is asked for, in item codes: `hidden` must not be listed, `only` alone may be (None: all); see `Recommender.recommend`."""
+
+    history: tuple[int, ...]
+    k: int
+    hidden: frozenset[int]
+    only: frozenset[int] | None
+    user: str = ""
+    prior_weight: float | None = None
 
 
 @dataclass(frozen=True)
@@ -169,6 +182,24 @@ class Recommender:
         self, histories: Sequence[History], k: int | None, hide_seen: bool, allow: Sequence[str] | None, deny: Sequence[str],
         candidates: Sequence[Sequence[str]] | None, by: By, users: Sequence[str] | None, prior_weight: float | None,
     ) -> list[list[Recommendation]]:  # fmt: skip
+        for what, given in (("candidates for", candidates), ("users for", users)):
+            if given is not None and len(given) != len(histories):
+                raise ValueError(f"there are {len(histories)} histories, but {what} {len(given)}.")
+        wishes = [
+            self.wish(
+                history, k, hide_seen=hide_seen, candidates=None if candidates is None else candidates[n], by=by,
+                user="" if users is None else users[n], prior_weight=prior_weight,
+            )
+            for n, history in enumerate(histories)
+        ]  # fmt: skip
+        return self.lists(wishes, allowed=self.bundle.by_id.allowed(allow, deny))
+
+    def wish(
+        self, history: History, k: int | None = None, *, hide_seen: bool = True, allow: Sequence[str] | None = None, deny: Sequence[str] = (),
+        candidates: Sequence[str] | None = None, by: By = "item_id", user: str = "", prior_weight: float | None = None,
+    ) -> Wish:  # fmt: skip
+        """What `recommend` is asked for one history, checked; raises what `recommend` raises. Here an unknown id of `allow` or `deny` counts for
+        nothing without a word."""
         bundle = self.bundle
         if bundle.kind != "item":
             raise ValueError(
@@ -180,26 +211,49 @@ class Recommender:
                 f"k = {k}, but it must be from 1 to {self.max_k}: {bundle.rank.beams} beams are searched (`rank.beams`), and the "
                 f"catalogue holds {self.items.height:,} items."
             )
-        codes = [self._named(by).codes(history) for history in histories]
-        for what, given in (("candidates for", candidates), ("users for", users)):
-            if given is not None and len(given) != len(histories):
-                raise ValueError(f"there are {len(histories)} histories, but {what} {len(given)}.")
-        asked = bundle.outside.split(codes, users)
+        codes = self._named(by).codes(history)
+        only = None if candidates is None else set(bundle.by_id.codes(candidates))
+        if allow is not None:
+            may = bundle.by_id.known(allow)
+            only = may if only is None else only & may
+        if only is not None and not only:
+            raise ValueError("no item may be listed: none of the candidates or of the allowed is in the catalogue.")
+        hidden = {*(codes if hide_seen else ()), *bundle.by_id.known(deny)}
+        if len(hidden) >= self.items.height:
+            raise ValueError("no item may be listed: all of them are denied or in the history.")
+        return Wish(tuple(codes), k, frozenset(hidden), None if only is None else frozenset(only), user, prior_weight)
+
+    def lists(self, wishes: Sequence[Wish], *, allowed: NDArray[np.bool_] | None = None) -> list[list[Recommendation]]:
+        """The lists that were asked for, ranked together. `allowed`: (items,), what all of them may list."""
+        found: list[list[Recommendation]] = [[] for _ in wishes]
+        groups: dict[tuple[bool, float | None], list[int]] = {}
+        for n, wish in enumerate(wishes):
+            groups.setdefault((wish.only is None, wish.prior_weight), []).append(n)
+        for (_, weight), group in groups.items():
+            for n, listed in zip(group, self._ranked([wishes[n] for n in group], allowed, weight), strict=True):
+                found[n] = listed
+        return found
+
+    def _ranked(
+        self, wishes: Sequence[Wish], allowed: NDArray[np.bool_] | None, weight: float | None
+    ) -> list[list[Recommendation]]:
+        bundle = self.bundle
+        asked = bundle.outside.split([wish.history for wish in wishes], [wish.user for wish in wishes])
         shelf = Shelf(
-            allowed=bundle.by_id.allowed(allow, deny),
-            hidden=[sorted(set(history)) if hide_seen else [] for history in codes],
-            only=None if candidates is None else [bundle.by_id.codes(some) for some in candidates],
-            prior=None if bundle.prior is None else bundle.prior(asked, prior_weight),
+            allowed=allowed,
+            hidden=[sorted(wish.hidden) for wish in wishes],
+            only=None if wishes[0].only is None else [sorted(wish.only or ()) for wish in wishes],
+            prior=None if bundle.prior is None else bundle.prior(asked, weight),
         )
         ranking = bundle.ranker.rank(bundle.rows(asked), shelf)
         ids, titles = self.items["item_id"], self.items["title"]
         return [
             [
                 Recommendation(ids[int(item)], titles[int(item)], float(score), bool(exact), bundle.commit)
-                for item, score in zip(row[:k], scores[:k], strict=True)
+                for item, score in zip(row[: wish.k], scores[: wish.k], strict=True)
                 if item >= 0
             ]
-            for row, scores, exact in zip(ranking.items, ranking.scores, ranking.exact, strict=True)
+            for wish, row, scores, exact in zip(wishes, ranking.items, ranking.scores, ranking.exact, strict=True)
         ]
 
     @overload

@@ -38,6 +38,10 @@ class Catalogue:
                 )
         return [self._codes[name] for name in names]
 
+    def known(self, names: Sequence[str]) -> set[int]:
+        """The codes of those names that the catalogue holds."""
+        return {self._codes[name] for name in names if name in self._codes}
+
     def allowed(self, allow: Sequence[str] | None, deny: Sequence[str]) -> NDArray[np.bool_] | None:
         """Which items may be listed, (items,), or None for all. Warns of names that the catalogue does not hold."""
         if allow is None and not deny:
