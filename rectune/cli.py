@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore", FutureWarning)
     try:
         overrides = parse_overrides(rest)
-        if overrides and known.command in ("ls", "recommend", "index", "export", "push", "serve", "clean"):
+        if overrides and known.command in ("ls", "recommend", "index", "export", "push", "serve", "demo", "clean"):
             raise ValueError(
                 f"`--{overrides[0][0]}`: `rectune {known.command}` has no such option. See `rectune {known.command} --help`."
             )
@@ -207,6 +207,14 @@ def build_parser() -> argparse.ArgumentParser:
     push.add_argument("--keep-card", action="store_true", help="leave the repository's README.md as it is")
     push.add_argument("--adapter-only", action="store_true", help="the adapter instead of whole weights")
     push.add_argument("--dry-run", action="store_true", help="print what would be pushed, and send nothing")
+    demo = _command(group, "demo", commands.demo, "show a page on which one types a history (extra `demo`)")
+    demo.add_argument(
+        "source", metavar="BUNDLE", help="an exported folder, a run folder, or a repository of the Hub (USER/REPO)"
+    )
+    demo.add_argument("--host", default="127.0.0.1", help="where to listen (default: this machine only)")
+    demo.add_argument("--port", type=int, default=7860, help="0: whichever is free (default 7860)")
+    demo.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    demo.add_argument("--revision", default=None, help="of a repository of the Hub")
     serve = _command(group, "serve", commands.serve, "answer over HTTP (extra `serve`)")
     serve.add_argument(
         "source", metavar="BUNDLE", help="an exported folder, a run folder, or a repository of the Hub (USER/REPO)"

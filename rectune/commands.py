@@ -243,6 +243,18 @@ def _tell_pushed(done: Any) -> None:
     print(f"fetched back into a fresh cache: every file is equal{probed}.")
 
 
+def demo(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    """Show a page."""
+    _quiet_libraries()
+    _needs_extra("demo", "gradio")
+    from rectune.bundle.recommender import Recommender
+
+    recommender = Recommender.from_pretrained(args.source, device=args.device, revision=args.revision)
+    from rectune.bundle.demo.page import launch
+
+    launch(recommender, host=args.host, port=args.port)
+
+
 def serve(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Answer over HTTP."""
     for name, least in (("batch_tokens", 1), ("wait_ms", 0), ("queue", 1), ("timeout", 0.01), ("port", 0)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -34,7 +35,8 @@ PriorOf = Callable[[Split, float | None], Callable[[NDArray[np.int64]], NDArray[
 class Bundle:
     """A tuned recommender. `name`: what messages call it; `kind`: whether it lists items or answers about one; `outside`: its items, and what
     is known of histories; `task`: what a row asks; `vectors`: where the task chooses histories by them; `prior`: see `PriorOf`, `prior_weight` its own
-    weight; `sources`, `fitted`: what gives new items vectors, and what that learned; `commit`: of a download from the Hub.
+    weight; `sources`, `fitted`: what gives new items vectors, and what that learned; `commit`: of a download from the Hub; `report`: the page of its report; `recipe`: the name of
+    its recipe.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Bundle:
     sources: tuple[Call, ...] = ()
     fitted: tuple[Fitted, ...] = ()
     commit: str | None = None
+    report: Path | None = None
+    recipe: str = ""
 
     @property
     def items(self) -> pl.DataFrame:

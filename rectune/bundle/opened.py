@@ -75,7 +75,8 @@ def of_run(folder: str | Path, *, device: str = "auto", dtype: str | None = None
     return Bundle(
         name=str(folder), kind=run.rows.kind, outside=outside_of(run.split), index=run.index, encoder=run.encoder, template=run.asked.template,
         rank=run.asked.rank, trie=run.trie, task=run.asked.ranked, ranker=run.models["tuned"], vectors=run.vectors, prior=prior, prior_weight=weight,
-        sources=run.asked.vectors, fitted=() if run.vectors is None else run.vectors.fitted,
+        sources=run.asked.vectors, fitted=() if run.vectors is None else run.vectors.fitted, report=_page(Path(folder)),
+        recipe=run.asked.recipe.name,
     )  # fmt: skip
 
 
@@ -136,7 +137,7 @@ def _read(folder: Path, about: dict[str, Any], device: str, dtype: str | None, c
         template=template, rank=rank, trie=trie, task=task, ranker=ranker,
         vectors=ItemVectors.load(vectors) if task.reads_vectors else None, prior=prior, prior_weight=weight,
         sources=tuple(source if not isinstance(source, dict) else _missing(source) for source in sources),
-        fitted=load_fitted(vectors, len(sources)), commit=commit,
+        fitted=load_fitted(vectors, len(sources)), commit=commit, report=_page(folder), recipe=about["run"]["recipe"],
     )  # fmt: skip
 
 
@@ -147,6 +148,12 @@ def _settings(folder: Path, about: dict[str, Any], device: str, dtype: str | Non
     if dtype is not None:
         model["dtype"] = dtype
     return model_settings(Recipe("rectune.json", {"model": {**model, "device": device}}))
+
+
+def _page(folder: Path) -> Path | None:
+    """The page of the report, where there is one."""
+    file = folder / parts.PAGE
+    return file if file.exists() else None
 
 
 def _missing(written: dict[str, Any]) -> Call:

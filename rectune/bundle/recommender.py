@@ -234,6 +234,22 @@ class Recommender:
                 found[n] = listed
         return found
 
+    def prior_list(
+        self, history: History, k: int | None = None, *, hide_seen: bool = True, by: By = "item_id"
+    ) -> list[Recommendation]:
+        """What the prior alone would list after one history, by its own score; [] where there is none. Of equal scores the item first that stands
+        first in the catalogue."""
+        wish = self.wish(history, k, hide_seen=hide_seen, by=by)
+        asked = self.bundle.outside.split([wish.history])
+        scores = None if self.bundle.prior is None else self.bundle.prior(asked, 1.0)
+        if scores is None:
+            return []
+        (row,) = scores(np.arange(1)).astype(np.float64)
+        row[sorted(wish.hidden)] = -np.inf
+        best = [int(item) for item in np.argsort(-row, kind="stable")[: wish.k] if row[item] > -np.inf]
+        ids, titles = self.items["item_id"], self.items["title"]
+        return [Recommendation(ids[item], titles[item], float(row[item]), True, self.bundle.commit) for item in best]
+
     def _ranked(
         self, wishes: Sequence[Wish], allowed: NDArray[np.bool_] | None, weight: float | None
     ) -> list[list[Recommendation]]:

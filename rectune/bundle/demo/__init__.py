@@ -1,0 +1,1 @@
+"""A recommender as a page."""
