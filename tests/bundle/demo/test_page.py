@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 pytest.importorskip("gradio", reason="the extra `demo` is not installed")
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-if shutil.which("chromedriver") is None:
-    pytest.skip("Chromium and its driver are not installed", allow_module_level=True)
+pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
+from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
@@ -22,7 +21,10 @@ from rectune import Recommender
 from tests.bundle.test_export_answers import films
 from tests.exports import SHOP, SHORT, exported, tune
 
-pytestmark = pytest.mark.heavy
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.skipif(shutil.which("chromedriver") is None, reason="Chromium and its driver are not installed"),
+]
 NAMES = "next-item-names.jinja"
 GPT2 = {"from_scratch": {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 512}, "text_vocab_size": 300}  # fmt: skip
 PATIENCE = 30  # seconds
