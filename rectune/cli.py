@@ -183,8 +183,16 @@ def build_parser() -> argparse.ArgumentParser:
     recommend.add_argument("--show-seen", action="store_true", help="also list items of the history")
     recommend.add_argument("--json", action="store_true", help="print JSON lines")
     export = _command(group, "export", commands.export, "write a run as a folder that transformers alone loads")
-    export.add_argument("folder", help="a run folder")
+    export.add_argument("folder", help="a run folder, or, with --for, an exported one")
     export.add_argument("--to", default=None, metavar="FOLDER", help="where to (default: export in the run folder)")
+    export.add_argument(
+        "--for",
+        action="append",
+        default=[],
+        dest="engines",
+        metavar="ENGINE",
+        help="also write the catalogue for an inference engine, into engines/ENGINE: flashrec, sglang, sid-gr, vllm, xllm",
+    )
     clean = _command(group, "clean", commands.clean, "remove stages of a run folder that its last report did not use")
     clean.add_argument("folder", help="a run folder")
     clean.add_argument("--dry-run", action="store_true", help="only say what would be removed")

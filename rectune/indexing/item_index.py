@@ -112,7 +112,7 @@ def from_levels(
         letter = level_letter(level)
         vocabulary += [f"<{prefix}{letter}_{code}>" for code in held]
         known = meanings[level] if level < len(meanings) else ()
-        words += [known[code] if code < len(known) else "" for code in held]
+        words += [known[code] if code < len(known) else "" for code in held.tolist()]
     if sizes:
         vocabulary += [SID_BEGIN, SID_END]
         words += ["", ""]

@@ -27,7 +27,9 @@ def read_names(path: Path) -> dict[str, Any]:
     if path.suffix == ".parquet":
         table = pl.read_parquet(path)
         if not {"pid", "sid"} <= set(table.columns):
-            raise ValueError(f"{path.name}: a table of names has the columns pid and sid, got {', '.join(table.columns)}.")
+            raise ValueError(
+                f"{path.name}: a table of names has the columns pid and sid, got {', '.join(table.columns)}."
+            )
         return {str(pid): sid for pid, sid in zip(table["pid"].to_list(), table["sid"].to_list(), strict=True)}
     names = read_json(path, unique=True)
     if not isinstance(names, dict):
