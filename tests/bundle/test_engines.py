@@ -37,7 +37,8 @@ def read_sid_gr(file: Path, end: int | None) -> dict[Path_, str]:
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     paths = [tuple(row["token_ids"]) for row in rows]
     assert len(set(paths)) == len({row["item_id"] for row in rows}) == len(rows)
-    assert all(paths) and not any(end in path for path in paths)
+    assert all(paths)
+    assert not any(end in path for path in paths)
     return {(*path, *([] if end is None else [end])): row["item_id"] for path, row in zip(paths, rows, strict=True)}
 
 
@@ -126,7 +127,9 @@ def test_catalogues_are_sealed_with_the_bundle(shop: Path, tmp_path: Path) -> No
     folder = Path(shutil.copytree(shop / "export", tmp_path / "shop"))
     files = {name for name in read_manifest(folder)["files"] if name.startswith("engines/")}
     assert files == {f"engines/{name}" for name in ("flashrec/catalog.json", "sglang/catalog.txt", "sid-gr/catalog.jsonl", "vllm/choices.json", "xllm/items.vocab")}  # fmt: skip
-    assert Recommender.from_pretrained(folder).recommend(["i3"], 3) == Recommender.from_pretrained(shop).recommend(["i3"], 3)
+    assert Recommender.from_pretrained(folder).recommend(["i3"], 3) == Recommender.from_pretrained(shop).recommend(
+        ["i3"], 3
+    )
     (folder / "engines" / "xllm" / "items.vocab").write_bytes(b"")
     with pytest.raises(ValueError, match=r"`engines/xllm/items.vocab` is not the one that was written"):
         check_files(folder)
