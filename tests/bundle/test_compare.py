@@ -35,6 +35,11 @@ def test_figures_by_hand() -> None:
     assert found.repeated == pytest.approx(1 / 7)
 
 
+def test_only_the_first_k_of_both_lists_overlap() -> None:
+    assert compare([Asked([], ["c", "d", "a", "b"], [])], [ours("a", "b", "c")], 2).overlap == 0.0
+    assert compare([Asked([], ["c", "d", "a", "b"], [])], [ours("a", "b", "c")], 4).overlap == 1.0  # of three, all
+
+
 def test_kendalls_tau_by_hand() -> None:
     assert kendall([0, 1, 2]) == 1.0
     assert kendall([5, 3, 1]) == -1.0
