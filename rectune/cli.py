@@ -190,12 +190,20 @@ def build_parser() -> argparse.ArgumentParser:
     recommend.add_argument("--show-seen", action="store_true", help="also list items of the history")
     recommend.add_argument("--json", action="store_true", help="print JSON lines")
     export = _command(group, "export", commands.export, "write a run as a folder that transformers alone loads")
-    export.add_argument("folder", help="a run folder")
+    export.add_argument("folder", help="a run folder, or, with --for, an exported one")
     export.add_argument("--to", default=None, metavar="FOLDER", help="where to (default: export in the run folder)")
     export.add_argument(
         "--adapter-only",
         action="store_true",
         help="the adapter and the name of its base on the Hub instead of whole weights",
+    )
+    export.add_argument(
+        "--for",
+        action="append",
+        default=[],
+        dest="engines",
+        metavar="ENGINE",
+        help="also write the catalogue for an inference engine, into engines/ENGINE: flashrec, sglang, sid-gr, vllm, xllm",
     )
     push = _command(group, "push", commands.push, "put a run or a bundle on the Hugging Face Hub, and load it back")
     push.add_argument("folder", help="a run folder, or an exported one")

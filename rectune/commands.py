@@ -201,8 +201,13 @@ def export(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Write a run as a folder that transformers alone loads."""
     _quiet_libraries()
     from rectune.bundle import export as run_export
+    from rectune.bundle.for_engines import FOLDER, is_bundle, write_beside
 
-    place, about = run_export.export(args.folder, args.to, adapter_only=args.adapter_only)
+    if args.engines and is_bundle(Path(args.folder)):
+        for engine, said in write_beside(Path(args.folder), args.engines, args.to).items():
+            print(f"{Path(args.to) / engine}/{said}")
+        return
+    place, about = run_export.export(args.folder, args.to, adapter_only=args.adapter_only, engines=args.engines)
     items = f"{about['items']['total']:,} items, {about['items']['added']:,} of them added"
     print(f"exported to {place}: weights in {about['weights']['dtype']}, {items}.")
     for step, found in about["weights"].items():
@@ -213,6 +218,8 @@ def export(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
             )
     for form, metrics in about.get("forms", {}).items():
         print(f"  {form:<31}" + "   ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    for engine, said in about.get("engines", {}).items():
+        print(f"  {FOLDER}/{engine}/{said}")
 
 
 def push(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

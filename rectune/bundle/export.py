@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from rectune.bundle import files as files
 from rectune.bundle.card import card, plain_code
 from rectune.bundle.fidelity import check_written, plain_model
 from rectune.bundle.files import ABOUT, TEMPLATE
+from rectune.bundle.for_engines import FOLDER, write_catalogues, writer_of
 from rectune.bundle.manifest import write_manifest
 from rectune.bundle.parts import write_parts
 from rectune.bundle.plain import prompt_ids, read
@@ -37,13 +39,13 @@ COMPARED = 200  # prompts that are encoded both ways
 
 
 def export(
-    folder: str | Path, to: str | Path | None = None, *, adapter_only: bool = False
+    folder: str | Path, to: str | Path | None = None, *, adapter_only: bool = False, engines: Sequence[str] = ()
 ) -> tuple[Path, dict[str, Any]]:
     """Write a finished run as a bundle, by default `RUN/export`; returns it and its `rectune.json`.
 
     It is a plain transformers folder, and holds everything that recommending needs. `adapter_only`: the adapter instead of whole weights, beside the name
     of its base on the Hub. Otherwise an adapter is merged into the base in the recipe's dtype, never into 4-bit weights; of a quantised run both forms are
-    ranked on the test rows. Items that were added to the run are exported too. Raises FileNotFoundError for a folder that is
+    ranked on the test rows. `engines`: those for which a catalogue is written, too. Items that were added to the run are exported too. Raises FileNotFoundError for a folder that is
     no finished run and for a base that is gone, ValueError for a place that holds something else and when the written model
     does not give the logits of the tuned one. Leaves the whole folder or none. A run that cannot be written is read: what it
     lacks is built in a temporary place.
@@ -51,17 +53,19 @@ def export(
     with tempfile.TemporaryDirectory() as temporary:
         own = Path(folder).resolve()
         elsewhere = None if not own.is_dir() or os.access(own, os.W_OK) else Path(temporary)
-        return _export(folder, to, elsewhere, adapter_only)
+        return _export(folder, to, elsewhere, adapter_only, engines)
 
 
 def _export(
-    folder: str | Path, to: str | Path | None, elsewhere: Path | None, adapter_only: bool
+    folder: str | Path, to: str | Path | None, elsewhere: Path | None, adapter_only: bool, engines: Sequence[str]
 ) -> tuple[Path, dict[str, Any]]:
+    for name in engines:
+        writer_of(name)
     run, listed = open_run(folder, elsewhere=elsewhere), open_run(folder, added=True, elsewhere=elsewhere)
     place = (Path(to) if to is not None else run.folder.path / "export").resolve()
     files.check_place(place, run)
     if hasattr(run.asked.trainings[-1].method, "export"):
-        return place, _export_own(run, listed, place)
+        return place, _export_own(run, listed, place, engines)
     if adapter_only:
         files.check_adapter(run)
     with run.folder.lock():
@@ -84,7 +88,7 @@ def _export(
                 about["prompts"] = same_prompts(listed, ranker, work)
                 if adapter_only:
                     files.keep_adapter(run, work)
-                _finish(work, place, about)
+                _finish(work, place, about, engines)
         except BaseException:
             if is_main():
                 shutil.rmtree(work, ignore_errors=True)
@@ -93,7 +97,7 @@ def _export(
     return place, gather(about)[0]
 
 
-def _export_own(run: Run, listed: Run, place: Path) -> dict[str, Any]:
+def _export_own(run: Run, listed: Run, place: Path, engines: Sequence[str]) -> dict[str, Any]:
     """Write a run whose method says itself what its model is in files: these, the items, the template, and what is known of the run."""
     method = run.asked.trainings[-1].method
     about = {
@@ -111,7 +115,7 @@ def _export_own(run: Run, listed: Run, place: Path) -> dict[str, Any]:
                 about["weights"] = method.export(listed.loading, run.tuned.folder / "model", work)  # type: ignore[attr-defined]
                 about |= write_parts(listed, run, work)
                 listed.encoder.tokenizer.save_pretrained(work)
-                _finish(work, place, about)
+                _finish(work, place, about, engines)
             except BaseException:
                 shutil.rmtree(work, ignore_errors=True)
                 raise
@@ -119,9 +123,12 @@ def _export_own(run: Run, listed: Run, place: Path) -> dict[str, Any]:
     return gather(about)[0]  # type: ignore[no-any-return]
 
 
-def _finish(work: Path, place: Path, about: dict[str, Any]) -> None:
-    """Write card and manifest, and move the folder to its place."""
+def _finish(work: Path, place: Path, about: dict[str, Any], engines: Sequence[str]) -> None:
+    """Write catalogues for engines, card and manifest, and move the folder to its place."""
     (work / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+    if told := write_catalogues(work, engines, work / FOLDER):
+        about["engines"] = told
+        (work / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
     (work / "README.md").write_text(card(work), encoding="utf-8")
     write_manifest(work)
     files.put(work, place)

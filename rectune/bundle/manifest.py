@@ -24,6 +24,7 @@ KINDS = (
     ".parquet",
     ".safetensors",
     ".txt",
+    ".vocab",
     ".yaml",
 )
 

@@ -23,11 +23,12 @@ def balanced_kmeans(
     codes: int = 256,
     repair: Repair = "digit",
     rounds: int = 10,
+    complete: bool = False,
     seed: int = 0,
 ) -> ItemIndex:
     """As `residual_kmeans`, but no code has more than items / codes items, rounded up (OneRec, 2025, sec. 3.1).
 
-    `rounds`: how often items are dealt out and centres moved.
+    `rounds`: how often items are dealt out and centres moved. `complete`: see `residual_kmeans`.
     """
     check_sizes(len(vectors.item_ids), levels=levels, codes=codes)
     joined = vectors.joined()
@@ -40,7 +41,7 @@ def balanced_kmeans(
         last, residual = residual, residual - centres[labels]
     check_collapse(found, codes=codes)
     distances = squared_distances(last, books[-1])
-    return quantised_index(split, vectors, Quantiser(tuple(books)), found, distances, repair=repair)
+    return quantised_index(split, vectors, Quantiser(tuple(books)), found, distances, repair=repair, complete=complete)
 
 
 def balanced_clusters(vectors: Vectors, codes: int, *, rounds: int, seed: int) -> tuple[NDArray[np.int32], Vectors]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Codes = NDArray[np.int32]
+SID_BEGIN, SID_END = "<|sid_begin|>", "<|sid_end|>"  # OneRec's tokens around a name
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,15 @@ def from_levels(
     meanings: Sequence[Sequence[str]] = (),
     colliding: NDArray[np.bool_] | None = None,
     fitted: dict[str, NDArray[np.float32]] | None = None,
+    sizes: Sequence[int] = (),
+    prefix: str = "",
 ) -> ItemIndex:
     """Build an index from codes that count from 0 within each level, shape (items, levels), -1 = none.
 
     Tokens are '<a_0>', '<a_1>' … for the first level, '<b_0>' … for the second. Only codes that are used get a
     token. `meanings[level][code]` are words for a token, where known. `colliding`: which items shared a name before repair; `fitted`: see `ItemIndex`.
+    `sizes`: all codes of each level get a token, so many in their order, and behind them stand `SID_BEGIN` and `SID_END`, as OneRec's
+    tokenizers hold them. `prefix`: what stands before the letter, OneRec's is 's_'.
     Raises ValueError when two items share a name.
     """
     check_unique(levels)
@@ -101,13 +106,16 @@ def from_levels(
     words: list[str] = []
     codes = np.full(levels.shape, -1, dtype=np.int32)
     for level in range(levels.shape[1]):
-        used, inverse = np.unique(levels[:, level], return_inverse=True)
-        numbers = np.where(used >= 0, np.cumsum(used >= 0) - 1 + len(vocabulary), -1)
-        codes[:, level] = numbers[inverse]
+        column = levels[:, level]
+        held = np.arange(sizes[level]) if sizes else np.unique(column[column >= 0])
+        codes[:, level] = np.where(column >= 0, np.searchsorted(held, column) + len(vocabulary), -1)
         letter = level_letter(level)
-        vocabulary += [f"<{letter}_{code}>" for code in used if code >= 0]
+        vocabulary += [f"<{prefix}{letter}_{code}>" for code in held]
         known = meanings[level] if level < len(meanings) else ()
-        words += [known[code] if code < len(known) else "" for code in used if code >= 0]
+        words += [known[code] if code < len(known) else "" for code in held.tolist()]
+    if sizes:
+        vocabulary += [SID_BEGIN, SID_END]
+        words += ["", ""]
     shared = np.zeros(len(levels), dtype=bool) if colliding is None else colliding
     return ItemIndex(
         codes, tuple(vocabulary), tuple(words), health=health_of(levels, shared), colliding=shared, fitted=fitted or {}

@@ -32,6 +32,7 @@ def letter(
     commitment: float = 0.25,
     sinkhorn: float = 0.003,
     repair: Repair = "reassign",
+    complete: bool = False,
     seed: int = 0,
     device: str = "auto",
 ) -> ItemIndex:
@@ -55,7 +56,7 @@ def letter(
     )
     extra = CollaborativeLosses(torch.from_numpy(theirs), alignment, diversity, groups=groups, seed=seed)
     fitted = train_rq_vae(content, settings, seed=seed, extra=extra, device=device)
-    return index_of(split, vectors, fitted, settings, repair, blocks=others)
+    return index_of(split, vectors, fitted, settings, repair, blocks=others, complete=complete)
 
 
 class CollaborativeLosses:

@@ -23,20 +23,26 @@ def quantised_index(
     *,
     repair: Repair,
     blocks: Sequence[int] | None = None,
+    complete: bool = False,
 ) -> ItemIndex:
     """The index that codes give: names made unique, first codes put into words, and all that names a later item kept.
 
     `found`: (items, levels). `distances`: to the codes of the last level, (items, codes). `blocks`: which blocks of
-    `vectors` the quantiser reads, all of them unless given.
+    `vectors` the quantiser reads, all of them unless given. `complete`: tokens for all codes, used or not, named as OneRec names them
+    (see `from_levels`); a level that tells items apart has the digits that are used.
     """
     read = list(range(len(vectors.blocks))) if blocks is None else list(blocks)
     content = vectors.only(read)
     words = nearest_titles(content.joined(), found[:, 0], split.log.items["title"].to_list())
     unique = repaired(found, distances, repair=repair)
     kept = {"blocks": np.array(read, dtype=np.float32), "scales": content.scales()}
+    sizes = [len(book) for book in quantiser.codebooks] if complete else []
+    if complete and unique.shape[1] > len(sizes):
+        sizes.append(int(unique[:, -1].max()) + 1)
     return from_levels(
-        unique, meanings=[words], colliding=colliding_items(found), fitted={**quantiser.arrays(), **kept}
-    )
+        unique, meanings=[words], colliding=colliding_items(found), fitted={**quantiser.arrays(), **kept}, sizes=sizes,
+        prefix="s_" if complete else "",
+    )  # fmt: skip
 
 
 def nearest_titles(vectors: Vectors, labels: NDArray[np.int32], titles: Sequence[str], *, most: int = 8) -> list[str]:

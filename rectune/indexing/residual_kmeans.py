@@ -17,15 +17,17 @@ def residual_kmeans(
     levels: int = 3,
     codes: int = 256,
     repair: Repair = "digit",
+    complete: bool = False,
     seed: int = 0,
 ) -> ItemIndex:
     """Cluster item vectors, then what the clusters leave over, and so on: `levels` codes out of `codes` an item.
 
-    `repair`: how items that end with the same codes are told apart (see `repaired`).
+    `repair`: how items that end with the same codes are told apart (see `repaired`). `complete`: tokens for all codes, used or not, as
+    OneRec's tokenizers hold them (see `quantised_index`).
     """
     check_sizes(len(vectors.item_ids), levels=levels, codes=codes)
     joined = vectors.joined()
     quantiser = fit_residuals(joined, levels=levels, codes=codes, seed=seed)
     found, distances = quantiser.codes(joined)
     check_collapse(found, codes=codes)
-    return quantised_index(split, vectors, quantiser, found, distances, repair=repair)
+    return quantised_index(split, vectors, quantiser, found, distances, repair=repair, complete=complete)

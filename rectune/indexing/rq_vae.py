@@ -81,20 +81,20 @@ def rq_vae(
     commitment: float = 0.25,
     sinkhorn: float = 0.003,
     repair: Repair = "reassign",
+    complete: bool = False,
     seed: int = 0,
     device: str = "auto",
 ) -> ItemIndex:
     """Quantise an autoencoder's middle level by level (Zeghidour et al., 2021; TIGER sec. 3.1; LC-Rec sec. 3.1).
 
-    Keys: those of `RqVaeSettings` but `check`; `repair`: how items that end with the same codes are told apart (see `repaired`). LC-Rec's
+    Keys: those of `RqVaeSettings` but `check`; `repair`: how items that end with the same codes are told apart (see `repaired`); `complete`: see `residual_kmeans`. LC-Rec's
     encoder has hidden layers of 2048, 1024, 512, 256, 128 and 64 and 10,000 epochs; the defaults here suit a CPU.
     """
     settings = RqVaeSettings(
         levels, codes, dimensions, tuple(hidden), epochs, batch, learning_rate, weight_decay, commitment, sinkhorn
     )
-    return index_of(
-        split, vectors, train_rq_vae(vectors.joined(), settings, seed=seed, device=device), settings, repair
-    )
+    fitted = train_rq_vae(vectors.joined(), settings, seed=seed, device=device)
+    return index_of(split, vectors, fitted, settings, repair, complete=complete)
 
 
 def index_of(
@@ -105,12 +105,13 @@ def index_of(
     repair: Repair,
     *,
     blocks: Sequence[int] | None = None,
+    complete: bool = False,
 ) -> ItemIndex:
     """The index of a trained RQ-VAE, its names made unique, with its curves in the health report."""
     check_collapse(fitted.codes, codes=settings.codes)
     index = quantised_index(
-        split, vectors, fitted.quantiser, fitted.codes, fitted.distances, repair=repair, blocks=blocks
-    )
+        split, vectors, fitted.quantiser, fitted.codes, fitted.distances, repair=repair, blocks=blocks, complete=complete
+    )  # fmt: skip
     index.health["training"] = fitted.curves
     return index
 

@@ -79,7 +79,7 @@ def _promised(asked: Asked) -> Known:
     notes = []
     levels, codes = keys.get("levels"), keys.get("codes")
     if isinstance(levels, int) and isinstance(codes, int):
-        new = levels * codes
+        new = levels * codes + 2 * bool(keys.get("complete"))  # a begin and an end
     else:
         levels, new = None, 0
         if call.function.__name__ != "titles":

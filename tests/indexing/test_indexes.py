@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,84 @@ def test_a_given_index_is_read_and_repaired(tmp_path: Path) -> None:
 def test_a_wrong_index_file_is_refused(tmp_path: Path, names: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         given(split_of(["A", "B", "C"]), path=write(tmp_path, names))
+
+
+FORMS: dict[str, tuple[Any, list[str]]] = {
+    "one text": ({"0": "<a_1><b_2>", "1": "<a_1><b_3>", "2": "<a_0><b_2>"}, ["<a_1><b_2>", "<a_1><b_3>", "<a_0><b_2>"]),
+    "tokens of OneRec": (
+        {"0": ["<s_a_1>", "<s_b_2>"], "1": ["<s_a_1>", "<s_b_3>"], "2": ["<s_a_0>", "<s_b_2>"]},
+        ["<s_a_1><s_b_2>", "<s_a_1><s_b_3>", "<s_a_0><s_b_2>"],
+    ),
+    "text of OneRec": (
+        {str(i): f"<|sid_begin|><s_a_{i}><s_b_9><s_c_4><|sid_end|>" for i in range(3)},
+        ["<s_a_0><s_b_9><s_c_4>", "<s_a_1><s_b_9><s_c_4>", "<s_a_2><s_b_9><s_c_4>"],
+    ),
+    "codes": ({"0": [340, 6566], "1": [0, 6566], "2": [340, 0]}, ["<s_a_340><s_b_6566>", "<s_a_0><s_b_6566>", "<s_a_340><s_b_0>"]),
+    "packed": (  # 5 * 8192 ** 2 + 7 * 8192 + 8191, and 2
+        {"335609855": [{"pid": 1, "count": 9}], "2": [{"iid": 0, "count": 9}], "8193": [{"pid": 2}]},
+        ["<s_a_0><s_b_0><s_c_2>", "<s_a_5><s_b_7><s_c_8191>", "<s_a_0><s_b_1><s_c_1>"],
+    ),
+    "with points": (
+        {"5.7.8191": [{"pid": 1}], "0.0.2": [{"pid": 0}], "9000.0.1": [{"pid": 2}]},
+        ["<s_a_0><s_b_0><s_c_2>", "<s_a_5><s_b_7><s_c_8191>", "<s_a_9000><s_b_0><s_c_1>"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_names_are_read_in_other_forms(tmp_path: Path, form: str) -> None:
+    names, expected = FORMS[form]
+    index = given(split_of(["A", "B", "C"]), path=write(tmp_path, names))
+    assert [index.name(i) for i in range(3)] == expected
+
+
+def test_a_table_of_onerec_is_read(tmp_path: Path) -> None:
+    pl.DataFrame({"pid": [2, 0, 1], "sid": [[4, 5, 6], [1, 2, 3], [1, 2, 4]]}).write_parquet(
+        tmp_path / "pid2sid.parquet"
+    )
+    index = given(split_of(["A", "B", "C"]), path=tmp_path / "pid2sid.parquet")
+    assert [index.name(i) for i in (0, 2)] == ["<s_a_1><s_b_2><s_c_3>", "<s_a_4><s_b_5><s_c_6>"]
+    pl.DataFrame({"item": ["0"]}).write_parquet(tmp_path / "other.parquet")
+    with pytest.raises(ValueError, match="has the columns pid and sid, got item"):
+        given(split_of(["A", "B", "C"]), path=tmp_path / "other.parquet")
+
+
+def test_items_that_share_a_packed_name_are_told_apart(tmp_path: Path) -> None:
+    names = {"8193": [{"pid": 0}, {"pid": 2}], "2": [{"pid": 1}]}
+    with pytest.warns(UserWarning, match="2 items share a name"):
+        index = given(split_of(["A", "B", "C"]), path=write(tmp_path, names))
+    assert index.name(2) == "<s_a_0><s_b_1><s_c_1><s_d_1>"
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"0": "<s_a_1>", "1": "<s_b_2>", "2": "<s_a_3>"}, "token '<s_b_2>' is not of the form '<s_a_12>'"),
+        ({"0": ["<s_a_1>", "<b_1>"], "1": [], "2": []}, "token '<b_1>' is not of the form '<s_b_12>'"),
+        ({"0": "<s_a_1>", "1": "<a_2>", "2": "<a_3>"}, "item `0` begin with '<s_a_' and those of item `1` with '<a_'"),
+        ({"0": "<|sid_begin|><|sid_end|>", "1": "<a_2>", "2": "<a_3>"}, "must be a list of tokens, got '<|sid_begin|>"),
+        ({"0": "tea", "1": "<a_2>", "2": "<a_3>"}, "must be a list of tokens, got 'tea'"),
+        ({"0": "tea <a_1>", "1": "<a_2>", "2": "<a_3>"}, "token 'tea ' is not of the form"),
+        ({"0": [1, 2000000000], "1": [1], "2": [1]}, "token 1 is not of the form"),
+        ({"8193": [{"pid": 0}], "x": [{"pid": 1}]}, "`x` is not of OneRec's form"),
+        ({"8193": [{"pid": 0}], "3": 4}, "`3` is not of OneRec's form"),
+        ({"8193": [{"pid": 0}], "549755813888": [{"pid": 1}]}, "`549755813888` is not of OneRec's form"),  # 8192 ** 3
+        ({"8193": [{"pid": 0}], "3": [{"id": 1}]}, "`3` is not of OneRec's form"),
+        ({"8193": [{"pid": 0}], "3": [{"pid": 0}]}, "item `0` is there twice"),
+    ],
+)  # fmt: skip
+def test_a_wrong_name_of_another_form_is_refused(tmp_path: Path, names: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        given(split_of(["A", "B", "C"]), path=write(tmp_path, names))
+
+
+def test_all_codes_of_all_levels_get_a_token_one_behind_another() -> None:
+    levels = np.array([[2, 1], [0, 1]], dtype=np.int32)
+    index = from_levels(levels, sizes=[3, 2], prefix="s_", meanings=[["tea", "milk", "cups"]])
+    assert index.vocabulary == ("<s_a_0>", "<s_a_1>", "<s_a_2>", "<s_b_0>", "<s_b_1>", "<|sid_begin|>", "<|sid_end|>")
+    assert index.meanings == ("tea", "milk", "cups", "", "", "", "")
+    assert [index.name(i) for i in range(2)] == ["<s_a_2><s_b_1>", "<s_a_0><s_b_1>"]
+    assert index.health == from_levels(levels).health
 
 
 def test_an_item_that_an_index_file_names_twice_is_refused(tmp_path: Path) -> None:

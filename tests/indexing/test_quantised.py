@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from rectune.indexing.balanced_kmeans import balanced_kmeans, deal_out
 from rectune.indexing.health import judged, same_pairs
 from rectune.indexing.item_index import ItemIndex, colliding_items, from_levels
 from rectune.indexing.letter import CollaborativeLosses, _diverse, letter
-from rectune.indexing.quantised import names_of_new
+from rectune.indexing.quantised import names_of_new, token_places
 from rectune.indexing.quantiser import Quantiser, check_collapse
 from rectune.indexing.repair import reassign_last, repaired
 from rectune.indexing.residual_kmeans import residual_kmeans
@@ -232,6 +233,36 @@ def test_purity_counts_pairs_by_hand() -> None:
     assert same_pairs(codes[:, :1], kinds) == pytest.approx(1 / 3)  # pairs (0,1) (0,2) (1,2); only the first agrees
     assert same_pairs(codes, kinds) == 1.0
     assert same_pairs(np.arange(4)[:, None].astype(np.int32), kinds) is None
+
+
+# ------------------------------------------------------------------------------------------------------- complete codes
+
+
+@pytest.mark.parametrize("repair", ["digit", "reassign"])
+@pytest.mark.parametrize(
+    "function",
+    [residual_kmeans, balanced_kmeans, partial(rq_vae, epochs=2, hidden=[8], dimensions=4), partial(letter, epochs=2, hidden=[8], groups=2)],
+)  # fmt: skip
+def test_complete_adds_tokens_and_changes_no_name(function: Any, repair: Any) -> None:
+    split, vectors = shop(60, cloud(60), cloud(60, 4))
+    plain, whole = (function(split, vectors, levels=2, codes=16, repair=repair, complete=c) for c in (False, True))
+    digits = 1 + max((code for code in token_places(plain, 2)), default=-1) if plain.codes.shape[1] > 2 else 0
+    assert whole.vocabulary == (
+        *(f"<s_a_{code}>" for code in range(16)), *(f"<s_b_{code}>" for code in range(16)),
+        *(f"<s_c_{code}>" for code in range(digits)), "<|sid_begin|>", "<|sid_end|>",
+    )  # fmt: skip
+    assert [name.replace("<s_", "<") for name in map(whole.name, range(60))] == list(map(plain.name, range(60)))
+    assert whole.health == plain.health
+    assert [whole.meanings[code] for code in whole.codes[:, 0]] == [plain.meanings[code] for code in plain.codes[:, 0]]
+
+
+def test_a_later_item_gets_no_code_that_was_never_tuned() -> None:
+    books = Quantiser((np.array([[0.0], [10.0]], np.float32), np.array([[-1.0], [1.0], [5.0]], np.float32)))
+    fitted = {**books.arrays(), "blocks": np.zeros(1, np.float32), "scales": np.ones(1, np.float32)}
+    index = from_levels(np.array([[0, 0], [1, 1]], dtype=np.int32), sizes=[2, 3], prefix="s_", fitted=fitted)
+    (name,) = names_of_new(index, ItemVectors(("new",), (np.array([[4.9]], np.float32),)))
+    assert "<s_b_2>" in index.vocabulary  # the nearest to what is left, but no item's
+    assert [index.vocabulary[code] for code in name] == ["<s_a_0>", "<s_b_1>"]
 
 
 # ---------------------------------------------------------------------------------------------------------- later items

@@ -140,3 +140,12 @@ def test_a_built_run_is_planned_with_its_own_examples(quick_recipe: Path, capsys
     assert "16 steps, about" in text
     assert "minutes at 40 to 20 % of the 165.2 TFLOP/s" in text
     assert "not known" not in text
+
+
+@pytest.mark.parametrize(("complete", "promised"), [("false", 24), ("true", 26)])
+def test_complete_codes_promise_a_begin_and_an_end(complete: str, promised: int) -> None:
+    from rectune.planning.known import _promised
+    from rectune.run.run import open_recipe
+
+    keys = [("index.levels", "3"), ("index.codes", "8"), ("index.complete", complete)]
+    assert _promised(open_recipe(load_recipe("quickstart", keys)).asked).new_tokens == promised

@@ -1,0 +1,1 @@
+"""Catalogues for inference engines, one file an engine."""
