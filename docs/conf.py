@@ -1,4 +1,4 @@
-"""The site: every page of docs/ and the READMEs, as they stand in the repository. Build it with: sphinx-build -W -c docs . site"""
+"""The site: every page of docs/ and the READMEs, as they stand in the repository. Build it with: sphinx-build -W -c docs . build/site"""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ copyright = "The rectune founders"
 extensions = ["myst_parser"]
 root_doc = "docs/index"
 # The source is the repository's root, so that links between its documents hold here as they hold there.
-include_patterns = ["*.md", "docs/*", "*/README.md"]
-exclude_patterns = ["docs/conf.py", "runs", "site"]
+include_patterns = ["*.md", "docs/*.md", "docs/*.ipynb", "docs/index.rst", "[!.]*/README.md"]
 html_theme = "furo"  # brings its own scripts and fonts: the site opens offline
 html_title = "rectune"
 html_copy_source = False
