@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +114,13 @@ def test_the_wheel_runs_the_quickstart_in_an_unrelated_folder(tmp_path: Path) ->
     assert out.returncode == 0, out.stderr
     assert "tuned model" in out.stdout
     assert (elsewhere / "run" / "report.html").stat().st_size > 10_000
+
+
+def test_the_readme_has_no_relative_link_on_a_package_index() -> None:
+    place = "https://example.org/rectune/blob/v1"
+    command = [sys.executable, str(ROOT / ".ci" / "absolute_links.py"), place]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, input=(ROOT / "README.md").read_text())
+    links = re.findall(r"\]\(([^)]+)\)", out.stdout)
+    assert links
+    assert not [link for link in links if not link.startswith("https://")]
+    assert f"[ranking and priors]({place}/docs/ranking.md)" in out.stdout
