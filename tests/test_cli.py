@@ -167,8 +167,11 @@ def test_two_runs_cannot_work_in_one_folder(
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for command in (["eval", str(tmp_path)], ["recommend", str(tmp_path), "--items", "a"]):
-        assert "is not a finished run folder" in fails(capsys, *command)
+    for command, message in (
+        (["eval", str(tmp_path)], "is not a finished run folder"),
+        (["recommend", str(tmp_path), "--items", "a"], "is neither a finished run folder, nor a bundle"),
+    ):
+        assert message in fails(capsys, *command)
 
 
 def test_a_template_that_asks_for_too_much_is_one_line(

@@ -96,7 +96,9 @@ def _history(recommender: Recommender, opinions: list[Any]) -> gr.State:
             with gr.Row(equal_height=True):
                 gr.Markdown(f"{at + 1}. {html.escape(titles[item])}", min_width=160)
                 if opinions:
-                    choice = gr.Radio(opinions, value=opinion, show_label=False, container=False, min_width=160)
+                    choice = gr.Radio(
+                        opinions, value=opinion, interactive=True, show_label=False, container=False, min_width=160
+                    )
                     choice.input(_judged(held, at), choice, past, show_progress="hidden")
                 for sign, where in (("Up", at - 1), ("Down", at + 1), ("Remove", None)):
                     button = gr.Button(
@@ -115,6 +117,7 @@ def _history(recommender: Recommender, opinions: list[Any]) -> gr.State:
 
 
 def _judged(held: Past, at: int) -> Any:
+    """The history with another opinion of an entry."""
     return lambda opinion: [*held[:at], (held[at][0], opinion), *held[at + 1 :]]
 
 
