@@ -214,6 +214,9 @@ def build_parser() -> argparse.ArgumentParser:
     push.add_argument("--message", default=None, help="of the commit")
     push.add_argument("--keep-card", action="store_true", help="leave the repository's README.md as it is")
     push.add_argument("--adapter-only", action="store_true", help="the adapter instead of whole weights")
+    push.add_argument(
+        "--space", action="store_true", help="also make a Space of the same name that shows the page (extra `demo`)"
+    )
     push.add_argument("--dry-run", action="store_true", help="print what would be pushed, and send nothing")
     demo = _command(group, "demo", commands.demo, "show a page on which one types a history (extra `demo`)")
     demo.add_argument(

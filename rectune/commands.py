@@ -230,6 +230,7 @@ def push(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     how = pushing.Pushing(
         args.repo, public=args.public, licence=args.license, revision=args.revision, create_pr=args.create_pr, message=args.message,
         keep_card=args.keep_card, adapter_only=args.adapter_only, public_titles=args.public_titles,
+        space=args.space,
     )  # fmt: skip
     if args.dry_run:
         found = pushing.planned(args.folder, how)
@@ -247,6 +248,8 @@ def _tell_pushed(done: Any) -> None:
     tag = f", tag {done.tag}" if done.tag else ""
     print(f"pushed {done.files} files, {done.size / 2**20:,.1f} MiB, as commit {done.commit[:12]}{tag}: {done.url}")
     probed = "" if done.probe is None else f" and gives the probe's logits within {done.probe:.2g}"
+    if done.space:
+        print(f"its page: {done.space} (a private model needs the secret HF_TOKEN there)")
     print(f"fetched back into a fresh cache: every file is equal{probed}.")
 
 

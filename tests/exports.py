@@ -24,6 +24,9 @@ SHOP: dict[str, Any] = {
     "rank": {"template": "next-item.jinja", "beams": 6, "k": 5, "scores": "full"},
     "eval": {"call": "ranking", "k": [5], "shuffled_rows": 0, "wording_rows": 0, "examples": 1},
 }  # fmt: skip
+NAMES = "next-item-names.jinja"
+GPT2 = {"from_scratch": {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 512}, "text_vocab_size": 300}  # fmt: skip
+T5 = {"from_scratch": {"model_type": "t5", "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4, "dropout_rate": 0.0}, "text_vocab_size": 300}  # fmt: skip
 LORA = {"use_peft": True, "lora_r": 4, "lora_dropout": 0.0}
 
 

@@ -23,6 +23,7 @@ from rectune.bundle.hub import is_repository, told
 from rectune.bundle.manifest import FILE, check_files
 from rectune.bundle.opened import read_bundle
 from rectune.bundle.recommender import Recommender
+from rectune.bundle.space import check_space, push_space
 from rectune.decoding.language_model import LanguageModelRanker
 from rectune.methods.token_audit import PROBE, probe_logits
 from rectune.run.run import RESOLVED
@@ -33,7 +34,7 @@ LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{1,40}")
 @dataclass(frozen=True)
 class Pushed:
     """Where a bundle lies now. `tag`: '' where none was set; `probe`: how far the fetched model's logits are from those that were written, None where
-    its method has no probe."""
+    its method has no probe; `space`: where its page is."""
 
     url: str
     commit: str
@@ -41,6 +42,7 @@ class Pushed:
     files: int
     size: int
     probe: float | None
+    space: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Pushing:
     keep_card: bool = False
     adapter_only: bool = False
     public_titles: bool = False
+    space: bool = False
 
     def __post_init__(self) -> None:
         if not is_repository(self.repo):
@@ -75,6 +78,8 @@ def push(folder: str | Path, how: Pushing) -> Pushed:
     from huggingface_hub import HfApi
 
     api = HfApi()
+    if how.space:
+        check_space()
     with told(how.repo):
         who(api)
         with staged(folder, how) as place:
@@ -95,7 +100,8 @@ def push(folder: str | Path, how: Pushing) -> Pushed:
             probe = fetched_back(how.repo, done.pr_revision or commit, place)
             files = [file for file in place.rglob("*") if file.is_file()]
             url = done.pr_url or f"{api.endpoint}/{how.repo}"
-            return Pushed(str(url), commit, tag, len(files), sum(file.stat().st_size for file in files), probe)
+            page = push_space(api, how.repo, licence_of(about, how), private=not how.public) if how.space else ""
+            return Pushed(str(url), commit, tag, len(files), sum(file.stat().st_size for file in files), probe, page)
 
 
 def planned(folder: str | Path, how: Pushing) -> dict[str, Any]:

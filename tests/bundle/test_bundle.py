@@ -12,13 +12,10 @@ import pytest
 from rectune import Recommender
 from rectune.bundle.manifest import write_manifest
 from tests.bundle.test_export_answers import films
-from tests.exports import LORA, SHOP, SHORT, exported, listed_by_the_run, same_lists, tune
+from tests.exports import GPT2, LORA, NAMES, SHOP, SHORT, T5, exported, listed_by_the_run, same_lists, tune
 from tests.test_cli import fails
 
 HISTORIES = [["i3", "i7"], ["i1"], [], [f"i{n}" for n in (5, 9, 2, 30, 11, 0, 8, 21)]]
-GPT2 = {"from_scratch": {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 512}, "text_vocab_size": 300}  # fmt: skip
-T5 = {"from_scratch": {"model_type": "t5", "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4, "dropout_rate": 0.0}, "text_vocab_size": 300}  # fmt: skip
-NAMES = "next-item-names.jinja"
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,9 @@ import pytest
 
 from rectune.run.rankings import answered
 from rectune.run.run import open_run
-from tests.exports import LORA, SHOP, SHORT, by_the_card, exported, tune
+from tests.exports import GPT2, LORA, SHOP, SHORT, T5, by_the_card, exported, tune
 
 TEMPLATE = "like-or-dislike.jinja"
-GPT2 = {"from_scratch": {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 512}, "text_vocab_size": 300}  # fmt: skip
-T5 = {"from_scratch": {"model_type": "t5", "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4, "dropout_rate": 0.0}, "text_vocab_size": 300}  # fmt: skip
 
 
 def films(

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +17,12 @@ import yaml
 
 from rectune import Recommender
 from rectune.cli import main
-from tests.exports import LORA, SHOP, SHORT, exported, tune
-from tests.hub import TOKEN, Hub, Repository, running
+from tests.exports import LORA, SHOP, exported, tune
+from tests.hub import TOKEN, Hub, Repository
 from tests.test_cli import fails
 
 HISTORIES = [["i3", "i7"], ["i1"], []]
-NAMES = "next-item-names.jinja"
 REPO = "anna/tea-shop"
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    """A Hub that huggingface_hub talks to in this process."""
-    import huggingface_hub.constants as constants
-
-    with running() as found:
-        monkeypatch.setattr(constants, "ENDPOINT", found.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", found.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield found
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run from scratch with a prior."""
-    settings = {
-        **SHOP, "tasks": [{"call": "next_item", "template": NAMES}], "stages": [{**SHORT, "max_length": 128}],
-        "model": {"from_scratch": {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2}, "text_vocab_size": 300},
-        "rank": {**SHOP["rank"], "template": NAMES, "prior": {"call": "prior", "weight": 7}},
-    }  # fmt: skip
-    return tune(tmp_path_factory.mktemp("pushed"), settings)
 
 
 def there(hub: Hub, repo: str = REPO, kind: str = "models") -> Repository:
@@ -69,10 +38,10 @@ def pushes(capsys: pytest.CaptureFixture[str], *options: str) -> str:
 @pytest.mark.heavy
 @pytest.mark.parametrize("form", ["run", "bundle"])
 def test_what_is_pushed_is_fetched_and_lists_the_same(
-    hub: Hub, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+    hub: Hub, shop_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
     hub.large = 20_000  # larger files go apart
-    source = run if form == "run" else exported(run, "--to", str(tmp_path / "bundle"))
+    source = shop_run if form == "run" else exported(shop_run, "--to", str(tmp_path / "bundle"))
     said = pushes(capsys, str(source), REPO, "--license", "mit")
     repository = there(hub)
     assert repository.private
@@ -91,7 +60,7 @@ def test_what_is_pushed_is_fetched_and_lists_the_same(
     } <= set(files)
     it = Recommender.from_pretrained(REPO, cache_dir=tmp_path / "fresh")
     lists = it.recommend(HISTORIES, 5)
-    ours = Recommender.from_pretrained(run).recommend(HISTORIES, 5)
+    ours = Recommender.from_pretrained(shop_run).recommend(HISTORIES, 5)
     assert [[(i.item_id, i.title, i.score, i.proven) for i in row] for row in lists] == [
         [(i.item_id, i.title, i.score, i.proven) for i in row] for row in ours
     ]
@@ -107,10 +76,10 @@ def test_what_is_pushed_is_fetched_and_lists_the_same(
 
 
 @pytest.mark.heavy
-def test_the_card_is_valid_and_shows_nobody(hub: Hub, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_card_is_valid_and_shows_nobody(hub: Hub, shop_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from huggingface_hub import ModelCard
 
-    pushes(capsys, str(run), REPO, "--license", "cc-by-4.0", "--public")
+    pushes(capsys, str(shop_run), REPO, "--license", "cc-by-4.0", "--public")
     assert not there(hub).private
     files = there(hub).commits[there(hub).refs["main"]]
     text = files["README.md"].decode()
@@ -139,14 +108,14 @@ def test_the_card_is_valid_and_shows_nobody(hub: Hub, run: Path, capsys: pytest.
     assert "prior `prior` with weight 7" in text
     items = [json.loads(line) for line in files["items.jsonl"].decode().splitlines()]
     assert not [item["title"] for item in items if item["title"] in text]
-    pushes(capsys, str(run), REPO, "--license", "cc-by-4.0", "--public-titles")
+    pushes(capsys, str(shop_run), REPO, "--license", "cc-by-4.0", "--public-titles")
     text = there(hub).commits[there(hub).refs["main"]]["README.md"].decode()
     assert len([item["title"] for item in items if item["title"] in text]) >= 5
 
 
 @pytest.mark.heavy
-def test_a_dry_run_sends_nothing(hub: Hub, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = pushes(capsys, str(run), REPO, "--license", "mit", "--dry-run")
+def test_a_dry_run_sends_nothing(hub: Hub, shop_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = pushes(capsys, str(shop_run), REPO, "--license", "mit", "--dry-run")
     assert not hub.asked
     assert f"would push to {REPO} (private), licence mit, tag " in said
     assert "MiB  model.safetensors" in said
@@ -155,60 +124,60 @@ def test_a_dry_run_sends_nothing(hub: Hub, run: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.heavy
 def test_a_branch_a_pull_request_and_a_card_that_is_kept(
-    hub: Hub, run: Path, capsys: pytest.CaptureFixture[str]
+    hub: Hub, shop_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pushes(capsys, str(run), REPO, "--license", "mit", "--revision", "next", "--message", "the second shop")
+    pushes(capsys, str(shop_run), REPO, "--license", "mit", "--revision", "next", "--message", "the second shop")
     repository = there(hub)
     assert set(repository.refs) == {"main", "next"}
     assert repository.messages[-1] == "the second shop"
     assert "model.safetensors" not in repository.commits[repository.refs["main"]]
     assert repository.tags == {next(iter(repository.tags)): repository.refs["next"]}
-    said = pushes(capsys, str(run), "anna/other", "--license", "mit", "--create-pr")
+    said = pushes(capsys, str(shop_run), "anna/other", "--license", "mit", "--create-pr")
     other = there(hub, "anna/other")
     assert f"{hub.url}/anna/other/discussions/1" in said
     assert not other.tags
     assert "model.safetensors" not in other.commits[other.refs["main"]]
     hub.put("anna/kept", {"README.md": b"---\nlicense: mit\n---\nby hand", "stale/file.json": b"{}", "notes.txt": b"ours", "manifest.json": json.dumps(
         {"schema": 1, "files": {"stale/file.json": {"bytes": 2, "sha256": "0"}}}).encode()})  # fmt: skip
-    pushes(capsys, str(run), "anna/kept", "--license", "mit", "--keep-card")
+    pushes(capsys, str(shop_run), "anna/kept", "--license", "mit", "--keep-card")
     files = there(hub, "anna/kept").commits[there(hub, "anna/kept").refs["main"]]
     assert files["README.md"].endswith(b"by hand")
     assert "stale/file.json" not in files  # of the bundle before
     assert files["notes.txt"] == b"ours"
-    pushes(capsys, str(run), "anna/kept", "--license", "mit")
+    pushes(capsys, str(shop_run), "anna/kept", "--license", "mit")
     files = there(hub, "anna/kept").commits[there(hub, "anna/kept").refs["main"]]
     assert b"# shop" in files["README.md"]
 
 
 @pytest.mark.heavy
 def test_what_cannot_be_pushed_is_one_line(
-    hub: Hub, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    hub: Hub, shop_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    error = fails(capsys, "push", str(run), REPO)
+    error = fails(capsys, "push", str(shop_run), REPO)
     assert "the licence is not known" in error
     assert "--license apache-2.0" in error
-    assert "is no name of a repository" in fails(capsys, "push", str(run), "tea shop", "--license", "mit")
-    assert "is no licence of the Hub" in fails(capsys, "push", str(run), REPO, "--license", "MIT License")
+    assert "is no name of a repository" in fails(capsys, "push", str(shop_run), "tea shop", "--license", "mit")
+    assert "is no licence of the Hub" in fails(capsys, "push", str(shop_run), REPO, "--license", "MIT License")
     assert "neither a finished run folder nor a bundle" in fails(
         capsys, "push", str(tmp_path), REPO, "--license", "mit"
     )
     assert "this run tuned all weights and has no adapter" in fails(
-        capsys, "push", str(run), REPO, "--license", "mit", "--adapter-only"
+        capsys, "push", str(shop_run), REPO, "--license", "mit", "--adapter-only"
     )
-    assert "has no such option" in fails(capsys, "push", str(run), REPO, "--rank.k", "3")
+    assert "has no such option" in fails(capsys, "push", str(shop_run), REPO, "--rank.k", "3")
     assert not hub.repositories
-    pushes(capsys, str(run), REPO, "--license", "mit")
+    pushes(capsys, str(shop_run), REPO, "--license", "mit")
     repository = there(hub)
     oid = repository.refs["main"]
     manifest = json.loads(repository.commits[oid]["manifest.json"])
     manifest["files"]["items.jsonl"]["sha256"] = "0" * 64
     repository.commits[oid]["manifest.json"] = json.dumps(manifest).encode()
-    assert "already, for other files" in fails(capsys, "push", str(run), REPO, "--license", "mit")
+    assert "already, for other files" in fails(capsys, "push", str(shop_run), REPO, "--license", "mit")
     monkeypatch.setenv("HF_TOKEN", "hf_another")
-    assert "the Hub does not know this token" in fails(capsys, "push", str(run), REPO, "--license", "mit")
+    assert "the Hub does not know this token" in fails(capsys, "push", str(shop_run), REPO, "--license", "mit")
     monkeypatch.delenv("HF_TOKEN")
     assert "no token of the Hub was found. Type `hf auth login`" in fails(
-        capsys, "push", str(run), REPO, "--license", "mit"
+        capsys, "push", str(shop_run), REPO, "--license", "mit"
     )
     assert f"the Hub has no repository `{REPO}`, or it is private" in fails(capsys, "recommend", REPO, "--items", "i3")
     assert "no revision" in _raised(lambda: Recommender.from_pretrained(REPO, revision="v9", token=TOKEN))
@@ -223,15 +192,15 @@ def _raised(call: Any) -> str:
 
 @pytest.mark.heavy
 def test_a_hub_that_breaks_off_is_one_line_and_the_same_command_goes_on(
-    hub: Hub, run: Path, capsys: pytest.CaptureFixture[str]
+    hub: Hub, shop_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.large = 1000
     hub.fail["/commit/"] = 99
-    assert f"the Hub refused `{REPO}`" in fails(capsys, "push", str(run), REPO, "--license", "mit")
+    assert f"the Hub refused `{REPO}`" in fails(capsys, "push", str(shop_run), REPO, "--license", "mit")
     hub.fail.clear()
     sent = len([line for line in hub.asked if line.startswith("PUT")])
     assert sent > 3
-    pushes(capsys, str(run), REPO, "--license", "mit")
+    pushes(capsys, str(shop_run), REPO, "--license", "mit")
     again = len([line for line in hub.asked if line.startswith("PUT")]) - sent
     assert again <= 2  # what the Hub held was not sent once more
     assert there(hub).tags
@@ -239,10 +208,10 @@ def test_a_hub_that_breaks_off_is_one_line_and_the_same_command_goes_on(
 
 @pytest.mark.heavy
 def test_a_push_that_is_killed_is_made_by_the_same_command(
-    hub: Hub, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    hub: Hub, shop_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.large = 1000
-    bundle = exported(run, "--to", str(tmp_path / "bundle"))
+    bundle = exported(shop_run, "--to", str(tmp_path / "bundle"))
     environment = {
         **os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0",
         "TMPDIR": str(tmp_path),

@@ -19,14 +19,12 @@ from selenium.webdriver.common.keys import Keys
 
 from rectune import Recommender
 from tests.bundle.test_export_answers import films
-from tests.exports import SHOP, SHORT, exported, tune
+from tests.exports import GPT2, exported
 
 pytestmark = [
     pytest.mark.heavy,
     pytest.mark.skipif(shutil.which("chromedriver") is None, reason="Chromium and its driver are not installed"),
 ]
-NAMES = "next-item-names.jinja"
-GPT2 = {"from_scratch": {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 512}, "text_vocab_size": 300}  # fmt: skip
 PATIENCE = 30  # seconds
 
 
@@ -42,16 +40,6 @@ def browser() -> Iterator[Any]:
     driver.quit()
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with a prior."""
-    settings = {
-        **SHOP, "tasks": [{"call": "next_item", "template": NAMES}], "stages": [{**SHORT, "max_length": 128}], "model": GPT2,
-        "rank": {**SHOP["rank"], "template": NAMES, "prior": {"call": "prior", "weight": 7}},
-    }  # fmt: skip
-    return exported(tune(tmp_path_factory.mktemp("page"), settings))
-
-
 def shown(source: Path) -> str:
     from rectune.bundle.demo.page import launch
 
@@ -59,8 +47,8 @@ def shown(source: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def url(bundle: Path) -> str:
-    return shown(bundle)
+def url(shop_bundle: Path) -> str:
+    return shown(shop_bundle)
 
 
 def until(found: Callable[[], Any]) -> Any:
@@ -110,8 +98,8 @@ def ids(lists: Any) -> list[str]:
     return [item.item_id for item in lists]
 
 
-def test_type_choose_and_read_three_lists(browser: Any, url: str, bundle: Path) -> None:
-    it = Recommender.from_pretrained(bundle)
+def test_type_choose_and_read_three_lists(browser: Any, url: str, shop_bundle: Path) -> None:
+    it = Recommender.from_pretrained(shop_bundle)
     title = dict(it.items.select("item_id", "title").iter_rows())
     browser.set_window_size(1200, 900)
     browser.get(url)

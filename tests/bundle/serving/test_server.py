@@ -28,21 +28,9 @@ pytest.importorskip("prometheus_client", reason="the extra `serve` is not instal
 
 from rectune import Recommender
 from tests.bundle.test_export_answers import films
-from tests.exports import SHOP, SHORT, exported, tune
+from tests.exports import GPT2, exported
 
 pytestmark = pytest.mark.heavy
-NAMES = "next-item-names.jinja"
-GPT2 = {"from_scratch": {"model_type": "gpt2", "n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 512}, "text_vocab_size": 300}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of 40 items with a prior."""
-    settings = {
-        **SHOP, "tasks": [{"call": "next_item", "template": NAMES}], "stages": [{**SHORT, "max_length": 128}], "model": GPT2,
-        "rank": {**SHOP["rank"], "template": NAMES, "prior": {"call": "prior", "weight": 7}},
-    }  # fmt: skip
-    return exported(tune(tmp_path_factory.mktemp("served"), settings))
 
 
 @contextmanager
@@ -104,20 +92,20 @@ class Client:
 
 
 @pytest.fixture(scope="module")
-def server(bundle: Path) -> Iterator[Client]:
-    with listening(partial(Recommender.from_pretrained, bundle)) as client:
+def server(shop_bundle: Path) -> Iterator[Client]:
+    with listening(partial(Recommender.from_pretrained, shop_bundle)) as client:
         yield client
 
 
-def test_it_lists_what_the_bundle_lists(server: Client, bundle: Path) -> None:
-    it = Recommender.from_pretrained(bundle)
+def test_it_lists_what_the_bundle_lists(server: Client, shop_bundle: Path) -> None:
+    it = Recommender.from_pretrained(shop_bundle)
     status, said = server.post("/recommend", {"history": ["i3", "i7"], "k": 5})
     assert status == 200
     ours = it.recommend(["i3", "i7"], 5)
     assert [(i["item_id"], i["title"], i["score"], i["proven"]) for i in said["items"]] == [
         (i.item_id, i.title, i.score, i.proven) for i in ours
     ]
-    assert said["model"] == str(bundle)
+    assert said["model"] == str(shop_bundle)
     status, said = server.post(
         "/recommend", {"histories": [["i3", "i7"], [], ["i1"]], "k": 4, "deny": ["i9"], "hide_seen": False}
     )
@@ -150,8 +138,8 @@ def test_answers_about_items(tmp_path: Path) -> None:
         assert (status, "they run from 1 to 5" in said["detail"]) == (422, True)
 
 
-def test_many_clients_at_once_get_their_own_lists(server: Client, bundle: Path) -> None:
-    it = Recommender.from_pretrained(bundle)
+def test_many_clients_at_once_get_their_own_lists(server: Client, shop_bundle: Path) -> None:
+    it = Recommender.from_pretrained(shop_bundle)
     asked = [[f"i{n % 40}", f"i{(n * 7 + 1) % 40}"] for n in range(64)]
     with ThreadPoolExecutor(32) as pool:
         answers = list(pool.map(lambda history: server.post("/recommend", {"history": history, "k": 3}), asked))
@@ -279,8 +267,8 @@ def test_no_socket_of_garbage_stops_it(server: Client) -> None:
     assert server.get("/health")[0] == 200
 
 
-def test_a_key_stands_before_everything_but_health(bundle: Path) -> None:
-    with listening(partial(Recommender.from_pretrained, bundle), key="a secret") as client:
+def test_a_key_stands_before_everything_but_health(shop_bundle: Path) -> None:
+    with listening(partial(Recommender.from_pretrained, shop_bundle), key="a secret") as client:
         assert client.post("/recommend", {"history": ["i3"]})[0] == 200
         client.headers = {}
         for wrong in (
@@ -305,8 +293,8 @@ def test_a_key_stands_before_everything_but_health(bundle: Path) -> None:
 class Held:
     """A recommender whose model waits until it may go on."""
 
-    def __init__(self, bundle: Path) -> None:
-        self.it, self.go, self.asked = Recommender.from_pretrained(bundle), threading.Event(), 0
+    def __init__(self, shop_bundle: Path) -> None:
+        self.it, self.go, self.asked = Recommender.from_pretrained(shop_bundle), threading.Event(), 0
         self.bundle = self.it.bundle
         self.wish = self.it.wish
 
@@ -316,8 +304,8 @@ class Held:
         return self.it.lists(wishes)
 
 
-def test_a_full_queue_a_time_out_and_clients_that_leave(bundle: Path) -> None:
-    held = Held(bundle)
+def test_a_full_queue_a_time_out_and_clients_that_leave(shop_bundle: Path) -> None:
+    held = Held(shop_bundle)
     with listening(lambda: held, queue=2, timeout=1.0, wait=0.0) as client, ThreadPoolExecutor(8) as pool:
         first = pool.submit(client.post, "/recommend", {"history": ["i3"]})
         while not held.asked:
@@ -346,9 +334,9 @@ def _leaves(client: Client) -> http.client.HTTPConnection:
     return connection
 
 
-def test_a_request_that_is_sent_too_slowly_is_given_up(bundle: Path) -> None:
+def test_a_request_that_is_sent_too_slowly_is_given_up(shop_bundle: Path) -> None:
     with (
-        listening(partial(Recommender.from_pretrained, bundle), reading=0.3) as client,
+        listening(partial(Recommender.from_pretrained, shop_bundle), reading=0.3) as client,
         socket.create_connection(("127.0.0.1", client.port), timeout=5) as raw,
     ):
         raw.sendall(
@@ -357,8 +345,8 @@ def test_a_request_that_is_sent_too_slowly_is_given_up(bundle: Path) -> None:
         assert b"408" in raw.recv(100)
 
 
-def test_a_reload_under_load_loses_no_request_and_a_broken_one_keeps_the_old(bundle: Path, tmp_path: Path) -> None:
-    place = Path(shutil.copytree(bundle, tmp_path / "bundle"))
+def test_a_reload_under_load_loses_no_request_and_a_broken_one_keeps_the_old(shop_bundle: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(shop_bundle, tmp_path / "bundle"))
     with listening(partial(Recommender.from_pretrained, place)) as client:
         stop, seen = threading.Event(), []
 
@@ -386,12 +374,12 @@ def test_a_reload_under_load_loses_no_request_and_a_broken_one_keeps_the_old(bun
 # ------------------------------------------------------------------------------------------------------------ the process
 
 
-def _process(bundle: Path, *options: str, **environment: str) -> tuple[subprocess.Popen[str], Client]:
+def _process(shop_bundle: Path, *options: str, **environment: str) -> tuple[subprocess.Popen[str], Client]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "rectune", "serve", str(bundle), "--port", str(port), *options], env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        [sys.executable, "-m", "rectune", "serve", str(shop_bundle), "--port", str(port), *options], env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
@@ -406,8 +394,8 @@ def _process(bundle: Path, *options: str, **environment: str) -> tuple[subproces
     return process, client
 
 
-def test_sigterm_ends_it_after_what_was_asked_and_its_log_holds_no_history(bundle: Path) -> None:
-    process, client = _process(bundle, "--wait-ms", "400", RECTUNE_KEY="k")
+def test_sigterm_ends_it_after_what_was_asked_and_its_log_holds_no_history(shop_bundle: Path) -> None:
+    process, client = _process(shop_bundle, "--wait-ms", "400", RECTUNE_KEY="k")
     with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(client.post, "/recommend", {"history": ["i33", f"i{n}"], "k": 3}) for n in range(4)]
         time.sleep(0.2)
@@ -420,29 +408,29 @@ def test_sigterm_ends_it_after_what_was_asked_and_its_log_holds_no_history(bundl
     assert "Traceback" not in log
 
 
-def test_killed_it_starts_again_and_leaves_the_bundle_as_it_was(bundle: Path) -> None:
-    before = {file: file.stat().st_mtime_ns for file in bundle.rglob("*")}
-    process, _ = _process(bundle)
+def test_killed_it_starts_again_and_leaves_the_bundle_as_it_was(shop_bundle: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in shop_bundle.rglob("*")}
+    process, _ = _process(shop_bundle)
     process.kill()
     process.communicate()
-    again, client = _process(bundle)
+    again, client = _process(shop_bundle)
     assert client.post("/recommend", {"history": ["i3"]})[0] == 200
     again.terminate()
     again.communicate(timeout=30)
-    assert {file: file.stat().st_mtime_ns for file in bundle.rglob("*")} == before
+    assert {file: file.stat().st_mtime_ns for file in shop_bundle.rglob("*")} == before
 
 
 def test_what_cannot_be_served_is_one_line(
-    bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    shop_bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tests.test_cli import fails
 
     assert "is neither a finished run folder, nor a bundle" in fails(capsys, "serve", "nothing")
-    assert "`--queue` must be at least 1" in fails(capsys, "serve", str(bundle), "--queue", "0")
+    assert "`--queue` must be at least 1" in fails(capsys, "serve", str(shop_bundle), "--queue", "0")
     import importlib.util
 
     found = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == "fastapi" else found(name, *more)
     )
-    assert "needs fastapi. Type `pip install 'rectune[serve]'`" in fails(capsys, "serve", str(bundle))
+    assert "needs fastapi. Type `pip install 'rectune[serve]'`" in fails(capsys, "serve", str(shop_bundle))
