@@ -48,6 +48,9 @@ class Hub(ThreadingHTTPServer):
 
     daemon_threads = True
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that was killed is no news."""
+
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answers)
         self.repositories: dict[str, Repository] = {}
@@ -94,6 +97,9 @@ class _Answers(BaseHTTPRequestHandler):
     def _answer(self, verb: str) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         self.body = self.rfile.read(length) if length else b""
+        if len(self.body) < length:  # whoever sent it is gone
+            self.close_connection = True
+            return None
         if "chunked" in (self.headers.get("Transfer-Encoding") or ""):
             self.body = b"".join(iter(self._chunk, b""))
         parts = urlsplit(self.path)

@@ -31,9 +31,11 @@ def shop_bundle(shop_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """A Hub that huggingface_hub talks to in this process."""
     import huggingface_hub.constants as constants
+    from huggingface_hub import hf_api
 
     with running() as found:
         monkeypatch.setattr(constants, "ENDPOINT", found.url)
+        monkeypatch.setattr(hf_api.api, "endpoint", found.url)  # what transformers asks with; made when it is imported
         monkeypatch.setattr(
             constants, "HUGGINGFACE_CO_URL_TEMPLATE", found.url + "/{repo_id}/resolve/{revision}/{filename}"
         )
