@@ -71,25 +71,31 @@ def bundle_of(folder: Path) -> Path:
 @contextmanager
 def process(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
     """A server process, once it answers; ended at the end."""
-    log = tempfile.TemporaryFile()
-    started = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
+    with tempfile.TemporaryFile() as log, _ended(subprocess.Popen(command, stdout=log, stderr=log)) as started:
         until = time.monotonic() + 180
-        while time.monotonic() < until and started.poll() is None:
-            with contextlib.suppress(OSError):
-                if asked(port, "GET", "/ready", None)[0] == 200:
-                    break
+        while not _ready(port):
+            if time.monotonic() > until or started.poll() is not None:
+                log.seek(0)
+                raise RuntimeError(log.read().decode()[-2000:])
             time.sleep(0.1)
-        else:
-            log.seek(0)
-            raise RuntimeError(log.read().decode()[-2000:])
+        yield started
+
+
+@contextmanager
+def _ended(started: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    try:
         yield started
     finally:
         started.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             started.wait(40)
         started.kill()
-        log.close()
+
+
+def _ready(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        return asked(port, "GET", "/ready", None)[0] == 200
+    return False
 
 
 def free_port() -> int:
@@ -266,7 +272,8 @@ def page(figures: dict[str, Any], file: Path) -> None:
                  f"memory went from {mib[0]:.0f} to {mib[-1]:.0f} MiB (largest {max(mib):.0f})."]  # fmt: skip
     text = file.read_text(encoding="utf-8")
     begin, end = "<!-- figures -->", "<!-- end of figures -->"
-    assert begin in text and end in text, f"{file} has no place for figures"
+    if begin not in text or end not in text:
+        raise ValueError(f"{file} has no place for figures.")
     body = "\n".join(told)
     file.write_text(text[: text.index(begin) + len(begin)] + f"\n{body}\n" + text[text.index(end) :], encoding="utf-8")
 

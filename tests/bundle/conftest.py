@@ -32,10 +32,12 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """A Hub that huggingface_hub talks to in this process."""
     import huggingface_hub.constants as constants
     from huggingface_hub import hf_api
+    from transformers.utils import hub as of_transformers
 
     with running() as found:
         monkeypatch.setattr(constants, "ENDPOINT", found.url)
-        monkeypatch.setattr(hf_api.api, "endpoint", found.url)  # what transformers asks with; made when it is imported
+        monkeypatch.setattr(hf_api.api, "endpoint", found.url)  # made when it is imported
+        monkeypatch.setattr(of_transformers, "_hf_api", None)  # made when it is first asked
         monkeypatch.setattr(
             constants, "HUGGINGFACE_CO_URL_TEMPLATE", found.url + "/{repo_id}/resolve/{revision}/{filename}"
         )
