@@ -1,9 +1,10 @@
-"""The quickstart's report shows README's rows: baselines to the last place or two, models within what another CPU or thread count changes."""
+"""README's first screen: its Python lists items after the quickstart, and the quickstart's report shows its rows: baselines to the last place or two, models within what another CPU or thread count changes."""
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -40,7 +41,15 @@ def _value(figure: object) -> float:
     return float(figure[0] if isinstance(figure, list) else figure)  # type: ignore[arg-type]
 
 
+def wrong_in_python() -> list[str]:
+    """What is wrong with the Python of README's first screen, run as it stands there after the quickstart."""
+    (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    listed = re.findall(r"^ +-\d+\.\d{3} +i\d+  \w", out.stdout, re.MULTILINE)
+    return [] if out.returncode == 0 and len(listed) == 10 else [f"README's Python: {out.stdout}{out.stderr[-2000:]}"]
+
+
 if __name__ == "__main__":
-    found = wrong()
+    found = [*wrong(), *wrong_in_python()]
     print("\n".join(found) or "the quickstart's table is README's")
     sys.exit(bool(found))

@@ -36,7 +36,7 @@ import yaml
 
 HISTORY, CODES, BEAMS = 62, 4, 20  # 62 names of 4 tokens and the frame: about 256 tokens
 RECIPE: dict[str, Any] = {
-    "data": {"call": "synthetic", "users": 300, "items": 3000, "categories": 20, "shortest": HISTORY + 2, "longest": HISTORY + 4},
+    "data": {"call": "synthetic", "users": 300, "items": 3000, "categories": 15, "shortest": HISTORY + 2, "longest": HISTORY + 4},
     "split": {"call": "leave_one_out", "max_history": HISTORY},
     "index": {"call": "random_numbers", "base": 8},
     "tasks": [{"call": "next_item", "template": "next-item-names.jinja"}],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 import polars as pl
 import pytest
 from hypothesis import settings
+
+from tests.hub import TOKEN, Hub, running
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 if (
@@ -198,3 +201,25 @@ def rated_recipe(tmp_path: Path) -> Path:
     file = tmp_path / "rated.yaml"
     file.write_text(RATED + f"output_dir: {tmp_path / 'run'}\n")
     return file
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A Hub that huggingface_hub talks to in this process."""
+    import huggingface_hub.constants as constants
+    from huggingface_hub import hf_api
+    from transformers.utils import hub as of_transformers
+
+    with running() as found:
+        monkeypatch.setattr(constants, "ENDPOINT", found.url)
+        monkeypatch.setattr(hf_api.api, "endpoint", found.url)  # made when it is imported
+        monkeypatch.setattr(of_transformers, "_hf_api", None)  # made when it is first asked
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", found.url + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield found

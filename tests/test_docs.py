@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 from unittest.mock import patch
@@ -34,27 +37,87 @@ def here(line: str, folder: Path) -> None:
         assert main([*shlex.split(line)[1:], "--traceback"]) == 0, line
 
 
+EXTRAS = {"serving": ("fastapi", "gradio", "prometheus_client")}  # pages that need more than rectune alone
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize(
     "page", [p for p in PAGES if p.stem not in ("command-line", "keys")], ids=lambda page: page.stem
 )
-def test_every_block_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_block_of_a_page_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    for needed in EXTRAS.get(page.stem, ()):
+        pytest.importorskip(needed)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend("")  # files of the page are modules, found anew on each page
-    run = as_a_process if page.stem == "your-own-log" else here
-    ran = 0
+    alone = page.stem == "your-own-log"
+    ran, names, servers = 0, {"__name__": "page"}, Servers(tmp_path)
+    request.addfinalizer(servers.end)
     for kind, head, text in BLOCK.findall(page.read_text()):
-        named = re.search(r"file=(\S+)", head)
-        assert named or "run" in head, f"{page.name}: a {kind} block is neither a file nor run"
-        if named:
+        if named := re.search(r"file=(\S+)", head):
             (tmp_path / named[1]).parent.mkdir(exist_ok=True)
             (tmp_path / named[1]).write_text(text)
             continue
-        for line in text.strip().splitlines():
-            assert line.startswith("rectune ")
-            run(line, tmp_path)
+        how, _, port = head.strip().partition("=")
+        assert how in ("run", "serve", "curl"), f"{page.name}: a {kind} block is neither a file nor run"
+        if kind == "python":
+            exec(compile(text, page.name, "exec"), names)
             ran += 1
+            continue
+        if port == "hub":
+            request.getfixturevalue("hub")
+        for line in text.strip().splitlines():
+            ran += 1
+            if how == "serve":
+                servers.start(line, port)
+            elif how == "curl":
+                servers.ask(line, port)
+            else:
+                assert line.startswith("rectune ")
+                (as_a_process if alone else here)(line, tmp_path)
     assert ran > 0
+
+
+class Servers:
+    """Commands of a page that stay, on ports that are free here."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.started, self.ports = folder, [], {}
+
+    def start(self, line: str, port: str) -> None:
+        """Start a command, and wait until it listens."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.ports[port] = free.getsockname()[1]
+        command = [sys.executable, "-m", *shlex.split(line.replace(port, str(self.ports[port])))]
+        self.started.append(subprocess.Popen(command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        until = time.monotonic() + 60
+        while time.monotonic() < until and self.started[-1].poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.ports[port]), timeout=1):
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"{line} does not listen")
+
+    def ask(self, line: str, port: str) -> None:
+        """Ask with curl, and expect an answer."""
+        command = [
+            *shlex.split(line.replace(port, str(self.ports[port]))),
+            "--fail-with-body",
+            "--retry",
+            "20",
+            "--retry-delay",
+            "1",
+        ]
+        out = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder)
+        assert out.returncode == 0, f"{line}\n{out.stdout}{out.stderr}"
+        assert out.stdout, line
+
+    def end(self) -> None:
+        """End them."""
+        for process in self.started:
+            process.kill()
+            process.communicate()
 
 
 @pytest.mark.heavy
