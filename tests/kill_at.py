@@ -4,7 +4,7 @@
     python -m tests.kill_at sweep 0 -- train RECIPE ...       # before every rename, each time going on
 
 Points: 'none'; 'save' inside a checkpoint save, after the weights and before the optimizer state; 'rank' inside a ranking; 'shard'
-after a shard was written beside its place and before it was renamed; 'step' inside training.
+after a shard was written beside its place and before it was renamed; 'step' inside training; 'write' before a text is written.
 """
 
 from __future__ import annotations
@@ -76,6 +76,8 @@ def main() -> int:
         from rectune.decoding.engine import Engine
 
         die_at(Engine, "search", int(times))
+    if point == "write":
+        die_at(Path, "write_text", int(times))
     if point == "shard":
         die_at(Path, "replace", int(times))
     import rectune.decoding.batching

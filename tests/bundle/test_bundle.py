@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -308,3 +311,34 @@ def test_what_others_write_into_a_repository_does_no_harm(shop: Path, tmp_path: 
 def test_what_is_no_recommender_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in (str(tmp_path), "nothing", "../x/y", "a/b/c"):
         assert "is neither a finished run folder, nor a bundle" in fails(capsys, "recommend", name, "--items", "i3")
+
+
+@pytest.mark.heavy
+def test_an_export_that_is_killed_leaves_nothing_and_the_same_command_makes_it(shop: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(shop, tmp_path / "run", ignore=shutil.ignore_patterns("export")))
+    place = tmp_path / "bundle"
+
+    def export(point: str, times: int) -> int:
+        command = [
+            sys.executable,
+            "-m",
+            "tests.kill_at",
+            point,
+            str(times),
+            "--",
+            "export",
+            str(run),
+            "--to",
+            str(place),
+        ]
+        return subprocess.run(command, capture_output=True, check=False, cwd=Path(__file__).parents[2]).returncode
+
+    for times in (2, 7):  # while parts are written, and before the last ones
+        assert export("write", times) == -signal.SIGKILL
+        assert not place.exists()
+    assert export("none", 0) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "run"]
+    whole = json.loads((shop / "export" / "manifest.json").read_text())["files"]
+    again = json.loads((place / "manifest.json").read_text())["files"]
+    assert again.keys() == whole.keys()
+    assert [name for name in whole if again[name] != whole[name]] == []
