@@ -128,6 +128,7 @@ def train(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
             )
         train.train(args.recipe, overrides, seeds=args.seeds, rebuild=args.rebuild)
         return
+    from rectune.bundle.export import export
     from rectune.bundle.push import Pushing, check_push, push
     from rectune.recipe.load import load_recipe
     from rectune.runtime.processes import is_main, wait
@@ -139,9 +140,9 @@ def train(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
         )
     how = Pushing(args.push, public=args.public, licence=args.license, public_titles=args.public_titles)
     check_push((recipe.settings["model"] or {}).get("model_name_or_path"), how)
-    folder = train.train(recipe, rebuild=args.rebuild)
+    place, _ = export(train.train(recipe, rebuild=args.rebuild))  # by all processes; one sends it
     if is_main():
-        _tell_pushed(push(folder, how))
+        _tell_pushed(push(place, how))
     wait()
 
 

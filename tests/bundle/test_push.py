@@ -17,7 +17,7 @@ import yaml
 
 from rectune import Recommender
 from rectune.cli import main
-from tests.exports import LORA, SHOP, exported, tune
+from tests.exports import GPT2, LORA, NAMES, SHOP, SHORT, exported, tune
 from tests.hub import TOKEN, Hub, Repository
 from tests.test_cli import fails
 
@@ -212,12 +212,8 @@ def test_a_push_that_is_killed_is_made_by_the_same_command(
 ) -> None:
     hub.large = 1000
     bundle = exported(shop_run, "--to", str(tmp_path / "bundle"))
-    environment = {
-        **os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "0",
-        "TMPDIR": str(tmp_path),
-    }  # fmt: skip
     command = [sys.executable, "-m", "rectune", "push", str(bundle), REPO, "--license", "mit"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, env=_elsewhere(hub, tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     while not any(line.startswith("PUT") for line in hub.asked) and process.poll() is None:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
@@ -293,3 +289,45 @@ def test_a_training_pushes_what_it_made_and_says_before_it_starts_what_would_fai
     assert "fetched back into a fresh cache: every file is equal" in capsys.readouterr().out
     assert there(hub).tags
     shutil.rmtree(tmp_path / "run")
+
+
+@pytest.mark.heavy
+def test_of_two_processes_one_pushes(hub: Hub, tmp_path: Path) -> None:
+    settings = {
+        **SHOP, "tasks": [{"call": "next_item", "template": NAMES}], "stages": [{**SHORT, "max_length": 128}], "model": GPT2,
+        "rank": {**SHOP["rank"], "template": NAMES}, "output_dir": str(tmp_path / "run"),
+    }  # fmt: skip
+    (tmp_path / "shop.yaml").write_text(yaml.safe_dump(settings))
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--main_process_port",
+        "0",
+        "-m",
+        "rectune",
+    ]
+    command = [*launch, "train", str(tmp_path / "shop.yaml"), "--push", REPO, "--license", "mit"]
+    out = subprocess.run(
+        command,
+        env=_elsewhere(hub, tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert out.returncode == 0, out.stderr[-3000:]
+    assert out.stdout.count("every file is equal") == 1
+    assert len(there(hub).messages) == 2
+    assert len(there(hub).tags) == 1
+
+
+def _elsewhere(hub: Hub, place: Path) -> dict[str, str]:
+    """The environment of another process that talks to the Hub."""
+    return {
+        **os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(place / "home"), "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": "0", "OMP_NUM_THREADS": "1", "TMPDIR": str(place),
+    }  # fmt: skip
