@@ -273,7 +273,7 @@ def serve(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
             raise ValueError(f"`--{name.replace('_', '-')}` must be at least {least}, got {getattr(args, name)}.")
     _quiet_libraries()
     _needs_extra("serve", "fastapi", "uvicorn", "prometheus_client")
-    from rectune.bundle.serving.app import Limits
+    from rectune.bundle.serving.guard import Limits
     from rectune.bundle.serving.serve import serve as serving
 
     limits = Limits(tokens=args.batch_tokens, wait=args.wait_ms / 1000, queue=args.queue, timeout=args.timeout)

@@ -10,7 +10,8 @@ from pathlib import Path
 import uvicorn
 
 from rectune.bundle.recommender import Recommender
-from rectune.bundle.serving.app import Limits, app_of
+from rectune.bundle.serving.app import app_of
+from rectune.bundle.serving.guard import Limits
 
 KEY = "RECTUNE_KEY"
 GRACE = 30  # seconds that answers in work have after SIGTERM

@@ -38,7 +38,8 @@ def listening(load: Any, *, key: str | None = None, **limits: Any) -> Iterator[C
     """A server in a thread, and a client of it."""
     import uvicorn
 
-    from rectune.bundle.serving.app import Limits, app_of
+    from rectune.bundle.serving.app import app_of
+    from rectune.bundle.serving.guard import Limits
 
     app = app_of(load, limits=Limits(**limits), key=key)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", access_log=False))
