@@ -89,10 +89,9 @@ def push(folder: str | Path, how: Pushing) -> Pushed:
             if how.revision is not None and not how.create_pr:
                 api.create_branch(how.repo, branch=how.revision, exist_ok=True)
             tagged = _tagged(api, how.repo, tag, place) if tag else False
-            ignored = ["README.md"] if how.keep_card and _has(api, how, "README.md") else None
-            done = api.upload_folder(
-                repo_id=how.repo, folder_path=place, commit_message=how.message or f"{about['run']['recipe']}, run {about['run']['fingerprint']}",
-                revision=how.revision, create_pr=how.create_pr or None, ignore_patterns=ignored, delete_patterns=_left_over(api, how, place) or None,
+            done = api.create_commit(  # upload_folder may cut a large folder into several
+                how.repo, _operations(api, how, place), revision=how.revision, create_pr=how.create_pr or None,
+                commit_message=how.message or f"{about['run']['recipe']}, run {about['run']['fingerprint']}",
             )  # fmt: skip
             commit = done.oid
             if tag and not tagged:
@@ -212,14 +211,19 @@ def _listed(place: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _has(api: Any, how: Pushing, name: str) -> bool:
-    return bool(api.file_exists(how.repo, name, revision=None if how.create_pr else how.revision))
+def _operations(api: Any, how: Pushing, place: Path) -> list[Any]:
+    """What the commit adds, and of an earlier bundle in the repository what it takes away; what others put there stays."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-
-def _left_over(api: Any, how: Pushing, place: Path) -> list[str]:
-    """Files of an earlier bundle in the repository that this one does not hold."""
-    old = _manifest_at(api, how.repo, None if how.create_pr else how.revision)
-    return [] if old is None else sorted(name for name in old["files"] if not (place / name).exists())
+    revision = None if how.create_pr else how.revision
+    there = set(api.list_repo_files(how.repo, revision=revision))
+    ours = {file.relative_to(place).as_posix(): file for file in sorted(place.rglob("*")) if file.is_file()}
+    if how.keep_card and "README.md" in there:
+        del ours["README.md"]
+    old = _manifest_at(api, how.repo, revision) or {"files": {}}
+    gone = sorted(name for name in old["files"] if name in there and name not in ours)
+    adds = [CommitOperationAdd(name, str(file)) for name, file in ours.items()]
+    return [*adds, *(CommitOperationDelete(name) for name in gone)]
 
 
 def _tagged(api: Any, repo: str, tag: str, place: Path) -> bool:
