@@ -186,3 +186,19 @@ def test_ratings_in_a_form_of_their_own(browser: Any, tmp_path: Path) -> None:
     browser.execute_script("arguments[0].click()", radios(browser, "2")[0])
     add(browser, "Film number 3", "target")
     until(lambda: f"expected rating {it.score([('p4', 2)], 'p3').score:.2f}" in of(browser, "#answer")[0].text)
+
+
+def test_of_a_large_catalogue_the_page_is_given_what_is_typed(
+    browser: Any, shop_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import rectune.bundle.demo.page as page
+
+    monkeypatch.setattr(page, "MOST_CHOICES", 5)
+    monkeypatch.setattr(page, "SHOWN", 5)
+    it = Recommender.from_pretrained(shop_bundle)
+    title = dict(it.items.select("item_id", "title").iter_rows())
+    browser.get(shown(shop_bundle))
+    until(lambda: of(browser, "#add-item input"))[0].click()
+    until(lambda: len(of(browser, "[role=option]")) == 5)
+    add(browser, title["i33"])
+    until(lambda: listed(browser, "Model + prior") == ids(it.recommend(["i33"], 6)))
