@@ -7,6 +7,7 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import rectune
@@ -22,8 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code. Errors of the user are one line on standard error."""
     parser = build_parser()
     known, rest = parser.parse_known_args(argv)
-    if sys.path[0:1] != [""]:
-        sys.path.insert(0, "")  # a recipe may name callables of the working folder
+    if trusted(known) and "" not in sys.path:
+        sys.path.append(
+            ""
+        )  # a recipe may name callables of the working folder; last, so that they stand for no library
     warnings.formatwarning = one_line_each()
     if not sys.warnoptions:  # what libraries tell each other about their next version
         warnings.simplefilter("ignore", FutureWarning)
@@ -43,6 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped; the same command continues where it was.", file=sys.stderr)
         return 130
     return code
+
+
+def trusted(args: argparse.Namespace) -> bool:
+    """Whether the command runs a recipe or a run folder, whose code is the user's; a bundle is others' and must find none."""
+    if args.command in ("push", "serve", "demo"):
+        return False
+    folder = getattr(args, "folder", None)
+    return args.command not in ("recommend", "export") or (Path(str(folder)) / "run.json").exists()
 
 
 def entry() -> None:

@@ -70,5 +70,5 @@ def refuse(found: dict[str, float], share: float, what: str) -> None:
     if not found["largest_difference"] <= most:
         raise ValueError(
             f"{what} changed the logits of the run's probe by {found['largest_difference']:.3g}, and {most:.3g} is what rounding "
-            "explains. Nothing was exported; the versions of peft, transformers and torch may not be those of the training."
+            "explains. Nothing was done with it; the versions of peft, transformers and torch may not be those of the training."
         )

@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rectune.bundle.manifest import FILE, read_manifest
+
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def escaped(name: str) -> str:
+    """A file's name as a pattern that matches it alone."""
+    return re.sub(r"([*?\[])", r"[\1]", name)
 
 
 def is_repository(name: str) -> bool:
@@ -23,8 +30,9 @@ def fetched(
 
     Raises FileNotFoundError with one line where there is none, it may not be read, or the Hub cannot be reached.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import (
+        EntryNotFoundError,
         HfHubHTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
@@ -33,22 +41,25 @@ def fetched(
 
     at = f" at `{revision}`" if revision else ""
     try:
-        place = snapshot_download(
-            name, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
-        )
+        asked = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        manifest = Path(str(hf_hub_download(name, FILE, revision=revision, **asked)))  # type: ignore[arg-type]
+        files = [escaped(file) for file in read_manifest(manifest.parent)["files"]]
+        place = snapshot_download(name, revision=manifest.parent.name, allow_patterns=[*files, FILE], **asked)  # type: ignore[arg-type]
     except RepositoryNotFoundError:
         raise FileNotFoundError(
             f"the Hub has no repository `{name}`, or it is private and no token that may read it was given: type `hf auth login`, or set HF_TOKEN."
         ) from None
-    except RevisionNotFoundError:
-        raise FileNotFoundError(f"`{name}` has no revision `{revision}`.") from None
     except LocalEntryNotFoundError:
         raise FileNotFoundError(
             f"`{name}`{at} is not in the cache, and the Hub could not be reached (or was not to be). Connect to the network once."
         ) from None
+    except EntryNotFoundError:
+        raise FileNotFoundError(f"`{name}`{at} holds no bundle of rectune (it has no {FILE}).") from None
+    except RevisionNotFoundError:
+        raise FileNotFoundError(f"`{name}` has no revision `{revision}`.") from None
     except (HfHubHTTPError, OSError) as error:
         raise FileNotFoundError(f"`{name}`{at} could not be fetched ({' '.join(str(error).split())[:200]}).") from None
-    return Path(place), Path(place).name
+    return Path(str(place)), Path(str(place)).name
 
 
 @contextmanager

@@ -10,7 +10,9 @@ from typing import Any
 
 FILE = "manifest.json"
 SCHEMA = 1  # of bundles: raised where an older rectune could not read them rightly
-FREE = ("README.md", ".gitattributes")  # people and the Hub write these
+FREE = ("README.md", ".gitattributes", ".gitignore")  # people and the Hub write these
+ASIDE = (".git", ".cache")  # what git and huggingface_hub keep in a folder
+PICTURES = (".gif", ".jpg", ".jpeg", ".png", ".svg")  # of a card
 # What a bundle is made of; no format of these can hold code that runs when it is read as we read it.
 KINDS = (
     ".html",
@@ -45,7 +47,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         found = json.loads((folder / FILE).read_text(encoding="utf-8"))
         schema, files = found["schema"], found["files"]
         sizes = {str(name): (int(about["bytes"]), str(about["sha256"])) for name, about in files.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise ValueError(
             f"{folder}: its {FILE} is missing or damaged, so it is no bundle. Write it anew with `rectune export`."
         ) from None
@@ -78,9 +80,24 @@ def check_files(folder: Path) -> None:
             raise ValueError(
                 f"{folder}: the file `{name}` is not the one that was written (its SHA-256 differs). Fetch or export it anew."
             )
-    for name in ("config.json", "generation_config.json", "tokenizer_config.json", "adapter_config.json"):
-        if (folder / name).exists() and name not in read_manifest(folder)["files"]:
-            raise ValueError(f"{folder}: `{name}` is not of the bundle. Nothing was read.")
+    for listed in folder.glob("*.index.json"):  # weights in several files
+        for name in set(json.loads(listed.read_text(encoding="utf-8"))["weight_map"].values()):
+            if name not in read_manifest(folder)["files"] or not str(name).endswith(".safetensors"):
+                raise ValueError(
+                    f"{folder}: {listed.name} names `{str(name)[:80]}`, which is no file of the bundle. Nothing was read."
+                )
+    for name in unlisted(folder):
+        raise ValueError(f"{folder}: `{name[:80]}` is not of the bundle. Move it away. Nothing was read.")
+
+
+def unlisted(folder: Path) -> Iterator[str]:
+    """What lies in a bundle's folder beside what its manifest names, but for the card and its pictures."""
+    known = read_manifest(folder)["files"]
+    for place in sorted(folder.rglob("*")):
+        name = place.relative_to(folder).as_posix()
+        aside = place.relative_to(folder).parts[0] in ASIDE or place.suffix.lower() in PICTURES
+        if not aside and name not in (*FREE, FILE) and name not in known and (place.is_symlink() or not place.is_dir()):
+            yield name
 
 
 def _homes(folder: Path) -> Iterator[Path]:

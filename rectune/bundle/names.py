@@ -30,10 +30,9 @@ def written_call(section: str, call: Call) -> dict[str, Any]:
     arguments = {**defaults_of(call.function), **call.arguments}
     takes = inspect.signature(call.function).parameters
     kept = {
-        name: value
-        for name, value in arguments.items()
-        if name in takes and name not in HOMES[section].may and _plain(value)
-    }
+        name: value for name, value in arguments.items()
+        if name in takes and name not in HOMES[section].may and _plain(value) and not _names_a_file(takes[name])
+    }  # fmt: skip
     if "seed" in call.arguments and "seed" in takes:
         kept["seed"] = call.arguments["seed"]
     left = sorted(name for name in call.arguments if name not in kept and name != "device")
@@ -48,7 +47,10 @@ def read_call_of(section: str, written: Any, where: str) -> Call:
     function = known(section, written["call"], where)
     arguments = {key: value for key, value in written.items() if key not in ("call", "left")}
     home = HOMES[section]
-    strange = [key for key, value in arguments.items() if not _plain(value)]
+    takes = inspect.signature(function).parameters
+    strange = [
+        key for key, value in arguments.items() if not _plain(value) or (key in takes and _names_a_file(takes[key]))
+    ]
     if strange:
         raise ValueError(
             f"{where}: `{strange[0]}` is of this bundle's maker's machine, or no plain value. Nothing was run."
@@ -67,6 +69,10 @@ def known(section: str, name: Any, where: str) -> Any:
         why = "code outside of rectune, which no bundle is read with" if outside else "unknown to this rectune"
         raise ValueError(f"{where}: {shown(name)} is {why}.{near(str(name), offered(home))} Nothing was run.")
     return named(name, home, where)
+
+
+def _names_a_file(parameter: inspect.Parameter) -> bool:
+    return "Path" in str(parameter.annotation)
 
 
 def _plain(value: Any) -> bool:

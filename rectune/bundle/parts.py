@@ -7,7 +7,6 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,7 @@ KEPT = (
     "spellings",
 )
 EXAMPLES = re.compile("<!-- examples -->.*?<!-- end of examples -->", re.DOTALL)  # of a report's page: users of the log
+_PLACE = re.compile(r"path|folder|file|dir$|^items$|^log$")  # in keys of a recipe
 _PATH = re.compile(r"(?<![\w.:/])/(?:[\w.@+-]+/)+([\w.@+-]+)")
 
 
@@ -100,12 +100,22 @@ def _write_report(run: Run, folder: Path) -> None:
         return
     data = {**json.loads(file.read_text(encoding="utf-8")), "examples": []}
     data = without_places(data)
+    data["settings"] = _without_files(data.get("settings"))
     (folder / REPORT).write_text(as_json(data), encoding="utf-8")
     page, cut = run.folder.path / PAGE, 0
     if page.exists():
         text, cut = EXAMPLES.subn("", page.read_text(encoding="utf-8"))
     if cut:
         (folder / PAGE).write_text(without_places(text), encoding="utf-8")
+
+
+def _without_files(value: Any, key: str = "") -> Any:
+    """Settings of a recipe; of what a key calls a file, a folder or a path only the last part."""
+    if isinstance(value, dict):
+        return {name: _without_files(one, str(name)) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_without_files(one, key) for one in value]
+    return re.split(r"[/\\]", value)[-1] if isinstance(value, str) and _PLACE.search(key) else value
 
 
 def without_places(value: Any) -> Any:
@@ -122,10 +132,29 @@ def without_places(value: Any) -> Any:
 
 def read_items(folder: Path, columns: list[str]) -> pl.DataFrame:
     """The catalogue of `items.jsonl`; columns that no prompt shows are ''."""
-    rows = [json.loads(line) for line in (folder / "items.jsonl").read_text(encoding="utf-8").strip().split("\n")]
+    rows = _rows(folder)
     ids = [row["item_id"] for row in rows]
+    if not all(isinstance(item, str) for item in ids) or len(set(ids)) < len(ids):
+        raise ValueError(f"{folder}: an item of `items.jsonl` has no id, or that of another.")
     texts = {name: [str(row.get(name, "")) for row in rows] for name in columns if name != "item_id"}
     return pl.DataFrame({"item_id": ids, **texts}, schema=dict.fromkeys(["item_id", *texts], pl.String))
+
+
+def read_tokens(folder: Path) -> list[list[int]]:
+    """The ids that the model writes for each item."""
+    return [[int(token) for token in row["tokens"]] for row in _rows(folder)]
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    """The lines of `items.jsonl`."""
+    lines = (folder / "items.jsonl").read_text(encoding="utf-8").strip().split("\n")
+    return [json.loads(line) for line in lines]
+
+
+def page_in(folder: Path) -> Path | None:
+    """The page of the report, where there is one."""
+    file = folder / PAGE
+    return file if file.exists() else None
 
 
 def read_template(folder: Path, about: dict[str, Any]) -> Template:
@@ -168,7 +197,11 @@ def read_prior(folder: Path, about: dict[str, Any]) -> tuple[PriorOf | None, flo
     if written is None:
         return None, 0.0
     module = known("rank.prior", written["call"], "`rectune.json`, `prior`")
-    return prior_of(partial(module.load, folder / PRIOR), float(written["weight"])), float(written["weight"])
+    loaded, weight = (
+        module.load(folder / PRIOR),
+        float(written["weight"]),
+    )  # now, so that what is wrong with it is told now
+    return prior_of(lambda: loaded, weight), weight
 
 
 def prior_of(load: Callable[[], Any], own: float) -> PriorOf:

@@ -20,14 +20,15 @@ from rectune.bundle.export import export
 from rectune.bundle.fidelity import EXACT, ROUNDED, compared, refuse
 from rectune.bundle.files import ABOUT
 from rectune.bundle.hub import is_repository, told
-from rectune.bundle.manifest import FILE, check_files
-from rectune.bundle.opened import read_bundle
+from rectune.bundle.manifest import FILE, check_files, read_manifest, sha256
+from rectune.bundle.reading import read_bundle
 from rectune.bundle.recommender import Recommender
-from rectune.bundle.space import check_space, push_space
+from rectune.bundle.space import check_space, check_visibility, push_space
 from rectune.decoding.language_model import LanguageModelRanker
 from rectune.methods.token_audit import PROBE, probe_logits
 from rectune.run.run import RESOLVED
 
+MAY_CHANGE = ("report.json", "report.html", "rectune.json")  # dates and versions of the same model
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{1,40}")
 
 
@@ -61,6 +62,8 @@ class Pushing:
     space: bool = False
 
     def __post_init__(self) -> None:
+        if self.create_pr and self.revision is not None:
+            raise ValueError("`--create-pr` opens a pull request against the default branch; leave `--revision` out.")
         if not is_repository(self.repo):
             raise ValueError(f"`{self.repo}` is no name of a repository. Give USER/REPO, e.g. anna/tea-shop.")
         if self.licence is not None and not LICENCE.fullmatch(self.licence):
@@ -84,8 +87,9 @@ def push(folder: str | Path, how: Pushing) -> Pushed:
         who(api)
         with staged(folder, how) as place:
             about = json.loads((place / ABOUT).read_text(encoding="utf-8"))
-            tag = "" if how.create_pr else str(about["run"]["fingerprint"])
+            tag = tag_of(about, place, how)
             api.create_repo(how.repo, private=not how.public, exist_ok=True)
+            check_visibility(api, how.repo, public=how.public)
             if how.revision is not None and not how.create_pr:
                 api.create_branch(how.repo, branch=how.revision, exist_ok=True)
             tagged = _tagged(api, how.repo, tag, place) if tag else False
@@ -94,9 +98,9 @@ def push(folder: str | Path, how: Pushing) -> Pushed:
                 commit_message=how.message or f"{about['run']['recipe']}, run {about['run']['fingerprint']}",
             )  # fmt: skip
             commit = done.oid
+            probe = fetched_back(how.repo, done.pr_revision or commit, place)
             if tag and not tagged:
                 api.create_tag(how.repo, tag=tag, revision=commit, exist_ok=True)
-            probe = fetched_back(how.repo, done.pr_revision or commit, place)
             files = [file for file in place.rglob("*") if file.is_file()]
             url = done.pr_url or f"{api.endpoint}/{how.repo}"
             page = push_space(api, how.repo, licence_of(about, how), private=not how.public) if how.space else ""
@@ -109,9 +113,17 @@ def planned(folder: str | Path, how: Pushing) -> dict[str, Any]:
         about = json.loads((place / ABOUT).read_text(encoding="utf-8"))
         files = {f.relative_to(place).as_posix(): f.stat().st_size for f in sorted(place.rglob("*")) if f.is_file()}
         return {
-            "repo": how.repo, "private": not how.public, "licence": licence_of(about, how), "tag": "" if how.create_pr else about["run"]["fingerprint"],
+            "repo": how.repo, "private": not how.public, "licence": licence_of(about, how),"tag": tag_of(about, place, how),
             "files": files, "card": (place / "README.md").read_text(encoding="utf-8"),
         }  # fmt: skip
+
+
+def tag_of(about: dict[str, Any], place: Path, how: Pushing) -> str:
+    """The fingerprint of the run, and where items were added to it a mark of them; '' for a pull request."""
+    if how.create_pr:
+        return ""
+    run = str(about["run"]["fingerprint"])
+    return run if not about["items"]["added"] else f"{run}-{sha256(place / 'items.jsonl')[:8]}"
 
 
 def check_push(base: str | None, how: Pushing) -> None:
@@ -157,13 +169,19 @@ def licence_of(about: dict[str, Any], how: Pushing) -> str:
 
 def _licence_of_base(base: str) -> str | None:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
     try:
         data = HfApi().model_info(base).card_data
-    except (HfHubHTTPError, OSError):
+    except RepositoryNotFoundError:
         return None
-    return data.get("license") if data is not None else None
+    except (HfHubHTTPError, OSError) as error:
+        why = " ".join(str(error).split())[:120]
+        raise ValueError(
+            f"the licence is not known: the Hub could not be asked for the card of `{base}` ({why}). Give --license."
+        ) from None
+    licence = data.get("license") if data is not None else None
+    return licence if isinstance(licence, str) and licence != "other" else None
 
 
 @contextmanager
@@ -172,15 +190,17 @@ def staged(folder: str | Path, how: Pushing) -> Iterator[Path]:
     source = Path(folder)
     with tempfile.TemporaryDirectory(prefix="rectune-push-") as temporary:
         place = Path(temporary) / "bundle"
-        if (source / RESOLVED).exists():
-            export(source, place, adapter_only=how.adapter_only)
-        elif (source / ABOUT).exists():
+        if (source / ABOUT).exists() or (source / FILE).exists():
             if how.adapter_only:
                 raise ValueError(
                     "`--adapter-only`: give the run's folder, or `rectune export --adapter-only` and push that."
                 )
             check_files(source)
-            shutil.copytree(source, place, copy_function=_linked)
+            for name in (*read_manifest(source)["files"], FILE):  # nothing else that lies there
+                (place / name).parent.mkdir(parents=True, exist_ok=True)
+                _linked(source / name, place / name)
+        elif (source / RESOLVED).exists():
+            export(source, place, adapter_only=how.adapter_only)
         else:
             raise FileNotFoundError(
                 f"`{folder}` is neither a finished run folder nor a bundle that `rectune export` wrote."
@@ -194,13 +214,12 @@ def staged(folder: str | Path, how: Pushing) -> Iterator[Path]:
         yield place
 
 
-def _linked(source: str, target: str) -> str:
+def _linked(source: Path, target: Path) -> None:
     """A file without a second copy of its bytes, where the disk allows."""
     try:
-        os.link(Path(source).resolve(), target)
+        os.link(source.resolve(), target)
     except OSError:
         shutil.copyfile(source, target)
-    return target
 
 
 def _listed(place: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
@@ -231,7 +250,8 @@ def _tagged(api: Any, repo: str, tag: str, place: Path) -> bool:
     if tag not in {ref.name for ref in api.list_repo_refs(repo).tags}:
         return False
     old, new = _manifest_at(api, repo, tag), json.loads((place / FILE).read_text(encoding="utf-8"))
-    if old != new:
+    models = [{n: f for n, f in held["files"].items() if n not in MAY_CHANGE} if held else None for held in (old, new)]
+    if models[0] != models[1]:
         raise ValueError(
             f"`{repo}` has the tag `{tag}` already, for other files: the same run was pushed from another export. Delete the tag there, or push to another "
             "repository."

@@ -73,6 +73,7 @@ def push_space(api: Any, repo: str, licence: str, *, private: bool) -> str:
         folder = Path(temporary)
         write_space(folder, repo, licence)
         api.create_repo(repo, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
+        check_visibility(api, repo, public=not private, kind="space")
         api.upload_folder(
             repo_id=repo,
             repo_type="space",
@@ -81,6 +82,16 @@ def push_space(api: Any, repo: str, licence: str, *, private: bool) -> str:
             delete_patterns=["rectune-*.whl"],
         )
     return f"{api.endpoint}/spaces/{repo}"
+
+
+def check_visibility(api: Any, repo: str, *, public: bool, kind: str = "model") -> None:
+    """Raise ValueError where a repository is there already and is not as private or public as was asked."""
+    private = bool(api.repo_info(repo, repo_type=kind).private)
+    if private == public:
+        now, said = ("private", "leave --public out") if private else ("public", "give --public if all may read it")
+        raise ValueError(
+            f"the {kind} repository `{repo}` is {now} already: {said}, or change it on the Hub first. Nothing was sent."
+        )
 
 
 def requirements() -> list[str]:
@@ -119,7 +130,12 @@ def write_wheel(folder: Path) -> Path:
     place = folder / f"rectune-{rectune.__version__}-py3-none-any.whl"
     with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as wheel:
         for file in files:
-            if ".." not in file.parts and file.suffix != ".pyc" and Path(str(file.locate())).is_file():
+            if (
+                ".." not in file.parts
+                and file.suffix != ".pyc"
+                and file.name != "direct_url.json"
+                and Path(str(file.locate())).is_file()
+            ):
                 wheel.write(str(file.locate()), file.as_posix())
     return place
 

@@ -63,7 +63,7 @@ def load_base(settings: ModelSettings, base: Path, index: ItemIndex, *, seed: in
 
 def load_plain(settings: ModelSettings, folder: Path) -> Any:
     """Load whole weights from a folder, in eval mode, on the device and in the dtype that `settings` name."""
-    model = _pretrained(folder, **load_options(settings))
+    model = _pretrained(folder, use_safetensors=True, **load_options(settings))
     return model.to(pick_device(settings)).eval()
 
 

@@ -15,7 +15,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MOST_CHARACTERS = 10_000_000  # of one text, and of one rendering; ten thousand items of a thousand characters
 MOST_STEPS = 300_000  # turns of loops, and calls, in one rendering: about a second
-CALL = 5  # steps that a call takes as long as
+WORK = 50  # characters or entries that take a step to go through
+CALL = 5  # stepsthat a call takes as long as
 _WIDTH = re.compile(r"\d{8,}|%[-+ #0]*\*|\{[^{}]*\{")
 _GROWING = frozenset(
     (
@@ -91,21 +92,21 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             raise TooMuch(f"{left} ** {right} has too many digits")
         if operator == "%" and isinstance(left, str):
             _check_widths(left)
-        return _checked(super().call_binop(context, operator, left, right))
+        return self._held(super().call_binop(context, operator, left, right))
 
     def joined(self, parts: tuple[Any, ...]) -> str:
         """What `~` gives."""
         texts = [str(part) for part in parts]
         if sum(map(len, texts)) > MOST_CHARACTERS:
             raise TooMuch(f"a text grows beyond {MOST_CHARACTERS:,} characters")
-        return "".join(texts)
+        return str(self._held("".join(texts)))
 
     def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call a macro, a function or a method."""
         self._step(CALL)
         if isinstance(function, BuiltinMethodType):  # a method of a text, a list or a mapping
             _check_size(function.__name__, function.__self__, *args, *kwargs.values())
-        return _checked(super().call(context, function, *args, **kwargs))
+        return self._held(super().call(context, function, *args, **kwargs))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """`str.format`, refused where a width is huge."""
@@ -126,6 +127,12 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self._step(len(held))
         return held
 
+    def _held(self, value: Any) -> Any:
+        """A value that was made, counted by its size: many large ones may be kept at a time."""
+        if isinstance(value, Sized) and not isinstance(value, dict):
+            self._step(len(value) // WORK)
+        return _checked(value)
+
     def _step(self, count: int) -> None:
         self.steps += count
         if self.steps > MOST_STEPS:
@@ -136,9 +143,9 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
         @wraps(function)
         def bounded(*args: Any, **kwargs: Any) -> Any:
-            self._step(1)
+            self._step(1 + sum(len(arg) for arg in args if isinstance(arg, Sized)) // WORK)
             _check_size(name, *args[given:], *kwargs.values())
-            return _checked(function(*args, **kwargs))
+            return self._held(function(*args, **kwargs))
 
         return bounded
 

@@ -252,6 +252,60 @@ def _other_tokenizer(folder: Path) -> None:
     write_manifest(folder)
 
 
+def _weights_from(folder: Path, name: str) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": name}}))
+    write_manifest(folder)
+
+
+def _half_the_weights(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    held = load_file(folder / "model.safetensors")
+    save_file(
+        {name: held[name] for name in sorted(held) if "mlp" not in name}, folder / "model.safetensors", {"format": "pt"}
+    )
+    write_manifest(folder)
+
+
+def _as_a_run(folder: Path) -> None:
+    (folder / "recipe.yaml").write_text('data: {call: "os:system", command: "touch ran"}')
+    (folder / "run.json").write_text('{"recipe": "x", "stages": {}}')
+
+
+def _adapter_on(folder: Path, base: str) -> None:
+    (folder / "adapter_config.json").write_text("{}")
+    _told(folder, lambda about: about["model"].update(model_name_or_path=base))
+
+
+def _config(folder: Path, **keys: Any) -> None:
+    held = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**held, **keys}))
+    write_manifest(folder)
+
+
+def _names_out_of_range(folder: Path) -> None:
+    import numpy as np
+
+    codes = np.load(folder / "index" / "codes.npy")
+    np.save(folder / "index" / "codes.npy", codes + 1000)
+    write_manifest(folder)
+
+
+def _another_trie(folder: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    held = load_file(folder / "trie.safetensors")
+    held["codes"][-1] = 255
+    save_file(held, folder / "trie.safetensors")
+    write_manifest(folder)
+
+
+def _first_item(folder: Path, **keys: Any) -> None:
+    first, *rest = (folder / "items.jsonl").read_text().splitlines()
+    (folder / "items.jsonl").write_text("\n".join([json.dumps({**json.loads(first), **keys}), *rest]))
+    write_manifest(folder)
+
+
 FAULTS: dict[str, tuple[Any, str]] = {
     "a changed byte": (lambda f: _flipped(f / "model.safetensors"), "`model.safetensors` is not the one that was written"),
     "a changed byte of the trie": (lambda f: _flipped(f / "trie.safetensors"), "`trie.safetensors` is not the one"),
@@ -263,6 +317,37 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "a way out": (lambda f: _named(f, "../../secrets.json"), "leads out of the folder"),
     "an absolute name": (lambda f: _named(f, "/etc/hosts.json"), "leads out of the folder"),
     "a link": (_linked, "is a link to a place outside"),
+    "a pickle beside it": (lambda f: ((f / "model.safetensors").rename(f / "kept"), (f / "pytorch_model.bin").write_bytes(b"x")), "model.safetensors` is missing"),
+    "a file of others": (lambda f: (f / "pytorch_model.bin").write_bytes(b"x"), "`pytorch_model.bin` is not of the bundle"),
+    "code of others": (lambda f: (f / "datasets.py").write_text("raise SystemExit(9)"), "`datasets.py` is not of the bundle"),
+    "a link of others": (lambda f: (f / "report.html").unlink() or (f / "notes.html").symlink_to("/etc/passwd"), "is missing"),
+    "a folder of others": (lambda f: ((f / "tokenizer").mkdir(), (f / "tokenizer" / "tokenizer.json").write_text("{}")), "`tokenizer/tokenizer.json` is not of"),
+    "weights from outside": (lambda f: _weights_from(f, "../outside.bin"), "names `../outside.bin`, which is no file of the bundle"),
+    "half the weights": (_half_the_weights, "changed the logits of the run's probe by"),
+    "a run's recipe": (_as_a_run, "`recipe.yaml` is not of the bundle"),
+    "a base of this machine": (lambda f: _adapter_on(f, "/etc"), "is no repository of the Hub"),
+    "attention from the Hub": (lambda f: _told(f, lambda a: a["model"].update(attn_implementation="someone/kernel")), "which transformers fetches as code"),
+    "code in the config": (lambda f: _config(f, auto_map={"AutoModelForCausalLM": "m.M"}), "brings code of its own"),
+    "a config of no model": (lambda f: _config(f, n_head=0), "is not as it was written"),
+    "a file as an argument": (
+        lambda f: _told(f, lambda a: a["asked"].update(vectors=[{"call": "from_file", "path": "../../etc/passwd.npy"}])), "is of this bundle's maker's machine",
+    ),
+    "sources of text": (lambda f: _told(f, lambda a: a["asked"].update(vectors=["tfidf"])), "is not as it was written"),
+    "no base": (lambda f: _told(f, lambda a: a.update(base=None)), "is not as it was written"),
+    "a seed without end": (lambda f: _told(f, lambda a: a["asked"].update(seed=float("inf"))), "is not as it was written"),
+    "a history without end": (lambda f: _told(f, lambda a: a["asked"].update(longest_history=10**30)), "it must be from 1 to 100,000"),
+    "a list without end": (lambda f: _told(f, lambda a: a["asked"]["rank"].update(beams=10**12)), "it must be from 1 to 100,000"),
+    "deep JSON": (lambda f: ((f / "rectune.json").write_text("[" * 100_000), write_manifest(f)), "is not as it was written"),
+    "a deep manifest": (lambda f: (f / "manifest.json").write_text("[" * 100_000), "missing or damaged"),
+    "an empty array": (lambda f: ((f / "index" / "codes.npy").write_bytes(b""), write_manifest(f)), "is not as it was written"),
+    "no archive": (lambda f: ((f / "prior" / "ease.npz").write_bytes(b"PK zzz"), write_manifest(f)), "is not as it was written"),
+    "names out of range": (_names_out_of_range, "Its parts are not of one run"),
+    "another trie": (_another_trie, "trie.safetensors is not the one of its items"),
+    "an item without an id": (lambda f: _first_item(f, item_id=None), "has no id, or that of another"),
+    "two items of one id": (lambda f: _first_item(f, item_id="i1"), "has no id, or that of another"),
+    "work without end": (
+        lambda f: _templated(f, "{% for i in range(30000) %}{% set x = range(300000)|sort|list|length %}{% endfor %}"), "steps",
+    ),
     "a newer version": (
         lambda f: (f / "manifest.json").write_text('{"schema": 9, "files": {}}'), "has schema 9, and this rectune reads up to 1",
     ),
@@ -304,7 +389,9 @@ def test_what_others_write_into_a_repository_does_no_harm(shop: Path, tmp_path: 
     folder = Path(shutil.copytree(shop / "export", tmp_path / "shop"))
     (folder / "README.md").write_text("edited on the Hub")
     (folder / ".gitattributes").write_text("*.npz filter=lfs")
-    (folder / "pytorch_model.bin").write_bytes(b"not read")
+    (folder / "picture.png").write_bytes(b"of the card")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config").write_text("of git")
     same_lists(listed_by_the_run(folder, HISTORIES), listed_by_the_run(shop, HISTORIES), within=1e-12)
 
 

@@ -42,6 +42,8 @@ def test_what_is_pushed_is_fetched_and_lists_the_same(
 ) -> None:
     hub.large = 20_000  # larger files go apart
     source = shop_run if form == "run" else exported(shop_run, "--to", str(tmp_path / "bundle"))
+    if form == "bundle":
+        (source / "picture.png").write_bytes(b"not sent")
     said = pushes(capsys, str(source), REPO, "--license", "mit")
     repository = there(hub)
     assert repository.private
@@ -108,7 +110,7 @@ def test_the_card_is_valid_and_shows_nobody(hub: Hub, shop_run: Path, capsys: py
     assert "prior `prior` with weight 7" in text
     items = [json.loads(line) for line in files["items.jsonl"].decode().splitlines()]
     assert not [item["title"] for item in items if item["title"] in text]
-    pushes(capsys, str(shop_run), REPO, "--license", "cc-by-4.0", "--public-titles")
+    pushes(capsys, str(shop_run), REPO, "--license", "cc-by-4.0", "--public", "--public-titles")
     text = there(hub).commits[there(hub).refs["main"]]["README.md"].decode()
     assert len([item["title"] for item in items if item["title"] in text]) >= 5
 
@@ -139,12 +141,14 @@ def test_a_branch_a_pull_request_and_a_card_that_is_kept(
     assert "model.safetensors" not in other.commits[other.refs["main"]]
     hub.put("anna/kept", {"README.md": b"---\nlicense: mit\n---\nby hand", "stale/file.json": b"{}", "notes.txt": b"ours", "manifest.json": json.dumps(
         {"schema": 1, "files": {"stale/file.json": {"bytes": 2, "sha256": "0"}}}).encode()})  # fmt: skip
-    pushes(capsys, str(shop_run), "anna/kept", "--license", "mit", "--keep-card")
+    assert "is public already: give --public" in fails(capsys, "push", str(shop_run), "anna/kept", "--license", "mit")
+    assert there(hub, "anna/kept").messages == ["first"]
+    pushes(capsys, str(shop_run), "anna/kept", "--license", "mit", "--public", "--keep-card")
     files = there(hub, "anna/kept").commits[there(hub, "anna/kept").refs["main"]]
     assert files["README.md"].endswith(b"by hand")
     assert "stale/file.json" not in files  # of the bundle before
     assert files["notes.txt"] == b"ours"
-    pushes(capsys, str(shop_run), "anna/kept", "--license", "mit")
+    pushes(capsys, str(shop_run), "anna/kept", "--license", "mit", "--public")
     files = there(hub, "anna/kept").commits[there(hub, "anna/kept").refs["main"]]
     assert b"# shop" in files["README.md"]
 
