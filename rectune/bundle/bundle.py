@@ -33,7 +33,7 @@ PriorOf = Callable[[Split, float | None], Callable[[NDArray[np.int64]], NDArray[
 
 @dataclass(frozen=True)
 class Bundle:
-    """A tuned recommender. `name`: what messages call it; `kind`: whether it lists items or answers about one; `outside`: its items, and what
+    """A tuned recommender. `name`: the folder or repository that it came from; `kind`: whether it lists items or answers about one; `outside`: its items, and what
     is known of histories; `task`: what a row asks; `vectors`: where the task chooses histories by them; `prior`: see `PriorOf`, `prior_weight` its own
     weight; `sources`, `fitted`: what gives new items vectors, and what that learned; `commit`: of a download from the Hub; `report`: the page of its report; `recipe`: the name of
     its recipe.
@@ -82,7 +82,7 @@ class Bundle:
         searches no trie."""
         if not isinstance(self.ranker, LanguageModelRanker) or self.trie is None:
             raise ValueError(
-                f"{self.name}: its model ranks without names of items, so it takes no new ones without tuning."
+                f"{self.recipe}: its model ranks without names of items, so it takes no new ones without tuning."
             )
         codes = names_for(new, self.index, self.sources, self.fitted)
         index = replace(self.index, codes=np.vstack([self.index.codes, codes]))

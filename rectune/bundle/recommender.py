@@ -203,7 +203,7 @@ class Recommender:
         bundle = self.bundle
         if bundle.kind != "item":
             raise ValueError(
-                f"{bundle.name}: this model answers about one item (Yes/No, a rating); it lists none. Ask with `score`."
+                f"{bundle.recipe}: this model answers about one item (Yes/No, a rating); it lists none. Ask with `score`."
             )
         k = min(MOST, self.max_k) if k is None else k
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= self.max_k:
@@ -289,7 +289,7 @@ class Recommender:
         histories, items = ([history], [item]) if one else (history, item)
         bundle = self.bundle
         if bundle.kind != "answer":
-            raise ValueError(f"{bundle.name}: this model lists items; it has no answers. Ask with `recommend`.")
+            raise ValueError(f"{bundle.recipe}: this model lists items; it has no answers. Ask with `recommend`.")
         if len(histories) != len(items):
             raise ValueError(f"there are {len(histories)} histories, but {len(items)} items to score.")
         named = self._named(by)

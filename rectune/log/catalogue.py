@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from rectune.log.log import Log
 from rectune.runtime.near import near
 
+MOST = 5_000  # items among which near misses are looked for: a tenth of a second
+
 
 class Catalogue:
     """The items of a log, found by `item_id` or `title` (the first of equal titles, with a warning)."""
@@ -28,7 +30,7 @@ class Catalogue:
         """Item codes. Raises ValueError for a name that the catalogue does not hold, with near misses."""
         for name in names:
             if name not in self._codes:
-                close = near(name, self._codes) if len(self._codes) < 50_000 else ""
+                close = near(name, self._codes) if len(self._codes) < MOST else ""
                 raise ValueError(f"the catalogue has no item with {self._by} `{name}`.{close}"[:400])
         for name in dict.fromkeys(names):
             if self._several[name] > 1:

@@ -30,14 +30,20 @@ class Served:
     def __init__(self, load: Callable[[], Recommender]) -> None:
         self._load, self._changing = load, threading.Lock()
         self.recommender: Recommender | None = None
-        self.name = ""
 
     def reload(self) -> Recommender:
-        """Load it anew; the old one answers until the new one is there."""
-        with self._changing:
-            fresh = self._load()
-            self.recommender, self.name = fresh, str(fresh.bundle.name)
-            return fresh
+        """Load it anew; the old one answers until the new one is there. Raises Busy where another call does so already."""
+        if not self._changing.acquire(blocking=False):
+            raise Busy
+        try:
+            self.recommender = self._load()
+            return self.recommender
+        finally:
+            self._changing.release()
+
+
+class Busy(Exception):
+    """A model is being loaded already."""
 
 
 @dataclass(frozen=True)
@@ -84,19 +90,15 @@ def app_of(load: Callable[[], Recommender], *, limits: Limits = Limits(), key: s
             raise HTTPException(503, "the model is being loaded", headers={"Retry-After": "2"})
         return served.recommender
 
-    async def ask(request: Request, asked: Sequence[Any], tokens: Sequence[int]) -> list[Any]:
-        tasks = [asyncio.ensure_future(batcher.ask(one, size)) for one, size in zip(asked, tokens, strict=True)]
+    async def ask(request: Request, asked: Any, tokens: int) -> Any:
         try:
-            return await _while_connected(request, asyncio.gather(*tasks), limits.timeout)
+            return await _while_connected(request, batcher.ask(asked, tokens), limits.timeout)
         except Full:
             raise HTTPException(503, f"{limits.queue} requests wait already", headers={"Retry-After": "1"}) from None
         except Stopped:
             raise HTTPException(503, "the server is stopping", headers={"Retry-After": "5"}) from None
         except TimeoutError:
             raise HTTPException(504, f"no answer within {limits.timeout:g} seconds") from None
-        finally:
-            for task in tasks:
-                task.cancel()
 
     @app.post("/recommend", response_model_exclude_none=True)
     async def recommend(request: Request, asked: Recommend) -> Lists:
@@ -104,11 +106,13 @@ def app_of(load: Callable[[], Recommender], *, limits: Limits = Limits(), key: s
         recommender = ready()
         histories = [asked.history] if asked.history is not None else (asked.histories or [])
         keys = asked.model_dump(include={"k", "hide_seen", "allow", "deny", "candidates", "by", "user", "prior_weight"})
-        wishes = [_checked(recommender, history, keys) for history in histories]
-        asks = [(recommender, wish) for wish in wishes]
-        found = await ask(request, asks, [PER_PROMPT + PER_ITEM * len(wish.history) for wish in wishes])
+        wishes = await asyncio.to_thread(
+            _checked, recommender, histories, keys
+        )  # a large request is no matter of the loop
+        size = sum(PER_PROMPT + PER_ITEM * len(wish.history) for wish in wishes)
+        found = await ask(request, (recommender, wishes), size)
         lists = [[Listed(**{k: v for k, v in asdict(item).items() if k != "commit"}) for item in one] for one in found]
-        name, commit = str(recommender.bundle.name), recommender.bundle.commit
+        name, commit = recommender.bundle.recipe, recommender.bundle.commit
         if asked.history is not None:
             return Lists(items=lists[0], model=name, commit=commit)
         return Lists(lists=lists, model=name, commit=commit)
@@ -119,9 +123,9 @@ def app_of(load: Callable[[], Recommender], *, limits: Limits = Limits(), key: s
         recommender = ready()
         history = [entry if isinstance(entry, str) else tuple(entry) for entry in asked.history]
         size = len(asked.items) * (PER_PROMPT + PER_ITEM * (1 + len(history)))
-        (found,) = await ask(request, [(recommender, Opinionated(history, asked.items, asked.by))], [size])
+        found = await ask(request, (recommender, Opinionated(history, asked.items, asked.by)), size)
         said = [Said(**{k: v for k, v in asdict(one).items() if k != "commit"}) for one in found]
-        return Opinions(items=said, model=str(recommender.bundle.name), commit=recommender.bundle.commit)
+        return Opinions(items=said, model=recommender.bundle.recipe, commit=recommender.bundle.commit)
 
     @app.get("/items")
     async def items(query: str = Query("", max_length=200), k: int = Query(10, ge=1, le=100)) -> Found:
@@ -140,7 +144,7 @@ def app_of(load: Callable[[], Recommender], *, limits: Limits = Limits(), key: s
         bundle = ready().bundle
         return {
             "status": "ready",
-            "model": str(bundle.name),
+            "model": bundle.recipe,
             "commit": bundle.commit,
             "items": bundle.items.height,
             "kind": bundle.kind,
@@ -156,31 +160,55 @@ def app_of(load: Callable[[], Recommender], *, limits: Limits = Limits(), key: s
         """Load the same folder or repository anew; requests are answered meanwhile."""
         try:
             bundle = (await asyncio.to_thread(served.reload)).bundle
-        except (ValueError, OSError, KeyError) as error:
-            raise HTTPException(409, f"the old model stays: {' '.join(str(error).split())[:300]}") from None
+        except Busy:
+            raise HTTPException(409, "a reload is under way") from None
+        except Exception as error:  # whatever it is, the old model answers on
+            LOG.warning("a reload failed: %s", _short(error))
+            raise HTTPException(
+                409, "the old model stays: what was to take its place could not be loaded; the server's log says why"
+            ) from None
         seen.reloads.inc()
-        return {"model": str(bundle.name), "commit": bundle.commit, "items": bundle.items.height}
+        return {"model": bundle.recipe, "commit": bundle.commit, "items": bundle.items.height}
 
     return app
 
 
-def answered(batch: Sequence[Any]) -> list[Any]:
-    """The results of a batch: its lists ranked together, one call for each recommender that was asked; an exception stands for itself."""
+def answered(batch: Sequence[tuple[Recommender, Any]]) -> list[Any]:
+    """The results of a batch: all lists that were asked of a recommender ranked together; an exception stands for itself. What fails together
+    is tried once more alone, so that nobody fails for another."""
     results: list[Any] = [None] * len(batch)
     groups: dict[int, list[int]] = {}
     for n, (recommender, asked) in enumerate(batch):
-        if isinstance(asked, Wish):
+        if isinstance(asked, Opinionated):
+            results[n] = _opinions(recommender, asked)
+        else:
             groups.setdefault(id(recommender), []).append(n)
-            continue
-        try:
-            results[n] = recommender.score([asked.history] * len(asked.items), asked.items, by=asked.by)
-        except ValueError as error:
-            results[n] = HTTPException(422, _short(error))
     for group in groups.values():
         recommender = batch[group[0]][0]
-        for n, listed in zip(group, recommender.lists([batch[n][1] for n in group]), strict=True):
-            results[n] = listed
+        try:
+            listed = iter(recommender.lists([wish for n in group for wish in batch[n][1]]))
+            for n in group:
+                results[n] = [next(listed) for _ in batch[n][1]]
+        except Exception as error:
+            for n in group:
+                results[n] = _alone(recommender, batch[n][1]) if len(group) > 1 else error
     return results
+
+
+def _alone(recommender: Recommender, wishes: list[Wish]) -> Any:
+    try:
+        return recommender.lists(wishes)
+    except Exception as error:
+        return error
+
+
+def _opinions(recommender: Recommender, asked: Opinionated) -> Any:
+    try:
+        return recommender.score([asked.history] * len(asked.items), asked.items, by=asked.by)  # type: ignore[call-overload]
+    except ValueError as error:
+        return HTTPException(422, _short(error))
+    except Exception as error:
+        return error
 
 
 async def _first(served: Served) -> None:
@@ -194,9 +222,9 @@ async def _first(served: Served) -> None:
         raise
 
 
-def _checked(recommender: Recommender, history: list[str], keys: dict[str, Any]) -> Wish:
+def _checked(recommender: Recommender, histories: list[list[str]], keys: dict[str, Any]) -> list[Wish]:
     try:
-        return recommender.wish(history, **keys)
+        return [recommender.wish(history, **keys) for history in histories]
     except (ValueError, TypeError) as error:
         raise HTTPException(422, _short(error)) from None
 

@@ -9,6 +9,7 @@ import logging
 import time
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -89,6 +90,10 @@ class Guard:
 
     async def _guarded(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         headers = {name.lower(): value for name, value in scope["headers"]}
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if origin and urlsplit(origin).netloc != headers.get(b"host", b"").decode("latin-1"):
+            await _say(send, 403, "pages of other sites may not ask this server")
+            return
         if self.key is not None and scope["path"] not in OPEN:
             given = headers.get(b"authorization", b"")
             if not hmac.compare_digest(given, b"Bearer " + self.key.encode()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rectune.bundle.serving.app import app_of
 from rectune.bundle.serving.guard import Limits
 
 KEY = "RECTUNE_KEY"
+MOST_CONNECTIONS = 2_000  # one more gets 503
 GRACE = 30  # seconds that answers in work have after SIGTERM
 
 
@@ -21,6 +23,7 @@ def serve(source: str | Path, *, host: str, port: int, device: str, revision: st
     """Serve a run, a bundle or a repository until SIGTERM or SIGINT; what is asked until then is answered."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    warnings.simplefilter("ignore", UserWarning)  # they name items of histories, and the log holds none
     load = partial(Recommender.from_pretrained, source, device=device, revision=revision)
     first = load()  # what cannot be loaded is refused before anything listens
     app = app_of(_starting_with(first, load), limits=limits, key=os.environ.get(KEY) or None)
@@ -33,6 +36,7 @@ def serve(source: str | Path, *, host: str, port: int, device: str, revision: st
         host=host,
         port=port,
         log_level="warning",
+        limit_concurrency=MOST_CONNECTIONS,
         access_log=False,
         timeout_graceful_shutdown=GRACE,
         timeout_keep_alive=30,

@@ -106,7 +106,7 @@ def test_it_lists_what_the_bundle_lists(server: Client, shop_bundle: Path) -> No
     assert [(i["item_id"], i["title"], i["score"], i["proven"]) for i in said["items"]] == [
         (i.item_id, i.title, i.score, i.proven) for i in ours
     ]
-    assert said["model"] == str(shop_bundle)
+    assert said["model"] == "shop"
     status, said = server.post(
         "/recommend", {"histories": [["i3", "i7"], [], ["i1"]], "k": 4, "deny": ["i9"], "hide_seen": False}
     )
@@ -364,7 +364,7 @@ def test_a_reload_under_load_loses_no_request_and_a_broken_one_keeps_the_old(sho
                 time.sleep(0.01)
         (place / "items.jsonl").write_text("broken")
         status, said, _ = client.ask("POST", "/reload")
-        assert (status, b"the old model stays" in said, b"items.jsonl" in said) == (409, True, True)
+        assert (status, b"the old model stays" in said, str(tmp_path).encode() in said) == (409, True, False)
         stop.set()
         for thread in threads:
             thread.join()
@@ -435,3 +435,36 @@ def test_what_cannot_be_served_is_one_line(
         importlib.util, "find_spec", lambda name, *more: None if name == "fastapi" else found(name, *more)
     )
     assert "needs fastapi. Type `pip install 'rectune[serve]'`" in fails(capsys, "serve", str(shop_bundle))
+
+
+def test_pages_of_other_sites_are_refused_and_no_path_of_the_machine_is_told(server: Client, shop_bundle: Path) -> None:
+    assert server.ask("POST", "/reload", b"{}", {"Origin": "https://evil.example"})[0] == 403
+    assert server.ask("GET", "/health", headers={"Origin": "https://evil.example"})[0] == 403
+    assert server.ask("GET", "/health", headers={"Origin": f"http://127.0.0.1:{server.port}"})[0] == 200
+    for status, said, _ in (
+        server.ask("GET", "/ready"), server.ask("POST", "/recommend", b'{"history": ["i3"]}'), server.ask("POST", "/score", b'{"history": [], "items": ["i3"]}'),
+    ):  # fmt: skip
+        assert status in (200, 422)
+        assert str(shop_bundle.parent).encode() not in said
+
+
+def test_the_largest_request_takes_one_place_and_a_broken_one_fails_alone(shop_bundle: Path) -> None:
+    held = Held(shop_bundle)
+    held.go.set()
+    whole = held.lists
+
+    def lists(wishes: Any) -> Any:
+        if any(wish.prior_weight == 3 for wish in wishes):
+            raise RuntimeError("broken")
+        return whole(wishes)
+
+    held.lists = lists  # type: ignore[method-assign]
+    with listening(lambda: held, queue=3, wait=0.2) as client, ThreadPoolExecutor(3) as pool:
+        asked = [
+            {"histories": [["i1"]] * 256, "k": 1},
+            {"history": ["i3"], "prior_weight": 3},
+            {"history": ["i3"], "k": 2},
+        ]
+        (many, broken, one) = pool.map(lambda body: client.post("/recommend", body), asked)
+        assert (many[0], len(many[1]["lists"]), one[0]) == (200, 256, 200)
+        assert broken == (500, {"detail": "the answer failed; the server's log says why"})
