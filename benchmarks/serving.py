@@ -286,7 +286,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=None, help="a bundle instead of the large model's")
     parser.add_argument("--quickstart", type=Path, default=None, help="the quickstart's bundle, for the memory")
     parser.add_argument("--requests", type=int, default=20_000)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/measured/serving.json"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/measured/serving/two-cores.json"))
     parser.add_argument("--page", type=Path, default=None)
     parser.add_argument("--rival", type=Path, default=None)
     parser.add_argument("--port", type=int, default=0)

@@ -255,7 +255,7 @@ def test_weights_that_score_otherwise_are_not_exported(
         patch.setattr(fidelity, "EXACT", 1e-9)
         error = fails(capsys, "export", str(adapted), "--to", str(place))
     assert "changed the logits of the run's probe by" in error
-    assert "Nothing was exported" in error
+    assert "Nothing was done with it" in error
     assert (place / "README.md").stat().st_mtime_ns == before  # what stood there still stands
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 

@@ -45,13 +45,20 @@ def padded(order: list[int], examples: Mixture, size: int) -> float:
 
 
 def test_batches_are_of_like_length_in_later_epochs_too(examples: Mixture) -> None:
-    sampler = ByLength(examples, 4)
-    first = list(sampler)
-    assert sorted(first) == list(range(len(examples)))
-    assert padded(first, examples, 4) < 1.3
-    examples.epoch = 1
-    assert padded(first, examples, 4) > 1.5  # by the lengths of the epoch before
-    assert padded(list(sampler), examples, 4) < 1.3
+    found = []
+    for seed in range(12):  # one order of few batches may be 1.05 or 1.4
+        torch.manual_seed(seed)
+        examples.epoch = 0
+        sampler = ByLength(examples, 4)
+        first = list(sampler)
+        assert sorted(first) == list(range(len(examples)))
+        own = padded(first, examples, 4)
+        examples.epoch = 1
+        found.append((own, padded(first, examples, 4), padded(list(sampler), examples, 4)))
+    own, stale, later = np.mean(found, axis=0)
+    assert own < 1.3
+    assert stale > 1.7  # by the lengths of the epoch before
+    assert later < 1.3
 
 
 def test_the_order_of_an_epoch_is_the_same_after_a_restart(examples: Mixture) -> None:

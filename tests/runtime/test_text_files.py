@@ -15,7 +15,7 @@ import pytest
 from rectune import commands
 from rectune.prompts.template import load_template
 from rectune.recipe.load import load_recipe
-from rectune.run.add_items import READERS
+from rectune.run.new_items import READERS
 from rectune.runtime.text_files import first_line, read_json, read_json_lines, read_lines, read_text
 
 ROOT = Path(__file__).parents[2]
