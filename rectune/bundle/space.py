@@ -123,7 +123,7 @@ def write_wheel(folder: Path) -> Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise OSError(
-                f"no wheel of rectune could be built ({done.stderr.strip().splitlines()[-1:] or ['pip failed']})."
+                f"no wheel of rectune could be built ({done.stderr.strip().rpartition(chr(10))[2][:200] or 'pip failed'})."
             )
         return next(folder.glob("rectune-*.whl"))
     files = importlib.metadata.files("rectune") or []
