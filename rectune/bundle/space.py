@@ -122,9 +122,8 @@ def write_wheel(folder: Path) -> Path:
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise OSError(
-                f"no wheel of rectune could be built ({done.stderr.strip().rpartition(chr(10))[2][:200] or 'pip failed'})."
-            )
+            said = done.stderr.strip().rpartition("\n")[2][:200] or "pip failed"
+            raise OSError(f"no wheel of rectune could be built ({said}).")
         return next(folder.glob("rectune-*.whl"))
     files = importlib.metadata.files("rectune") or []
     place = folder / f"rectune-{rectune.__version__}-py3-none-any.whl"
