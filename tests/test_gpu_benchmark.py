@@ -31,6 +31,7 @@ def figures(out: Path, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.heavy
+@pytest.mark.benchmark
 def test_every_section_runs_in_small_on_a_cpu(tmp_path: Path) -> None:
     out = subprocess.run(command(tmp_path), capture_output=True, text=True, check=False)
     assert out.returncode == 0, out.stdout[-3000:] + "".join(f.read_text()[-1500:] for f in tmp_path.glob("*.log"))
@@ -52,6 +53,7 @@ def test_every_section_runs_in_small_on_a_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.heavy
+@pytest.mark.benchmark
 def test_a_killed_run_goes_on_with_what_is_missing(tmp_path: Path) -> None:
     asked = command(tmp_path, "--only", "rates", "evaluation")
     child = subprocess.Popen(asked, stdout=subprocess.PIPE, text=True)
@@ -92,6 +94,7 @@ raise SystemExit(gpu.main())
 
 
 @pytest.mark.heavy
+@pytest.mark.benchmark
 def test_a_section_that_hangs_is_stopped_by_its_clock_and_the_next_begins(tmp_path: Path) -> None:
     (tmp_path / "hangs.py").write_text(HANGS.format(root=str(ROOT)))
     asked = [
@@ -205,6 +208,7 @@ def test_the_parts_of_a_pack_are_small_and_join_to_what_was_packed(
 
 
 @pytest.mark.heavy
+@pytest.mark.benchmark
 def test_the_packed_command_runs(tmp_path: Path) -> None:
     import os
 
@@ -234,6 +238,7 @@ def test_the_packed_command_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.heavy
+@pytest.mark.benchmark
 def test_what_is_planned_for_a_capped_card_is_no_more_than_what_ran_there(tmp_path: Path) -> None:
     """By the committed figures; the plan of those days was too small and is not asked."""
     from benchmarks.gpu_sections.planner import LENGTH, Case
