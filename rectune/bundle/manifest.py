@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -68,9 +68,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return {"schema": schema, "files": sizes}
 
 
-def check_files(folder: Path) -> None:
-    """Check every file that the manifest names. Raises ValueError for one that is missing, another, or a link out of the folder."""
-    for name, (size, known) in read_manifest(folder)["files"].items():
+def check_files(folder: Path) -> list[str]:
+    """Check every file that the manifest names; returns their names. Raises ValueError for one that is missing, another, or a link out of the folder, and for
+    what the manifest does not name."""
+    files = read_manifest(folder)["files"]
+    for name, (size, known) in files.items():
         file = folder / name
         if not file.is_file():
             raise ValueError(f"{folder}: the file `{name}` is missing. Fetch or export the bundle anew.")
@@ -82,17 +84,17 @@ def check_files(folder: Path) -> None:
             )
     for listed in folder.glob("*.index.json"):  # weights in several files
         for name in set(json.loads(listed.read_text(encoding="utf-8"))["weight_map"].values()):
-            if name not in read_manifest(folder)["files"] or not str(name).endswith(".safetensors"):
+            if name not in files or not str(name).endswith(".safetensors"):
                 raise ValueError(
                     f"{folder}: {listed.name} names `{str(name)[:80]}`, which is no file of the bundle. Nothing was read."
                 )
-    for name in unlisted(folder):
+    for name in unlisted(folder, files):
         raise ValueError(f"{folder}: `{name[:80]}` is not of the bundle. Move it away. Nothing was read.")
+    return list(files)
 
 
-def unlisted(folder: Path) -> Iterator[str]:
+def unlisted(folder: Path, known: Collection[str]) -> Iterator[str]:
     """What lies in a bundle's folder beside what its manifest names, but for the card and its pictures."""
-    known = read_manifest(folder)["files"]
     for place in sorted(folder.rglob("*")):
         name = place.relative_to(folder).as_posix()
         aside = place.relative_to(folder).parts[0] in ASIDE or place.suffix.lower() in PICTURES

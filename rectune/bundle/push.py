@@ -20,7 +20,7 @@ from rectune.bundle.export import export
 from rectune.bundle.fidelity import EXACT, ROUNDED, compared, refuse
 from rectune.bundle.files import ABOUT
 from rectune.bundle.hub import is_repository, told
-from rectune.bundle.manifest import FILE, check_files, read_manifest, sha256
+from rectune.bundle.manifest import FILE, check_files, sha256
 from rectune.bundle.reading import read_bundle
 from rectune.bundle.recommender import Recommender
 from rectune.bundle.space import check_space, check_visibility, push_space
@@ -85,7 +85,7 @@ def push(folder: str | Path, how: Pushing) -> Pushed:
         check_space()
     with told(how.repo):
         who(api)
-        with staged(folder, how) as place:
+        with staged(folder, how) as (place, licence):
             about = json.loads((place / ABOUT).read_text(encoding="utf-8"))
             tag = tag_of(about, place, how)
             api.create_repo(how.repo, private=not how.public, exist_ok=True)
@@ -103,17 +103,17 @@ def push(folder: str | Path, how: Pushing) -> Pushed:
                 api.create_tag(how.repo, tag=tag, revision=commit, exist_ok=True)
             files = [file for file in place.rglob("*") if file.is_file()]
             url = done.pr_url or f"{api.endpoint}/{how.repo}"
-            page = push_space(api, how.repo, licence_of(about, how), private=not how.public) if how.space else ""
+            page = push_space(api, how.repo, licence, private=not how.public) if how.space else ""
             return Pushed(str(url), commit, tag, len(files), sum(file.stat().st_size for file in files), probe, page)
 
 
 def planned(folder: str | Path, how: Pushing) -> dict[str, Any]:
     """What `push` would do, with nothing sent: the files with their sizes, licence, tag, and the card."""
-    with staged(folder, how) as place:
+    with staged(folder, how) as (place, licence):
         about = json.loads((place / ABOUT).read_text(encoding="utf-8"))
         files = {f.relative_to(place).as_posix(): f.stat().st_size for f in sorted(place.rglob("*")) if f.is_file()}
         return {
-            "repo": how.repo, "private": not how.public, "licence": licence_of(about, how),"tag": tag_of(about, place, how),
+            "repo": how.repo, "private": not how.public, "licence": licence, "tag": tag_of(about, place, how),
             "files": files, "card": (place / "README.md").read_text(encoding="utf-8"),
         }  # fmt: skip
 
@@ -185,8 +185,8 @@ def _licence_of_base(base: str) -> str | None:
 
 
 @contextmanager
-def staged(folder: str | Path, how: Pushing) -> Iterator[Path]:
-    """The files that are pushed, in a folder of their own: of a bundle as they are, of a run exported; with the card for the Hub."""
+def staged(folder: str | Path, how: Pushing) -> Iterator[tuple[Path, str]]:
+    """The files that are pushed, in a folder of their own: of a bundle as they are, of a run exported; with the card for the Hub. And the licence."""
     source = Path(folder)
     with tempfile.TemporaryDirectory(prefix="rectune-push-") as temporary:
         place = Path(temporary) / "bundle"
@@ -195,8 +195,7 @@ def staged(folder: str | Path, how: Pushing) -> Iterator[Path]:
                 raise ValueError(
                     "`--adapter-only`: give the run's folder, or `rectune export --adapter-only` and push that."
                 )
-            check_files(source)
-            for name in (*read_manifest(source)["files"], FILE):  # nothing else that lies there
+            for name in (*check_files(source), FILE):  # nothing else that lies there
                 (place / name).parent.mkdir(parents=True, exist_ok=True)
                 _linked(source / name, place / name)
         elif (source / RESOLVED).exists():
@@ -211,7 +210,7 @@ def staged(folder: str | Path, how: Pushing) -> Iterator[Path]:
         card_file = place / "README.md"
         card_file.unlink(missing_ok=True)  # it may be a link to the source's own
         card_file.write_text(card(place, repo=how.repo, licence=licence, listed=listed), encoding="utf-8")
-        yield place
+        yield place, licence
 
 
 def _linked(source: Path, target: Path) -> None:

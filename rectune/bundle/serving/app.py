@@ -111,7 +111,7 @@ def app_of(load: Callable[[], Recommender], *, limits: Limits = Limits(), key: s
         )  # a large request is no matter of the loop
         size = sum(PER_PROMPT + PER_ITEM * len(wish.history) for wish in wishes)
         found = await ask(request, (recommender, wishes), size)
-        lists = [[Listed(**{k: v for k, v in asdict(item).items() if k != "commit"}) for item in one] for one in found]
+        lists = [[Listed(**asdict(item)) for item in one] for one in found]
         name, commit = recommender.bundle.recipe, recommender.bundle.commit
         if asked.history is not None:
             return Lists(items=lists[0], model=name, commit=commit)
@@ -124,7 +124,7 @@ def app_of(load: Callable[[], Recommender], *, limits: Limits = Limits(), key: s
         history = [entry if isinstance(entry, str) else tuple(entry) for entry in asked.history]
         size = len(asked.items) * (PER_PROMPT + PER_ITEM * (1 + len(history)))
         found = await ask(request, (recommender, Opinionated(history, asked.items, asked.by)), size)
-        said = [Said(**{k: v for k, v in asdict(one).items() if k != "commit"}) for one in found]
+        said = [Said(**asdict(one)) for one in found]
         return Opinions(items=said, model=recommender.bundle.recipe, commit=recommender.bundle.commit)
 
     @app.get("/items")

@@ -21,13 +21,12 @@ class Stopped(Exception):
 
 @dataclass
 class Waiting:
-    """A request in the queue. `tokens`: about how many its prompt takes; `left`: whether its client has gone."""
+    """A request in the queue. `tokens`: about how many its prompt takes."""
 
     asked: Any
     tokens: int
     done: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
-    left: bool = False
 
     def finish(self, result: Any, error: BaseException | None = None) -> None:
         """Hand the answer to whoever waits for it."""
@@ -62,7 +61,7 @@ class Batcher:
 
     def __len__(self) -> int:
         """How many wait."""
-        return sum(not waiting.left for waiting in self._queue)
+        return len(self._queue)
 
     async def ask(self, asked: Any, tokens: int) -> Any:
         """The result of a request. Raises Full where there is no place, Stopped after `stop`; a caller that is cancelled frees its place."""
@@ -79,7 +78,6 @@ class Batcher:
             return await waiting.done
         except asyncio.CancelledError:
             with self._changed:
-                waiting.left = True
                 if waiting in self._queue:
                     self._queue.remove(waiting)
             raise
