@@ -243,7 +243,7 @@ def about_run(run: Run, *, room: int | None) -> dict[str, Any]:
         "kind": run.rows.kind,
         "run": run_of(run),
         "base": base or {"from_scratch": run.asked.model.from_scratch, "on_hub": None},
-        "rates": bool(run.rows.values), "codes": bool(run.index.codes.shape[1] > 1), "installed_from": None,
+        "rates": bool(run.rows.values), "codes": bool(run.index.codes.shape[1] > 1),
         "rank": {
             "template": run.asked.template.name, "template_hash": run.asked.template.hash, "wording": rank.wording,
             "scores": rank.scores, "beams": rank.beams, "k": rank.k,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -130,9 +130,8 @@ def without_places(value: Any) -> Any:
 # ------------------------------------------------------------------------------------------------------------ reading
 
 
-def read_items(folder: Path, columns: list[str]) -> pl.DataFrame:
-    """The catalogue of `items.jsonl`; columns that no prompt shows are ''."""
-    rows = _rows(folder)
+def items_of(folder: Path, rows: Sequence[dict[str, Any]], columns: list[str]) -> pl.DataFrame:
+    """The catalogue out of the lines of `items.jsonl`; columns that no prompt shows are ''."""
     ids = [row["item_id"] for row in rows]
     if not all(isinstance(item, str) for item in ids) or len(set(ids)) < len(ids):
         raise ValueError(f"{folder}: an item of `items.jsonl` has no id, or that of another.")
@@ -140,12 +139,7 @@ def read_items(folder: Path, columns: list[str]) -> pl.DataFrame:
     return pl.DataFrame({"item_id": ids, **texts}, schema=dict.fromkeys(["item_id", *texts], pl.String))
 
 
-def read_tokens(folder: Path) -> list[list[int]]:
-    """The ids that the model writes for each item."""
-    return [[int(token) for token in row["tokens"]] for row in _rows(folder)]
-
-
-def _rows(folder: Path) -> list[dict[str, Any]]:
+def read_rows(folder: Path) -> list[dict[str, Any]]:
     """The lines of `items.jsonl`."""
     lines = (folder / "items.jsonl").read_text(encoding="utf-8").strip().split("\n")
     return [json.loads(line) for line in lines]

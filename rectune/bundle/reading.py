@@ -96,7 +96,8 @@ def _read(folder: Path, about: dict[str, Any], device: str, dtype: str | None, c
     method = known("stages", asked["method"], f"`{ABOUT}`, `method`")
     template = parts.read_template(folder, about)
     rank, task = parts.read_rank(asked, template.name), parts.read_task(asked, template)
-    outside = _outside(folder, asked)
+    lines = parts.read_rows(folder)
+    outside = _outside(folder, asked, lines)
     sources = tuple(_source(written) for written in asked["vectors"])
     prior, weight = parts.read_prior(folder, about)
     index, settings = ItemIndex.load(folder / parts.INDEX), _settings(folder, about, device, dtype)
@@ -106,7 +107,7 @@ def _read(folder: Path, about: dict[str, Any], device: str, dtype: str | None, c
     trie = Trie.load(folder / TRIE) if about["kind"] == "item" and (folder / TRIE).exists() else None
     split = event_less(outside.items)
     _check_size(folder, "beams", rank.beams)
-    _check_fit(folder, index, trie, outside.items.height, fixed_length=not template.end)
+    _check_fit(folder, index, trie, lines, fixed_length=not template.end)
     if trie is not None:
         _check_tokenizer(folder, encoder, template, rank.wording, ItemViews(split, index), trie)
     base = about["base"].get("name", "the base")
@@ -137,13 +138,13 @@ def _check_probe(folder: Path, ranker: Ranker) -> None:
     refuse(compared(probe_logits(ranker.model, probe["ids"]), probe["logits"]), ROUNDED, f"loading {folder}")
 
 
-def _outside(folder: Path, asked: dict[str, Any]) -> Outside:
+def _outside(folder: Path, asked: dict[str, Any], lines: list[dict[str, Any]]) -> Outside:
     """The items, and what is known of histories."""
     longest, ratings = asked["longest_history"], [float(rating) for rating in asked["ratings"]]
     _check_size(folder, "longest_history", longest)
     if not all(map(math.isfinite, ratings)) or ratings != sorted(ratings):
         raise ValueError(f"{folder}: its `ratings` are no numbers in their order.")
-    return Outside(parts.read_items(folder, list(asked["columns"])), longest, tuple(ratings))
+    return Outside(parts.items_of(folder, lines, list(asked["columns"])), longest, tuple(ratings))
 
 
 def _check_size(folder: Path, key: str, value: Any) -> None:
@@ -197,17 +198,19 @@ def _settings(folder: Path, about: dict[str, Any], device: str, dtype: str | Non
     return model_settings(Recipe("rectune.json", {"model": {**model, "device": device}}))
 
 
-def _check_fit(folder: Path, index: ItemIndex, trie: Trie | None, items: int, *, fixed_length: bool) -> None:
+def _check_fit(
+    folder: Path, index: ItemIndex, trie: Trie | None, lines: list[dict[str, Any]], *, fixed_length: bool
+) -> None:
     """Raise ValueError where catalogue, index and trie are not of one run: the trie is that of the catalogue's `tokens`."""
     codes = index.codes
     known = not codes.size or -1 <= codes.min() <= codes.max() < max(len(index.vocabulary), 1)
-    if len(index) != items or not known:
+    if len(index) != len(lines) or not known:
         raise ValueError(
-            f"{folder}: it has {items} items, and names that are not theirs. Its parts are not of one run."
+            f"{folder}: it has {len(lines)} items, and names that are not theirs. Its parts are not of one run."
         )
     if trie is None:
         return
-    whole = build_trie(parts.read_tokens(folder), fixed_length=fixed_length)
+    whole = build_trie([[int(token) for token in line["tokens"]] for line in lines], fixed_length=fixed_length)
     for name in ("codes", "first", "levels", "leaves", "items"):
         if not np.array_equal(getattr(whole, name), getattr(trie, name)):
             raise ValueError(f"{folder}: its {TRIE} is not the one of its items. Its parts are not of one run.")

@@ -104,6 +104,7 @@ def test_the_card_is_valid_and_shows_nobody(hub: Hub, shop_run: Path, capsys: py
         "tuned model + prior",
     ):
         assert rows.count(row) == 2, row  # both protocols
+    assert "rectune is not on the package index yet: install it from a clone of its repository" in text
     assert "Seen items not hidden" in text
     assert "95 % interval" in text
     assert "the prior alone" in text
