@@ -71,8 +71,8 @@ def synthetic(
     """Generate a shop and its log.
 
     What a user buys next follows, most of the time, from the category bought two steps ago through the user's habit
-    (one of `habits` maps between categories, never written down in the log), else from the user's taste; within the
-    category popularity, two favourite brands and the brand bought two steps ago decide. Nothing is bought twice.
+    (one of `habits` maps between categories, never written down in the log), else from the user's taste; with 0 habits it
+    stays in that category, so that what a title means says what comes next. Within the category popularity, two favourite brands and the brand bought two steps ago decide. Nothing is bought twice.
     Histories have `shortest` to `longest` events. Raises ValueError for sizes that make no shop.
     """
     _check_sizes(users=users, items=items, categories=categories, habits=habits, shortest=shortest, longest=longest)
@@ -135,8 +135,11 @@ def oracle(
 
 
 def _check_sizes(**sizes: int) -> None:
-    if sizes["shortest"] < 1 or sizes["longest"] < sizes["shortest"] or min(sizes.values()) < 1:
-        raise ValueError(f"synthetic: sizes must be at least 1 and `shortest` at most `longest`, got {sizes}.")
+    least = {name: 0 if name == "habits" else 1 for name in sizes}
+    if sizes["longest"] < sizes["shortest"] or any(size < least[name] for name, size in sizes.items()):
+        raise ValueError(
+            f"synthetic: sizes must be at least 1 (`habits` 0) and `shortest` at most `longest`, got {sizes}."
+        )
     if sizes["categories"] > len(NOUNS):
         raise ValueError(f"synthetic: at most {len(NOUNS)} categories, got {sizes['categories']}.")
     room = len(ADJECTIVES) * len(BRANDS) * 8 * sizes["categories"]
@@ -165,8 +168,8 @@ def _world(users: int, items: int, categories: int, habits: int, seed: int) -> _
         category=category,
         brand=brand,
         popularity=popularity,
-        follows=np.stack([rng.permutation(categories) for _ in range(habits)]),
-        habit=rng.integers(0, habits, size=users),
+        follows=np.stack([rng.permutation(categories) for _ in range(habits)] or [np.arange(categories)]),
+        habit=rng.integers(0, max(habits, 1), size=users),
         taste=taste / taste.sum(axis=1, keepdims=True),
         favourites=favourites,
         titles=titles,

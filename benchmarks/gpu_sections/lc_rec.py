@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_sections.bench import Bench
-from benchmarks.gpu_sections.made import write_chat_base, write_lc_rec, write_random_like
+from benchmarks.gpu_sections.made import write_chat_base, write_lc_rec
 from benchmarks.gpu_sections.qlora import quietly
 
 RECIPE = "lcrec-scientific-smollm2"
 BEAMS_AT_ONCE = 65_536
 ON_A_GPU = 128  # rows of a step: at the recipe's 32 a step is all waiting for launches
 IN_FULL = {"model.use_peft": "false", "stages.0.learning_rate": "5e-4"}
-WAYS: dict[str, tuple[bool, dict[str, str]]] = {  # whether the base is pre-trained, and what differs from the recipe
-    "SmolLM2, LoRA": (True, {}),
-    "SmolLM2, all weights": (True, IN_FULL),
-    "random weights, LoRA": (False, {}),
-    "random weights, all weights": (False, IN_FULL),
+DRAWN = {"model.random_weights": "true"}
+WAYS: dict[str, dict[str, str]] = {  # what differs from the recipe
+    "SmolLM2, LoRA": {},
+    "SmolLM2, all weights": IN_FULL,
+    "random weights, LoRA": DRAWN,
+    "random weights, all weights": {**DRAWN, **IN_FULL},
 }
 
 
@@ -37,14 +38,13 @@ def run(bench: Bench) -> None:
         if inputs is None or not (inputs / "smollm2").is_dir() or not (inputs / data).is_dir():
             bench.missing(f"the folders smollm2 (python benchmarks/smollm2.py) and {data} in --inputs")
             return
-        for name, (trained, differs) in WAYS.items():
+        for name, differs in WAYS.items():
             if not bench.wants(name, needs=0 if bench.quick else 120):
                 continue
-            base = inputs / "smollm2" if trained else write_random_like(inputs / "smollm2", Path(place) / "random")
             folder = Path(place) / name.replace(" ", "-").replace(",", "")
             if (inputs / RECIPE).is_dir():  # log, split, vectors and index, made beforehand
                 shutil.copytree(inputs / RECIPE, folder)
-            settings = _settings(inputs / data, base, folder, bench) | differs
+            settings = _settings(inputs / data, inputs / "smollm2", folder, bench) | differs
             bench.measure(name, partial(quietly, partial(_trained, settings, bench, name)))
 
 

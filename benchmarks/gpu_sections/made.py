@@ -88,19 +88,6 @@ def write_base(shape: str, folder: Path, device: str, *, weights: bool) -> Path:
     return folder
 
 
-def write_random_like(base: Path, folder: Path, *, seed: int = 0) -> Path:
-    """A folder like `base` whose weights are those that transformers starts its architecture with."""
-    import transformers
-
-    if not (folder / "config.json").exists():
-        config = transformers.AutoConfig.from_pretrained(base)
-        transformers.set_seed(seed)
-        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-        model.to(torch.bfloat16).save_pretrained(folder)
-        transformers.AutoTokenizer.from_pretrained(base).save_pretrained(folder)
-    return folder
-
-
 def write_recipe(file: Path, **settings: Any) -> Path:
     """Write a recipe of the sections that are given; JSON is YAML."""
     file.parent.mkdir(parents=True, exist_ok=True)

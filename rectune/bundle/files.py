@@ -134,7 +134,7 @@ def check_adapter(run: Run) -> None:
     named = run.asked.model.library.model_name_or_path
     if not (run.tuned.folder / "model" / "adapter_config.json").exists():
         raise ValueError("`--adapter-only`: this run tuned all weights and has no adapter. Leave the option out.")
-    if named is None or Path(named).exists():
+    if named is None or Path(named).exists() or run.asked.model.random_weights:
         raise ValueError(
             f"`--adapter-only`: the base is `{base_called(run)}`, which is not on the Hub, so others could not load the adapter. Leave the option out."
         )
@@ -152,7 +152,7 @@ def keep_adapter(run: Run, folder: Path) -> None:
 def model_of(run: Run, *, adapter_only: bool) -> dict[str, Any]:
     """How a bundle's model is loaded: keys of the section `model`."""
     settings, dtype = run.asked.model, run.asked.model.library.dtype
-    if settings.from_scratch is not None and dtype in (None, "auto"):
+    if settings.makes_weights and dtype in (None, "auto"):
         dtype = "float32"
     keys: dict[str, Any] = {
         "dtype": named_dtype(settings) if quantization_config(settings) is not None else dtype,
@@ -237,12 +237,16 @@ def about_run(run: Run, *, room: int | None) -> dict[str, Any]:
     rank, encoder, library = run.asked.rank, run.encoder, run.asked.model.library
     named = library.model_name_or_path
     on_hub = named if named and not Path(named).is_absolute() and not Path(named).exists() else None
-    base = {"name": base_called(run), "revision": library.model_revision, "on_hub": on_hub} if named else None
+    base = (
+        {"name": base_called(run), "revision": library.model_revision, "on_hub": on_hub}
+        if named and not run.asked.model.random_weights
+        else None
+    )
     longest = run.split.notes.get("max_history") or int(max((run.split.test.stop - run.split.test.start).max(), 1))
     return {
         "kind": run.rows.kind,
         "run": run_of(run),
-        "base": base or {"from_scratch": run.asked.model.from_scratch, "on_hub": None},
+        "base": base or {"from_scratch": run.asked.model.from_scratch or {"architecture_of": base_called(run)}, "on_hub": None},
         "rates": bool(run.rows.values), "codes": bool(run.index.codes.shape[1] > 1),
         "rank": {
             "template": run.asked.template.name, "template_hash": run.asked.template.hash, "wording": rank.wording,

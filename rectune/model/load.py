@@ -17,11 +17,13 @@ KEY = "model.model_name_or_path"
 
 
 def build_base(settings: ModelSettings, index: ItemIndex, texts: Iterable[str], folder: Path, *, seed: int) -> None:
-    """Write what every stage starts from: the tokenizer with the new tokens, the frame of every prompt, and the weights if made
-    from scratch."""
+    """Write what every stage starts from: the tokenizer with the new tokens, the frame of every prompt, and the weights where
+    they are not loaded."""
     if settings.from_scratch is None:
         tokenizer = tokenizer_of(settings)
         add_tokens(tokenizer, index.vocabulary)
+        if settings.random_weights:
+            _drawn_anew(settings, tokenizer, seed).save_pretrained(folder / "model")
     else:
         tokenizer = train_tokenizer(texts, settings.text_vocab_size)
         add_tokens(tokenizer, index.vocabulary)
@@ -48,7 +50,7 @@ def load_base(settings: ModelSettings, base: Path, index: ItemIndex, *, seed: in
     set_seed(seed)
     tokenizer = load_tokenizer(base)
     options = load_options(settings)
-    if settings.from_scratch is not None:
+    if settings.makes_weights:
         model = _pretrained(base / "model", **options)
     else:
         model = _named_model(settings, options)
@@ -131,6 +133,18 @@ def _from_scratch(fields: dict[str, Any], tokenizer: Any, seed: int) -> Any:
     config = config_of(fields, tokenizer, vocabulary=rows_needed(tokenizer))
     set_seed(seed)
     return kind_of(config).from_config(config)
+
+
+def _drawn_anew(settings: ModelSettings, tokenizer: Any, seed: int) -> Any:
+    """A named base's architecture with random weights, and rows for the new tokens."""
+    from transformers import AutoConfig, set_seed
+
+    name, revision = settings.library.model_name_or_path, settings.library.model_revision
+    config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    text = config.get_text_config()
+    text.vocab_size = max(text.vocab_size, rows_needed(tokenizer))
+    set_seed(seed)
+    return kind_of(config).from_config(config, dtype="float32")
 
 
 def config_of(fields: dict[str, Any], tokenizer: Any, *, vocabulary: int) -> Any:

@@ -37,6 +37,7 @@ READ = {
 OWN = {
     "from_scratch": "a transformers config (`model_type` and its fields) instead of a base",
     "text_vocab_size": "most tokens of the tokenizer that is made with a model from scratch",
+    "random_weights": "the named base with weights drawn anew from `seed`: what its pre-training is worth",
     "prompt_form": "auto, chat or plain",
     "device": "auto, cpu or cuda",
 }
@@ -50,10 +51,11 @@ MAY_BE_0 = re.compile(r"chunk_size\w+|\w*(expert|shared|dense|window|dropout|pdr
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """The section `model`: TRL's ModelConfig in `library`, and four keys of our own.
+    """The section `model`: TRL's ModelConfig in `library`, and five keys of our own.
 
     `from_scratch`: a transformers config (`model_type` and its fields) instead of a checkpoint; its tokenizer is
-    trained on the rendered examples with at most `text_vocab_size` tokens. `prompt_form`: see `Encoder`.
+    trained on the rendered examples with at most `text_vocab_size` tokens. `random_weights`: of a named base only its
+    config and its tokenizer are used. `prompt_form`: see `Encoder`.
     `device`: 'auto', 'cpu' or 'cuda'.
     """
 
@@ -62,6 +64,12 @@ class ModelSettings:
     text_vocab_size: int
     prompt_form: Form
     device: str
+    random_weights: bool = False
+
+    @property
+    def makes_weights(self) -> bool:
+        """Whether the base's weights are made by the run, not loaded."""
+        return self.from_scratch is not None or self.random_weights
 
 
 def model_settings(recipe: Recipe) -> ModelSettings:
@@ -77,6 +85,14 @@ def model_settings(recipe: Recipe) -> ModelSettings:
         raise ValueError(
             f"{recipe.where('model.prompt_form')}: got {shown(own['prompt_form'])}; use auto, chat or plain."
         )
+    if own["random_weights"] not in (None, True, False):
+        raise TypeError(
+            f"{recipe.where('model.random_weights')}: got {shown(own['random_weights'])}; use true or false."
+        )
+    if own["random_weights"] and own["from_scratch"] is not None:
+        raise ValueError(
+            f"{recipe.where('model.random_weights')}: a model `from_scratch` has random weights anyway. Leave the key out."
+        )
     device = own["device"] or "auto"
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"{recipe.where('model.device')}: got {shown(device)}; use auto, cpu or cuda.")
@@ -91,7 +107,9 @@ def model_settings(recipe: Recipe) -> ModelSettings:
         raise ValueError(
             f"{recipe.where('model.text_vocab_size')}: got {shown(size)}; it must be at least 260 (256 bytes and 4 more)."
         )
-    return ModelSettings(library, own["from_scratch"], size, own["prompt_form"] or "auto", device)
+    return ModelSettings(
+        library, own["from_scratch"], size, own["prompt_form"] or "auto", device, bool(own["random_weights"])
+    )
 
 
 def _check_from_scratch(fields: Any, recipe: Recipe) -> None:
@@ -140,7 +158,7 @@ def load_options(settings: ModelSettings) -> dict[str, Any]:
     """What `from_pretrained` is given: dtype, attention, quantisation."""
     library = settings.library
     options: dict[str, Any] = {"dtype": library.dtype or "auto"}
-    if settings.from_scratch is not None and library.dtype in (None, "auto"):
+    if settings.makes_weights and library.dtype in (None, "auto"):
         options["dtype"] = "float32"
     if library.attn_implementation:
         options["attn_implementation"] = library.attn_implementation
@@ -180,6 +198,8 @@ def base_identity(settings: ModelSettings) -> dict[str, Any]:
     identity: dict[str, Any] = {"name": name, "revision": settings.library.model_revision}
     if Path(name).is_dir():
         identity["files"] = stamp(Path(name))
+    if settings.random_weights:
+        identity["random_weights"] = True
     return identity
 
 

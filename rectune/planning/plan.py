@@ -172,7 +172,7 @@ def _work(plan: StagePlan, config: Any, examples: Examples | None, length: int) 
 def _disk(settings: ModelSettings, plan: StagePlan, config: Any) -> dict[str, int]:
     """Bytes that a stage leaves or needs on the way; what the log and the rankings take is not known beforehand."""
     out = {}
-    if settings.from_scratch is None:
+    if not settings.makes_weights:
         dtype = base_config(settings, vocabulary=None).dtype or torch.float32
         out["download of the base"] = (plan.parameters - (plan.trainable if plan.adapts else 0)) * dtype.itemsize
     trained = plan.adapter if plan.adapts else plan.weights

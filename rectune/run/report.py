@@ -98,10 +98,11 @@ def _cached(run: Run, name: str, keys: Any, build: Callable[[Path], None], made_
 
 
 def environment(run: Run) -> dict[str, Any]:
-    """Versions, device, threads and commit of this run."""
+    """Versions, device, threads, commit and base of this run."""
     import torch
 
     from rectune.model.settings import pick_device
+    from rectune.model.weights import weights_of
 
     names = (
         "torch",
@@ -124,6 +125,7 @@ def environment(run: Run) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
+        "base": weights_of(run.asked.model),
         "date": time.strftime("%Y-%m-%d"),
         "fingerprints": {box.name: run.place(box.name).fingerprint for box in run.line if box.name not in AFTER},
         "made_by_other_code": sorted(run.folder.other_code),

@@ -158,7 +158,7 @@ def _check_positions(asked: Asked, config: Any) -> None:
 def check_weights(settings: ModelSettings) -> None:
     """Raise FileNotFoundError where the weights of a named base are neither in its folder nor in the cache nor on the Hub."""
     name = settings.library.model_name_or_path
-    if settings.from_scratch is not None:
+    if settings.makes_weights:
         return
     if Path(name).is_dir():
         check_checkpoint(name, key="model.model_name_or_path", parts=("weights",))

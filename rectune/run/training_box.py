@@ -134,6 +134,6 @@ def _train(
 
 
 def base_name(asked: Asked, held: Held) -> str:
-    """The name of the base: of the checkpoint, or the fingerprint of a base made from scratch."""
+    """The name of the base: of the checkpoint, or the fingerprint of a base whose weights the run made."""
     settings = asked.model
-    return str(settings.library.model_name_or_path) if settings.from_scratch is None else held.mark("base")
+    return str(settings.library.model_name_or_path) if not settings.makes_weights else held.mark("base")
