@@ -164,12 +164,21 @@ def text_table(title: str, head: list[str], rows: list[list[str]]) -> str:
 def compared(against: dict[str, Any], beside: str | None = None) -> str | None:
     """'better', 'worse' or 'not shown to differ', beside a row (the best baseline unless given); None where difference or interval is not defined."""
     other = beside or against["best_baseline"]
-    if other is None or not defined(against["differences"][other]):
+    if other is None:
         return None
-    _, low, high = against["differences"][other]
+    return word_of(against["differences"][other], lower_is_better=against.get("lower_is_better", False))
+
+
+def word_of(difference: Sequence[float | None], *, lower_is_better: bool = False) -> str | None:
+    """'better', 'worse' or 'not shown to differ' of (difference, low, high); None where one of them is not defined."""
+    if not defined(difference):
+        return None
+    _, low, high = difference
+    assert low is not None
+    assert high is not None
     if low <= ROUNDING and high >= -ROUNDING:
         return "not shown to differ"
-    return "better" if (low > ROUNDING) != against.get("lower_is_better", False) else "worse"
+    return "better" if (low > ROUNDING) != lower_is_better else "worse"
 
 
 def verdict(against: dict[str, Any], *, row: str = "tuned model") -> str:
@@ -181,10 +190,11 @@ def verdict(against: dict[str, Any], *, row: str = "tuned model") -> str:
     value, low, high = against["differences"][best]
     if word is None:
         return f"{none} {signed(value)} beside the best baseline ({best}), but the interval is not defined, as it needs {SAMPLES}."
-    return _said(row, word, f"the best baseline ({best})", (value, low, high), metric)
+    return said(row, word, f"the best baseline ({best})", (value, low, high), metric)
 
 
-def _said(row: str, word: str, other: str, difference: Sequence[float], metric: str) -> str:
+def said(row: str, word: str, other: str, difference: Sequence[float], metric: str) -> str:
+    """One sentence of a row beside another; `difference`: with its interval."""
     than = f"{word} {'from' if word == 'not shown to differ' else 'than'}"
     value, low, high = map(signed, difference)
     return f"The {row} is {than} {other}: {value} {metric}, 95 % interval {low} to {high}."
@@ -198,7 +208,7 @@ def ranking_words(results: dict[str, Any]) -> list[str]:
         for other in ("prior alone", "untuned model"):
             word = compared(against, other) if against and other in against["differences"] else None
             if word is not None and against is not None and against["best_baseline"] != other:
-                told.append(_said(row, word, f"the {other}", against["differences"][other], against["metric"]))
+                told.append(said(row, word, f"the {other}", against["differences"][other], against["metric"]))
     if share := oracle_line(results):
         told.append(share)
     if (shuffled := results["shuffled_history"]) is not None:
@@ -237,8 +247,11 @@ def mixed_verdict(results: dict[str, Any]) -> list[str]:
 
 
 def log_lines(results: dict[str, Any]) -> list[str]:
-    """What a reader must know of the log: what was warned of when it was read, and targets that share their time with another event."""
+    """What a reader must know of the log: what was warned of when it was read, and targets that share their time with another event; and
+    which rows were not made by the run."""
     told = [f"The log: {warning}" for warning in results["log"].get("warnings", [])]
+    for name, longest in results.get("made_elsewhere", {}).items():
+        told.append(f"`{name}` was read from a file; its lists hold up to {longest:,} items, seen ones included.")
     if tied := results["split"].get("test_targets_tied_in_time", 0):
         told.append(
             f"{tied:,} of {results['rows']:,} test targets share their time with the event before: the order of the file decides which is the target."

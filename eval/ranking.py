@@ -73,6 +73,10 @@ def ranking(
         lists[PRIOR] = _both(split, evidence.prior, width, room, PRIOR)
     models = {who: name for who, name in MODELS.items() if (who, HIDDEN) in evidence.rankings}
     targets = split.targets(split.test)
+    for name, others in evidence.others.items():
+        if name in (*lists, *models.values()):
+            raise ValueError(f"`--lists`: the table has a row `{name}` already. Rename the file.")
+        lists[name] = {p: _model_lists(others[p], targets) for p in (HIDDEN, SHOWN)}
     for who, name in models.items():
         lists[name] = {p: _model_lists(evidence.rankings[who, p], targets) for p in (HIDDEN, SHOWN)}
     judge = _Judge(evidence, sorted(k), lists, room)
@@ -95,6 +99,7 @@ def ranking(
             protocol: {name: float(evidence.rankings[who, protocol].exact.mean()) for who, name in models.items()}
             for protocol in (HIDDEN, SHOWN)
         },
+        "made_elsewhere": {name: int(both[SHOWN].lengths.max()) for name, both in evidence.others.items()},
         "rows": len(split.test),
         "targets_seen_before": judge.targets_seen(),
         "log": split.log.facts(),
@@ -246,9 +251,9 @@ class _Judge:
         return out
 
     def best_baseline(self, protocol: str) -> str:
-        """The row without a language model that has the highest test NDCG: the hardest rival."""
+        """The row without a language model, of those that the run made itself, that has the highest test NDCG: the hardest rival."""
         last = self.k[-1]
-        rivals = [n for n in self.lists if n not in (*MODELS.values(), ORACLE)]
+        rivals = [n for n in self.lists if n not in (*MODELS.values(), *self.evidence.others, ORACLE)]
         return max(
             rivals, key=lambda n: float(ndcg(hits_at(self.lists[n][protocol].place, last), self.one, last).mean())
         )

@@ -32,7 +32,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore", FutureWarning)
     try:
         overrides = parse_overrides(rest)
-        if overrides and known.command in ("ls", "recommend", "index", "export", "push", "serve", "demo", "clean"):
+        if overrides and known.command in (
+            "ls",
+            "recommend",
+            "compare",
+            "index",
+            "export",
+            "push",
+            "serve",
+            "demo",
+            "clean",
+        ):
             raise ValueError(
                 f"`--{overrides[0][0]}`: `rectune {known.command}` has no such option. See `rectune {known.command} --help`."
             )
@@ -177,6 +187,18 @@ def build_parser() -> argparse.ArgumentParser:
     _pushing(train)
     evaluate = _command(group, "eval", commands.evaluate, "rank and report again in a run folder", epilog=override)
     evaluate.add_argument("folder", help="a run folder")
+    evaluate.add_argument(
+        "--lists",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help='lists made elsewhere as a row of the table: JSON lines {"user": ID, "items": [ID, …]}, best first; may be given again',
+    )
+    compare = _command(
+        group, "compare", commands.compare, "compare finished runs: paired differences on the same test rows"
+    )
+    compare.add_argument("folders", nargs="+", metavar="RUN", help="run folders; each is compared with the first")
+    compare.add_argument("--json", action="store_true", help="print JSON")
     recommend = _command(group, "recommend", commands.recommend, "recommend items after a history")
     recommend.add_argument("folder", help="a run folder, an exported one, or a repository of the Hub (USER/REPO)")
     recommend.add_argument(

@@ -151,7 +151,17 @@ def evaluate(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None
     _quiet_libraries()
     from rectune.run import single
 
-    single.evaluate(args.folder, overrides)
+    single.evaluate(args.folder, overrides, lists=args.lists)
+
+
+def compare(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    """Compare finished runs on the same test rows."""
+    _quiet_libraries()
+    from rectune.eval import compare as comparing
+    from rectune.run.judged import as_json
+
+    data, text = comparing.compare(args.folders)
+    print(as_json(data) if args.json else text)
 
 
 def recommend(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

@@ -29,7 +29,7 @@ class Evidence:
     `task`: the test rows of the ranked task, `task_section` what the recipe says of it. `rankings[model, protocol]` and `answers[model]` (probability of
     each answer of the task, shape (rows, answers)): 'untuned' and 'tuned', and 'mixed' where the recipe names a prior: the tuned model with it. `prior`: the
     prior alone, rows -> (rows, items), or None; `prior_weight`: its weight and how it was chosen. `wordings`: recall and ndcg under each wording. `shuffled`: the tuned model's lists for `shuffled_rows` with histories in
-    random order, seen items hidden. `training`: the log of each stage. `cached(name, keys, build, made_by)` returns a
+    random order, seen items hidden. `others`: lists that were made elsewhere, name -> protocol -> lists. `training`: the log of each stage. `cached(name, keys, build, made_by)` returns a
     folder that `build` filled once for this split and these keys; `made_by`: whose code that is.
     """
 
@@ -51,6 +51,7 @@ class Evidence:
     wordings: list[dict[str, Any]] = field(default_factory=list)
     prior: Callable[[Rows], NDArray[np.float64]] | None = None
     prior_weight: dict[str, Any] | None = None
+    others: dict[str, dict[str, Ranking]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,23 @@ from rectune.recipe.box import Box
 from rectune.recipe.calls import section_at
 from rectune.run.judged import HIDDEN, SHOWN, Evidence, as_json
 from rectune.run.line import AFTER
+from rectune.run.lists import read_lists
 from rectune.run.rankings import answered, by_wording, prior_weight, ranked, sample
 from rectune.run.run import Run
 from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import is_main, wait
 
 
-def report(run: Run) -> None:
-    """Rank with both models, let the recipe's `eval` judge, and write report.json and report.html."""
+def report(run: Run, lists: Sequence[str | Path] = ()) -> None:
+    """Rank with both models, let the recipe's `eval` judge, and write report.json and report.html. `lists`: files of lists that were
+    made elsewhere, which become rows of the table."""
     asked = run.asked
+    if lists and run.rows.kind != "item":
+        raise ValueError("`--lists`: this run lists no items.")
+    others = read_lists(lists, run.split)
     keys = asked.judged_by
     evidence = gather_evidence(
-        run, shuffled=int(keys.get("shuffled_rows", 0)), wordings=int(keys.get("wording_rows", 0))
+        run, shuffled=int(keys.get("shuffled_rows", 0)), wordings=int(keys.get("wording_rows", 0)), others=others
     )
     run.models.clear()
     if is_main():
@@ -46,7 +51,9 @@ def report(run: Run) -> None:
     wait()
 
 
-def gather_evidence(run: Run, *, shuffled: int, wordings: int) -> Evidence:
+def gather_evidence(
+    run: Run, *, shuffled: int, wordings: int, others: dict[str, dict[str, Ranking]] | None = None
+) -> Evidence:
     """Everything a report is made of, from the boxes of a run."""
     asked = run.asked
     measured: dict[str, Any] = {}
@@ -78,7 +85,7 @@ def gather_evidence(run: Run, *, shuffled: int, wordings: int) -> Evidence:
         recipe=asked.recipe, split=run.split, index=run.index, task=run.rows, task_section=section_at(asked.recipe, asked.ranked.key),
         rankings=rankings, answers=answers, shuffled=shuffled_ranking, shuffled_rows=some, training=training, audits=audits,
         measured=measured, environment=environment(run), cached=partial(_cached, run), seed=asked.seed, wordings=worded, prior=prior,
-        prior_weight=weight,
+        prior_weight=weight, others=others or {},
     )  # fmt: skip
 
 

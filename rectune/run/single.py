@@ -41,8 +41,12 @@ def train_one(recipe: Recipe, *, rebuild: Collection[str] = ()) -> Path:
     return run.folder.path
 
 
-def evaluate(folder: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> Path:
+def evaluate(
+    folder: str | Path, overrides: Sequence[tuple[str, str]] = (), *, lists: Sequence[str | Path] = ()
+) -> Path:
     """Rank and report again in a run folder, with other keys of `rank` or `eval`. Returns the folder.
+
+    `lists`: files of lists that were made elsewhere, judged beside the run's own (see `read_lists`).
 
     Needs nothing but the folder: log, split, index and model are the ones that it holds. Raises ValueError for an
     override of another section.
@@ -55,7 +59,7 @@ def evaluate(folder: str | Path, overrides: Sequence[tuple[str, str]] = ()) -> P
     run = open_run(folder, overrides)
     with run.folder.lock():
         check(run)
-        report(run)
+        report(run, lists)
         _keep(run, reported=True)
     return run.folder.path
 
