@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def _entries(file: Path) -> Iterator[tuple[str, str, list[str], list[float]]]:
             items = [str(one) for one in listed]
         if len(scores) != len(items) or not all(_is_number(score) for score in scores):
             raise ValueError(f"{where}: {len(items)} items need as many scores, which are numbers.")
-        if any(after > before for before, after in zip(scores, scores[1:], strict=False)):
+        if any(after > before for before, after in itertools.pairwise(scores)):
             raise ValueError(f"{where}: the scores rise along the list, but the best item comes first.")
         yield where, str(entry["user"]), items, [float(score) for score in scores]
 
