@@ -1,0 +1,101 @@
+"""Measured results: pages are what the data says, and published rows are looked at before they are quoted."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks import published, results
+from tests.runs import results as report_of
+
+
+def test_pages_are_what_the_data_says() -> None:
+    for file, text in results.pages().items():
+        assert file.read_text(encoding="utf-8") == text, (
+            f"{file.name} is out of date: python -m benchmarks.results pages"
+        )
+
+
+def test_every_line_of_the_overview_is_of_a_recipe_and_links_to_its_page() -> None:
+    text = results.README.read_text(encoding="utf-8")
+    linked = set(re.findall(r"\]\(results/([\w-]+)\.md\)", text))
+    kept = {file.stem for file in results.FOLDER.glob("*.json")}
+    assert kept <= linked
+    for name in kept:
+        assert (results.ROOT / "recipes" / f"{name}.yaml").exists()
+        assert (results.FOLDER / f"{name}.md").exists()
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Another place for results."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
+    monkeypatch.setattr(results, "README", tmp_path / "README.md")
+    monkeypatch.setattr(results, "PUBLISHED", tmp_path / "none.yaml")
+    (tmp_path / "README.md").write_text(
+        "".join(f"{results.BEGIN.format(kind)}\n{results.END}\n" for kind in ("items", "likes", "ratings"))
+    )
+    return tmp_path / "results"
+
+
+def test_a_report_becomes_a_page_without_a_place_of_this_machine(
+    finished: tuple[Path, Path], tmp_path: Path, kept: Path
+) -> None:
+    run = shutil.copytree(finished[1], tmp_path / "run")
+    report = json.loads((run / "report.json").read_text())
+    for seed in (1, 0):
+        report["settings"]["seed"] = seed
+        (run / "report.json").write_text(json.dumps(report))
+        assert results.add([run], "", "quickstart") == ["quickstart"]
+    results.add([run], "in another way", "quickstart")
+    entries = results.load("quickstart")
+    assert [(entry["variant"], entry["seed"]) for entry in entries] == [("", 0), ("", 1), ("in another way", 0)]
+    assert "--data.users 60" in entries[0]["command"]
+    assert str(tmp_path) not in json.dumps(entries)
+    assert str(finished[1].parent) not in json.dumps(entries)
+    pages = results.pages()
+    page, overview = pages[kept / "quickstart.md"], pages[results.README]
+    tuned = report_of(run)["protocols"]["seen items hidden"]["tuned model"]["ndcg@5"]
+    shown = f"{tuned[0]:.4f}".lstrip("0")
+    assert f"{shown} ± .0000" in page  # over two seeds
+    assert f"{shown} [" in page  # with its interval
+    line = next(line for line in overview.splitlines() if "in another way" in line)
+    assert f", {shown} |" in line
+    assert "*worse*" in line or "*better*" in line or "*not shown to differ*" in line
+    results.add([run], "in another way", "quickstart")
+    assert len(results.load("quickstart")) == 3
+
+
+def test_a_page_without_its_marks_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no part between"):
+        results.replaced("nothing", "items", "made")
+
+
+def test_rows_that_contradict_themselves_are_known() -> None:
+    told = yaml.safe_load(published.FILE.read_text(encoding="utf-8"))
+    assert set(published.checked(told)) == set(told["known"])
+
+
+def test_what_is_impossible_is_found() -> None:
+    assert published.contradictions([3, 5], [0.1, 0.09], [0.08, 0.08])  # recall falls
+    assert published.contradictions([3, 5, 10], [0.1024, 0.1213, 0.15], [0.0991, 0.0989, 0.1082])  # NDCG falls
+    assert published.contradictions([10], [0.05], [0.06])  # NDCG above recall
+    assert published.contradictions([10], [0.05], [0.01])  # as if all hits stood below the tenth place
+    assert published.contradictions([1], [0.05], [0.04])  # the two are one at 1
+
+
+def test_what_was_measured_is_never_called_impossible() -> None:
+    draw = random.Random(0)
+    for _ in range(200):
+        places = [draw.randrange(40) for _ in range(draw.choice([7, 300]))]
+        lengths = sorted(draw.sample(range(1, 41), 3))
+        recall = [round(sum(p < k for p in places) / len(places), 4) for k in lengths]
+        ndcg = [round(sum(1 / math.log2(p + 2) for p in places if p < k) / len(places), 4) for k in lengths]
+        assert published.contradictions(lengths, recall, ndcg) == []
