@@ -27,7 +27,7 @@ def read_lists(files: Sequence[str | Path], split: Split) -> dict[str, Both]:
     unknown or listed twice, scores that rise, and a split with several test rows a user.
     """
     users = split.test.user
-    if len(np.unique(users)) < len(users):
+    if files and len(np.unique(users)) < len(users):
         raise ValueError(
             f"`--lists`: a list is told by its user, but this split has {len(users):,} test rows of {len(np.unique(users)):,} users."
         )

@@ -127,3 +127,13 @@ def test_empty_and_short_lists_count_as_not_listed(run: Path, tmp_path: Path) ->
     assert main(["eval", str(run), "--lists", written(tmp_path / "nothing.jsonl", entries)]) == 0
     table = results(run)["protocols"][HIDDEN]["nothing"]
     assert np.allclose(table["recall@5"], 0)
+
+
+def test_several_test_rows_a_user_are_refused_where_lists_are_given(
+    quick_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--split", "{call: by_time, max_history: 10, validation: 0.2, test: 0.2}", "--eval.oracle", "null"]
+    assert main(["train", str(quick_recipe), *more, "--traceback"]) == 0
+    capsys.readouterr()
+    assert main(["eval", str(tmp_path / "run"), "--lists", written(tmp_path / "theirs.jsonl", [])]) == 1
+    assert "a list is told by its user, but this split has" in capsys.readouterr().err
