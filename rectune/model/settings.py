@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import platform
 import re
 import types
 import typing
@@ -100,6 +101,10 @@ def model_settings(recipe: Recipe) -> ModelSettings:
         raise ValueError(
             f"{recipe.where('model.device')}: cuda was asked for, but torch sees no CUDA device. Use auto or cpu."
         )
+    if library.dtype == "bfloat16" and device_of(device).type == "cuda" and not has_bfloat16():
+        raise ValueError(
+            f"{recipe.where('model.dtype')}: {torch.cuda.get_device_name()} has no bfloat16. Use float32, or float16 with `stages.0.fp16 true`."
+        )
     if own["from_scratch"] is not None:
         _check_from_scratch(own["from_scratch"], recipe)
     size = own["text_vocab_size"] if own["text_vocab_size"] is not None else 4096
@@ -110,6 +115,15 @@ def model_settings(recipe: Recipe) -> ModelSettings:
     return ModelSettings(
         library, own["from_scratch"], size, own["prompt_form"] or "auto", device, bool(own["random_weights"])
     )
+
+
+def has_bfloat16() -> bool:
+    """Whether the GPU computes in bfloat16 by itself (from Ampere on), or, without a GPU, the CPU does."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return True  # not known; ARM's newer cores do
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _check_from_scratch(fields: Any, recipe: Recipe) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from typing import Any
 
 from rectune.decoding.language_model import positions_of
 from rectune.model.load import config_of, kind_of, tokenizer_of
-from rectune.model.settings import ModelSettings, load_options
+from rectune.model.settings import ModelSettings, has_bfloat16, load_options, pick_device
 from rectune.run.asked import Asked, check_methods
 from rectune.run.folder import RunFolder, Stage
 from rectune.run.run import Run
@@ -70,6 +71,11 @@ def check_base(asked: Asked) -> Any:
         config = _named_config(settings)
     check_methods(asked, config)
     _check_positions(asked, config)
+    if settings.library.dtype == "bfloat16" and pick_device(settings).type == "cpu" and not has_bfloat16():
+        warnings.warn(
+            "`model.dtype`: this CPU has no instructions for bfloat16, so it is slow in it; `--model.dtype float32` is faster.",
+            stacklevel=2,
+        )
     return config
 
 

@@ -16,13 +16,14 @@ _WHOLE = ("model.safetensors", "pytorch_model.bin")
 def check_checkpoint(
     name: str, *, key: str, parts: tuple[Part, ...] = ("model", "tokenizer", "weights"), revision: str = "main", fetch: bool = True
 ) -> None:  # fmt: skip
-    """Raise ValueError for what cannot be a base: an adapter, a checkpoint that needs Python code of its own, an unfinished download
+    """Raise ValueError for what cannot be a base: a GGUF file, an adapter, a checkpoint that needs Python code of its own, an unfinished download
     (FileNotFoundError where files are missing).
 
     `key`: the recipe's key, for messages. `parts`: what is going to be loaded. `fetch`: whether small files of the Hub may be fetched;
     else only those are read that are here. rectune runs no code that comes with a checkpoint: where transformers has a class
     of its own for it, that one is used and one warning says so.
     """
+    _refuse_gguf(Path(name), key)
     read = {file: _read(name, file, revision, fetch) for file in ("config.json", "tokenizer_config.json")}
     adapter = _read(name, "adapter_config.json", revision, fetch and read["config.json"] is None)
     if adapter is not None and "model" in parts:
@@ -43,6 +44,16 @@ def check_checkpoint(
         _check_backend(name, key, tokenizer.get("tokenizer_class"))
     if "weights" in parts and config and Path(name).is_dir():
         _check_weights(Path(name), key)
+
+
+def _refuse_gguf(place: Path, key: str) -> None:
+    """Raise ValueError for a GGUF file, or a folder that holds nothing else to load."""
+    alone = place.is_dir() and not (place / "config.json").exists() and any(place.glob("*.gguf"))
+    if alone or (place.suffix.lower() == ".gguf" and place.is_file()):
+        raise ValueError(
+            f"`{key}`: `{place}` is GGUF, rounded weights for inference, which cannot be tuned. Name the model that it was made from, such as its "
+            "repository on the Hub."
+        )
 
 
 def check_modules(name: str, *, key: str, fetch: bool = True) -> None:

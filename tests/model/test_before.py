@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rectune.cli import main
 from rectune.model.adapters import with_adapter
@@ -39,6 +40,12 @@ def never_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 def edit(folder: Path, file: str, **fields: Any) -> None:
     held = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
     (folder / file).write_text(json.dumps({k: v for k, v in {**held, **fields}.items() if v is not None}))
+
+
+def gguf(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+    (folder / "model.Q4_1.gguf").write_bytes(b"GGUF")
 
 
 def custom_model(folder: Path) -> None:
@@ -218,6 +225,7 @@ NO_BASE: dict[Callable[[Path], None], str] = {
     empty: "is cut short",
     pointer: "is a Git LFS pointer",
     half_a_config: "config.json is no JSON",
+    gguf: "is GGUF, rounded weights for inference, which cannot be tuned. Name the model that it was made from",
 }
 
 
@@ -233,6 +241,36 @@ def test_what_is_no_whole_base_is_one_line_before_anything_is_built(
     assert NO_BASE[change] in said
     assert said.count("\n") == 1
     assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_a_gguf_file_is_no_base(tmp_path: Path, quick_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.Q4_1.gguf").write_bytes(b"GGUF")
+    keys = ["--model.from_scratch", "null", "--model.model_name_or_path", str(tmp_path / "model.Q4_1.gguf")]
+    assert main(["train", str(quick_recipe), *keys]) == 1
+    said = capsys.readouterr().err
+    assert "model.Q4_1.gguf` is GGUF" in said
+    assert said.count("\n") == 1
+
+
+def test_a_gpu_without_bfloat16_is_refused_and_a_cpu_told_of(
+    checkpoints: dict[str, Path], tmp_path: Path, quick_recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    base = ["--model.from_scratch", "null", "--model.model_name_or_path", str(checkpoints["tied"])]
+    keys = [*base, "--model.dtype", "bfloat16", "--stages.0.max_steps", "1"]
+    monkeypatch.setattr("rectune.run.start.has_bfloat16", lambda: False)
+    with pytest.warns(UserWarning, match="this CPU has no instructions for bfloat16"):
+        assert main(["train", str(quick_recipe), *keys, "--model.device", "cpu"]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert (
+        main(["train", str(quick_recipe), *keys, "--model.device", "cuda", "--output_dir", str(tmp_path / "gpu")]) == 1
+    )
+    said = capsys.readouterr().err
+    assert "Tesla T4 has no bfloat16. Use float32, or float16" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "gpu").exists()
 
 
 def test_whole_checkpoints_are_no_mistake(checkpoints: dict[str, Path]) -> None:
