@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "ls",
             "recommend",
             "compare",
+            "check",
             "index",
             "export",
             "push",
@@ -199,6 +200,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("folders", nargs="+", metavar="RUN", help="run folders; each is compared with the first")
     compare.add_argument("--json", action="store_true", help="print JSON")
+    check = _command(
+        group,
+        "check",
+        commands.check,
+        "look for held-out events in what a run was trained on",
+        epilog="Exit code: 0 when there is no leak, 3 when there is one, 1 for an error.",
+    )
+    check.add_argument("folder", help="a run folder")
     recommend = _command(group, "recommend", commands.recommend, "recommend items after a history")
     recommend.add_argument("folder", help="a run folder, an exported one, or a repository of the Hub (USER/REPO)")
     recommend.add_argument(

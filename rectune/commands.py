@@ -11,6 +11,7 @@ from typing import Any
 from rectune.runtime.text_files import read_lines, read_text
 
 DOES_NOT_FIT = 3  # the exit code of `rectune plan`; 1 is an error and 2 argparse's
+LEAKS = 3  # the exit code of `rectune check`
 
 
 def ls(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
@@ -162,6 +163,20 @@ def compare(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
 
     data, text = comparing.compare(args.folders)
     print(as_json(data) if args.json else text)
+
+
+def check(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
+    """Look for leaks in a run; 3 when there is one."""
+    _quiet_libraries()
+    from rectune.run.leaks import leaks
+
+    found = leaks(args.folder)
+    width = max(len(finding.kind) for finding in found)
+    for finding in found:
+        print(f"{finding.kind:<{width}}  {finding.what}: {finding.told}.")
+    leaking = sum(finding.kind == "leak" for finding in found)
+    print(f"{leaking} leaks" if leaking != 1 else "1 leak")
+    return LEAKS if leaking else 0
 
 
 def recommend(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

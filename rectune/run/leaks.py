@@ -1,0 +1,190 @@
+"""What a run may have seen of its test: each way in which held-out events reach training is looked at by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rectune.log.split import PARTS, Part, Rows, Split
+from rectune.run.run import Run, open_run
+
+ALIKE = 0.9  # rank correlation from which numbers follow an order
+OUTSIDE = ("given", "from_file")  # callables that read what was made elsewhere, from nobody knows which events
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`kind`: 'leak', 'note' (known to the field, but a reader must know), 'unknown' (cannot be told), or 'clean'."""
+
+    kind: Literal["leak", "note", "unknown", "clean"]
+    what: str
+    told: str
+
+
+def leaks(folder: str | Path) -> list[Finding]:
+    """Look for held-out events in what a finished run was trained on. Nothing is written.
+
+    Looked at: targets among training events, targets and histories of training rows, the order of time inside each row, rows that
+    stand in two parts, targets among the seen items, training events that are later than test targets, names that follow the log's order, and
+    what index and vectors were fitted on. Raises what `open_run` does.
+    """
+    run = open_run(folder)
+    split = run.split
+    return [*_events(split), *_times(split), *_twice(split), *_later(split), *_numbers(run), *_fitted(run)]
+
+
+def _events(split: Split) -> Iterator[Finding]:
+    """Targets among what training reads, by their place in the log."""
+    held = {part: set(split.part(part).target.tolist()) for part in PARTS if part != "train"}
+    if split.log.cut is not None:
+        return  # each row has a copy of its events: `_twice` looks at their items
+    read = {
+        "training events, which index, vectors and baselines read": split.train_events,
+        "targets of training rows": split.train.target,
+        "histories of training rows": _spanned(split.train),
+    }
+    for part, targets in held.items():
+        for name, events in read.items():
+            found = len(targets.intersection(np.unique(events).tolist()))
+            what = f"{part} targets among {name}"
+            if found:
+                yield Finding("leak", what, f"{found:,} of {len(targets):,} {part} targets are there")
+            else:
+                yield Finding("clean", what, f"none of {len(targets):,}")
+
+
+def _spanned(rows: Rows) -> NDArray[np.int64]:
+    """The events of all histories, each once."""
+    if not len(rows):
+        return np.zeros(0, dtype=np.int64)
+    edges = np.zeros(int(rows.stop.max()) + 1, dtype=np.int64)
+    np.add.at(edges, rows.start, 1)
+    np.add.at(edges, rows.stop, -1)
+    return np.flatnonzero(np.cumsum(edges) > 0)
+
+
+def _times(split: Split) -> Iterator[Finding]:
+    """Events of a history that are later than its target."""
+    times = split.log.times
+    what = "histories that hold a later event than their target"
+    if times is None:
+        yield Finding("unknown", what, "the log has no times")
+        return
+    for part in PARTS:
+        rows = split.part(part)
+        wrong = sum(
+            bool(rows.stop[i] > rows.start[i])
+            and float(times[rows.start[i] : rows.stop[i]].max()) > float(times[rows.target[i]])
+            for i in range(len(rows))
+        )
+        own = int(((rows.target >= rows.start) & (rows.target < rows.stop)).sum())
+        if wrong or own:
+            yield Finding("leak", f"{part}: {what}", f"{wrong + own:,} of {len(rows):,} rows")
+        else:
+            yield Finding("clean", f"{part}: {what}", f"none of {len(rows):,} rows")
+
+
+def _twice(split: Split) -> Iterator[Finding]:
+    """Rows of one user, one history and one target in two parts, and targets that were seen before."""
+    keys = {part: _row_keys(split, part) for part in PARTS}
+    for part in ("validation", "test"):
+        same = len(keys[part] & keys["train"])
+        what = f"{part} rows that are training rows, too (user, history and target)"
+        yield Finding("leak" if same else "clean", what, f"{same:,} of {len(split.part(part)):,}")
+    same = len(keys["test"] & keys["validation"])
+    yield Finding("leak" if same else "clean", "test rows that are validation rows, too", f"{same:,}")
+    test = split.test
+    targets = split.targets(test)
+    seen = sum(int(targets[i] in split.seen(test, i)) for i in range(len(test)))
+    if seen:
+        told = f"{seen:,} of {len(test):,}: repeats, which cannot be hit while seen items are hidden"
+        yield Finding("note", "test targets that their user touched before", told)
+
+
+def _row_keys(split: Split, part: Part) -> set[tuple[Any, ...]]:
+    rows = split.part(part)
+    targets = split.targets(rows)
+    return {
+        (
+            int(rows.user[i]),
+            tuple(split.history(rows, i).tolist()),
+            int(targets[i]),
+            _opinion(split, int(rows.target[i])),
+        )
+        for i in range(len(rows))
+    }
+
+
+def _opinion(split: Split, event: int) -> float | None:
+    ratings = split.log.ratings
+    return None if ratings is None else float(ratings[event])
+
+
+def _later(split: Split) -> Iterator[Finding]:
+    """Training events of others that are later than a test target, as every split by users has them."""
+    times = split.log.times
+    if times is None or not len(split.test) or not len(split.train_events):
+        return
+    last = float(times[split.train_events].max())
+    before = int((times[split.test.target] < last).sum())
+    if before:
+        told = f"{before:,} of {len(split.test):,} test targets are older than the newest training event: others' future is known, as in every split that is not by time"
+        yield Finding("note", "training events later than test targets", told)
+    else:
+        yield Finding("clean", "training events later than test targets", "none: the split is one in time")
+
+
+def _numbers(run: Run) -> Iterator[Finding]:
+    """Names that are numbers in the order in which the log meets the items: they tell who bought what together."""
+    split, index = run.split, run.index
+    called = run.asked.index.function.__name__
+    first = np.full(split.log.n_items, split.log.interactions.height, dtype=np.int64)
+    np.minimum.at(first, split.log.item_codes, np.arange(split.log.interactions.height))
+    names = index.titles or tuple("".join(index.tokens(item)) for item in range(len(index)))
+    digits = ["".join(filter(str.isdigit, name)) for name in names]
+    what = "names that follow the order in which the log meets the items"
+    if called == "sequential":
+        yield Finding("note", what, "by design, and of training events alone (`index: sequential`)")
+        return
+    bare = [name.strip("<>_") for name in names]
+    if called == "atomic" or not all(name.isdigit() for name in bare):
+        yield Finding("clean", what, "names are no bare numbers")
+        return
+    numbers = np.array([int(digit) for digit in digits], dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        alike = (
+            abs(float(np.corrcoef(_ranks(numbers), _ranks(first.astype(np.float64)))[0, 1]))
+            if len(numbers) > 2
+            else 0.0
+        )
+    if alike >= ALIKE:
+        yield Finding(
+            "leak",
+            what,
+            f"rank correlation {alike:.2f}: neighbours in number were met together, held-out events included. Shuffle the numbers",
+        )
+    else:
+        yield Finding("clean", what, f"rank correlation {alike:.2f}")
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    return np.argsort(np.argsort(values, kind="stable"), kind="stable")
+
+
+def _fitted(run: Run) -> Iterator[Finding]:
+    """What the index and the item vectors were made from."""
+    calls = [("index", run.asked.index), *(("vectors", call) for call in run.asked.vectors if run.asked.reads_vectors)]
+    for name, call in calls:
+        what = f"{name} `{call.function.__name__}` fitted on held-out events"
+        ours = call.function.__module__.startswith("rectune.")
+        if ours and call.function.__name__ not in OUTSIDE:
+            yield Finding("clean", what, "it reads item texts or training events alone")
+        elif ours:
+            yield Finding("unknown", what, "it was made elsewhere: ask its makers which events they used")
+        else:
+            yield Finding("unknown", what, "it is a callable of your own: let it read `split.train_sequences()` alone")
