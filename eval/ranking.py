@@ -99,7 +99,11 @@ def ranking(
             protocol: {name: float(evidence.rankings[who, protocol].exact.mean()) for who, name in models.items()}
             for protocol in (HIDDEN, SHOWN)
         },
-        "made_elsewhere": {name: int(both[SHOWN].lengths.max()) for name, both in evidence.others.items()},
+        **(
+            {"made_elsewhere": {name: int(both[SHOWN].lengths.max()) for name, both in evidence.others.items()}}
+            if evidence.others
+            else {}
+        ),
         "rows": len(split.test),
         "targets_seen_before": judge.targets_seen(),
         "log": split.log.facts(),

@@ -158,10 +158,10 @@ def evaluate(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None
 def compare(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Compare finished runs on the same test rows."""
     _quiet_libraries()
-    from rectune.eval import compare as comparing
+    from rectune.recipe.calls import named
     from rectune.run.judged import as_json
 
-    data, text = comparing.compare(args.folders)
+    data, text = named("rectune.eval.compare:compare", None, "compare")(args.folders)
     print(as_json(data) if args.json else text)
 
 
