@@ -193,7 +193,7 @@ def page(recipe: str, entries: Sequence[Entry]) -> str:
         if first.get("transcribed"):
             continue
         parts += [
-            f"### {first['variant'] or cell or 'as the recipe'}",
+            f"## {first['variant'] or cell or 'as the recipe'}",
             "",
             *_table(group),
             "",

@@ -17,7 +17,7 @@ copyright = "The rectune founders"
 extensions = ["myst_parser"]
 root_doc = "docs/index"
 # The source is the repository's root, so that links between its documents hold here as they hold there.
-include_patterns = ["*.md", "docs/*.md", "docs/*.ipynb", "docs/index.rst", "[!.]*/README.md"]
+include_patterns = ["*.md", "docs/*.md", "docs/*.ipynb", "docs/index.rst", "[!.]*/README.md", "recipes/results/*.md"]
 html_theme = "furo"  # brings its own scripts and fonts: the site opens offline
 html_title = "rectune"
 html_copy_source = False
