@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rectune.eval.undefined import SAMPLES, defined, need, undefined
 
-from rectune.run.judged import HIDDEN
+from rectune.run.judged import HIDDEN, SAMPLED
 
 ROUNDING = 1e-12  # what sums of gains that cancel out may leave of 0; far below one user's part of any mean
 COLOURS = ("#8aa4c8", "#b9bec7", "#d1603d")  # best baseline, untuned, tuned
@@ -80,6 +80,8 @@ def ranking_text(data: dict[str, Any]) -> str:
     for protocol, table in results["protocols"].items():
         against = results["tuned_against"][protocol]
         parts += [_ranking_table(protocol, table, against), *undefined(table, results)]
+    if (sampled := results.get(SAMPLED)) is not None:
+        parts.append(_ranking_table(sampled["heading"], sampled["table"], sampled["tuned_against"]))
     parts.append(verdict(results["tuned_against"][HIDDEN]))
     if results["mixed_against"] is not None:
         parts += mixed_verdict(results)

@@ -27,11 +27,20 @@ from rectune.baselines.markov import markov
 from rectune.baselines.popularity import popularity
 from rectune.baselines.repeat_last import repeat_last
 from rectune.baselines.sasrec import sasrec
-from rectune.baselines.scoring import MOST_ITEMS, NOWHERE, Baseline, Placed, Scorer, list_rows, train_counts
+from rectune.baselines.scoring import (
+    MOST_ITEMS,
+    NOWHERE,
+    Baseline,
+    Placed,
+    Scorer,
+    list_rows,
+    place_among,
+    train_counts,
+)
 from rectune.decoding.ranking import Ranking, target_ranks
 from rectune.log.split import Split, evenly
 from rectune.recipe.calls import HOMES, named
-from rectune.run.judged import HIDDEN, SHOWN, Evidence, Report, judge
+from rectune.run.judged import HIDDEN, SAMPLED, SHOWN, Evidence, Report, judge
 from rectune.runtime.room import Room
 
 UNTUNED, TUNED, ORACLE = "untuned model", "tuned model", "oracle"
@@ -51,6 +60,7 @@ def ranking(
     oracle: str | None = None,
     shuffled_rows: int = 1000,
     wording_rows: int = 500,
+    candidates: int = 0,
     examples: int = 6,
 ) -> Report:
     """Judge a next-item run.
@@ -59,7 +69,8 @@ def ranking(
     `sasrec_epochs`: above 0 a SASRec is trained for the table. `memory`: GB (2^30 bytes) that baselines, prior and figures may take
     above what is there; no figure depends on it. `oracle`: a builder
     that knows its own probabilities (its file has a function `oracle`), or 'module:function'. `shuffled_rows`: how many test rows are ranked
-    once more with shuffled histories (0: none); `wording_rows`: how many are ranked once under each wording. `examples`: users shown in words.
+    once more with shuffled histories (0: none); `wording_rows`: how many are ranked once under each wording. `candidates`: above 0 each row also ranks its
+    target among so many items drawn at random, as a protocol of its own (0: none). `examples`: users shown in words.
     """
     if not k or min(k) < 1:
         raise ValueError(f"`eval.k` must hold list lengths from 1 on, got {k}.")
@@ -70,7 +81,7 @@ def ranking(
     if oracle is not None:
         lists[ORACLE] = _oracle_lists(evidence, oracle, width, room)
     if evidence.prior is not None:
-        lists[PRIOR] = _both(split, evidence.prior, width, room, PRIOR)
+        lists[PRIOR] = _every(evidence, evidence.prior, width, room, PRIOR)
     models = {who: name for who, name in MODELS.items() if (who, HIDDEN) in evidence.rankings}
     targets = split.targets(split.test)
     for name, others in evidence.others.items():
@@ -79,6 +90,8 @@ def ranking(
         lists[name] = {p: _model_lists(others[p], targets) for p in (HIDDEN, SHOWN)}
     for who, name in models.items():
         lists[name] = {p: _model_lists(evidence.rankings[who, p], targets) for p in (HIDDEN, SHOWN)}
+        if who in evidence.sampled:
+            lists[name][SAMPLED] = _model_lists(evidence.sampled[who], targets)
     judge = _Judge(evidence, sorted(k), lists, room)
     results = {
         "protocols": {protocol: judge.table(protocol) for protocol in (HIDDEN, SHOWN)},
@@ -104,6 +117,7 @@ def ranking(
             if evidence.others
             else {}
         ),
+        **({SAMPLED: judge.sampled()} if evidence.candidates else {}),
         "rows": len(split.test),
         "targets_seen_before": judge.targets_seen(),
         "log": split.log.facts(),
@@ -134,16 +148,20 @@ def _baseline_lists(
     if sasrec_epochs:
         keys |= {"sasrec_epochs": sasrec_epochs, "seed": evidence.seed}
         made_by = (*made_by, sasrec)
+    protocols: tuple[str, ...] = (HIDDEN, SHOWN)
+    if evidence.candidates:
+        keys |= {"candidates": [max(map(len, evidence.candidates)) - 1, evidence.seed]}
+        protocols, made_by = (*protocols, SAMPLED), (*made_by, place_among)
 
     def build(work: Path) -> None:
         here = Room(room.gigabytes, work)
-        _save_baselines(evidence.split, baselines(evidence, ease_items, sasrec_epochs, here), width, here, work)
+        _save_baselines(evidence, baselines(evidence, ease_items, sasrec_epochs, here), width, here, work)
 
     folder = evidence.cached("baselines", keys, build, made_by)
     with np.load(folder / "lists.npz", allow_pickle=False) as saved:
         names = [str(n) for n in saved["names"]]
         lists = {
-            name: {p: Placed(saved[f"{i} {p} place"], saved[f"{i} {p} items"]) for p in (HIDDEN, SHOWN)}
+            name: {p: Placed(saved[f"{i} {p} place"], saved[f"{i} {p} items"]) for p in protocols}
             for i, name in enumerate(names)
         }
         settings = {name: json.loads(str(saved[f"{i} settings"])) for i, name in enumerate(names)}
@@ -155,12 +173,12 @@ def _baseline_lists(
     return lists, settings, took
 
 
-def _save_baselines(split: Split, fitted: Iterator[Baseline], width: int, room: Room, work: Path) -> None:
+def _save_baselines(evidence: Evidence, fitted: Iterator[Baseline], width: int, room: Room, work: Path) -> None:
     """Fit, list and let go one baseline after another."""
     arrays: dict[str, Any] = {}
     names, started = [], time.perf_counter()
     for i, baseline in enumerate(fitted):
-        for protocol, lists in _both(split, baseline.score, width, room, baseline.name).items():
+        for protocol, lists in _every(evidence, baseline.score, width, room, baseline.name).items():
             arrays[f"{i} {protocol} place"], arrays[f"{i} {protocol} items"] = lists.place, lists.items
         arrays[f"{i} settings"] = np.array(json.dumps(baseline.settings))
         arrays[f"{i} seconds"] = np.array(time.perf_counter() - started)  # from the fit of this one on
@@ -185,17 +203,21 @@ def baselines(evidence: Evidence, ease_items: int, sasrec_epochs: int, room: Roo
         yield sasrec(split, epochs=sasrec_epochs, seed=evidence.seed, device=device)
 
 
-def _both(split: Split, score: Scorer, width: int, room: Room, name: str) -> dict[str, Placed]:
-    """Lists for the test rows under both protocols."""
+def _every(evidence: Evidence, score: Scorer, width: int, room: Room, name: str) -> dict[str, Placed]:
+    """Lists for the test rows under both protocols, and the places among drawn candidates where there are any."""
+    split = evidence.split
     found = list_rows(split, split.test, score, width=width, room=room, said=f"listing by {name}")
-    return dict(zip((HIDDEN, SHOWN), found, strict=True))
+    lists = dict(zip((HIDDEN, SHOWN), found, strict=True))
+    if evidence.candidates:
+        lists[SAMPLED] = place_among(split, split.test, score, evidence.candidates, room=room)
+    return lists
 
 
 def _oracle_lists(evidence: Evidence, name: str, width: int, room: Room) -> dict[str, Placed]:
     oracle = named(name, HOMES["eval.oracle"], evidence.recipe.where("eval.oracle"))
     arguments = {k: v for k, v in evidence.recipe.settings["data"].items() if k != "call"}
     arguments.setdefault("seed", evidence.seed)
-    return _both(evidence.split, lambda rows: oracle(evidence.split, rows, **arguments), width, room, ORACLE)
+    return _every(evidence, lambda rows: oracle(evidence.split, rows, **arguments), width, room, ORACLE)
 
 
 def _short(ranked: Ranking, split: Split) -> int:
@@ -235,14 +257,18 @@ class _Judge:
         last = self.k[-1]
         table = {}
         for name, by_protocol in self.lists.items():
+            if protocol not in by_protocol:
+                continue
             lists = by_protocol[protocol]
             entry: dict[str, Any] = {}
             for metric, function in (("recall", recall), ("ndcg", ndcg), ("mrr", mrr)):
                 for k in self.k if metric != "mrr" else [last]:
                     entry[f"{metric}@{k}"] = self.bootstrap.mean(function(hits_at(lists.place, k), self.one, k))
+            table[name] = entry
+            if protocol == SAMPLED:
+                continue
             entry[f"coverage@{last}"] = coverage(lists.items, self.split.log.n_items, last)
             entry[f"novelty@{last}"] = _mean_known(novelty(lists.items, self.counts, last))
-            table[name] = entry
         return table
 
     def differences(self, protocol: str, row: str) -> dict[str, Any]:
@@ -250,17 +276,36 @@ class _Judge:
         last = self.k[-1]
         out: dict[str, Any] = {"metric": f"ndcg@{last}", "best_baseline": self.best_baseline(protocol)}
         for key, metric in (("differences", ndcg), ("recall_differences", recall)):
-            value = {n: metric(hits_at(by[protocol].place, last), self.one, last) for n, by in self.lists.items()}
+            value = {
+                n: metric(hits_at(by[protocol].place, last), self.one, last)
+                for n, by in self.lists.items()
+                if protocol in by
+            }
             out[key] = {n: self.bootstrap.mean(value[row] - value[n]) for n in value if n != row}
         return out
 
     def best_baseline(self, protocol: str) -> str:
         """The row without a language model, of those that the run made itself, that has the highest test NDCG: the hardest rival."""
         last = self.k[-1]
-        rivals = [n for n in self.lists if n not in (*MODELS.values(), *self.evidence.others, ORACLE)]
+        rivals = [
+            n
+            for n, by in self.lists.items()
+            if protocol in by and n not in (*MODELS.values(), *self.evidence.others, ORACLE)
+        ]
         return max(
             rivals, key=lambda n: float(ndcg(hits_at(self.lists[n][protocol].place, last), self.one, last).mean())
         )
+
+    def sampled(self) -> dict[str, Any]:
+        """The table over drawn candidates, what was drawn, and the tuned model minus each other row."""
+        drawn = [len(one) - 1 for one in self.evidence.candidates]
+        return {
+            "heading": f"1 + {max(drawn)} sampled candidates, seed {self.evidence.seed}, not to be compared with full ranking",
+            "drawn": max(drawn),
+            "fewer": sum(one < max(drawn) for one in drawn),
+            "table": self.table(SAMPLED),
+            "tuned_against": self.differences(SAMPLED, TUNED),
+        }
 
     def oracle_share(self) -> float | None:
         """How much of the way from popularity to the oracle the tuned model goes (NDCG, seen items hidden).

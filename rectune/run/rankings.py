@@ -21,6 +21,7 @@ from rectune.methods.validation import validation_metrics
 from rectune.model.settings import settings_for_fingerprint
 from rectune.recipe.box import Box, Held
 from rectune.run.asked import Asked
+from rectune.run.candidates import candidates_box
 from rectune.run.judged import HIDDEN
 from rectune.run.prior_box import weight_box, weighted
 from rectune.run.run import Run
@@ -59,17 +60,18 @@ def _made_by(run: Run) -> tuple[Any, ...]:
 
 
 def ranked(
-    run: Run, who: str, protocol: str, *, shuffled: int = 0, weight: float = 0.0
+    run: Run, who: str, protocol: str, *, shuffled: int = 0, weight: float = 0.0, candidates: int = 0
 ) -> tuple[Ranking, dict[str, Any]]:
     """The lists of a model for the test rows, and what ranking them took. `who`: 'untuned', 'tuned', or another form of the
     tuned model that stands in `run.models`.
 
     `shuffled` above 0 ranks only a sample of so many rows, each with its history in random order. `weight` above 0 adds
-    the run's prior at every node.
+    the run's prior at every node. `candidates` above 0 ranks the target and so many drawn items a row, and nothing else.
     """
+    drawing = candidates_box(candidates, run.asked.seed)
     keys = {
         **_rank_keys(run.asked, run.folder.path), "who": who, "hidden": protocol == HIDDEN, "shuffled": shuffled,
-        **({"weight": weight} if weight else {}),
+        **({"weight": weight} if weight else {}), **({"candidates": candidates} if candidates else {}),
     }  # fmt: skip
 
     def build(held: Held, folder: Path) -> None:
@@ -77,10 +79,11 @@ def ranked(
         rows, task = (split.test, run.rows) if not shuffled else shuffled_rows(run, shuffled)
         hidden = [split.seen(rows, i).tolist() for i in range(len(rows))] if protocol == HIDDEN else None
         prior = weighted(held["prior"], split, rows, weight) if weight else None
+        only = [one.tolist() for one in run.load(drawing)] if candidates else None
         started = time.perf_counter()
         shards = folder / "shards"
         shards.mkdir(exist_ok=True)
-        ranking = run.models[who].rank(task, Shelf(hidden=hidden, prior=prior), shards=shards)
+        ranking = run.models[who].rank(task, Shelf(hidden=hidden, only=only, prior=prior), shards=shards)
         wait()  # every process has read the shards
         if is_main():
             ranking.save(folder / "ranking.parquet")

@@ -21,6 +21,7 @@ from rectune.decoding.ranking import Ranking
 from rectune.planning.beside import measured_of, plan_of
 from rectune.recipe.box import Box
 from rectune.recipe.calls import section_at
+from rectune.run.candidates import candidates_box
 from rectune.run.judged import HIDDEN, SHOWN, Evidence, as_json
 from rectune.run.line import AFTER
 from rectune.run.lists import read_lists
@@ -39,7 +40,11 @@ def report(run: Run, lists: Sequence[str | Path] = ()) -> None:
     others = read_lists(lists, run.split)
     keys = asked.judged_by
     evidence = gather_evidence(
-        run, shuffled=int(keys.get("shuffled_rows", 0)), wordings=int(keys.get("wording_rows", 0)), others=others
+        run,
+        shuffled=int(keys.get("shuffled_rows", 0)),
+        wordings=int(keys.get("wording_rows", 0)),
+        others=others,
+        candidates=int(keys.get("candidates", 0)),
     )
     run.models.clear()
     if is_main():
@@ -52,7 +57,7 @@ def report(run: Run, lists: Sequence[str | Path] = ()) -> None:
 
 
 def gather_evidence(
-    run: Run, *, shuffled: int, wordings: int, others: dict[str, dict[str, Ranking]] | None = None
+    run: Run, *, shuffled: int, wordings: int, others: dict[str, dict[str, Ranking]] | None = None, candidates: int = 0
 ) -> Evidence:
     """Everything a report is made of, from the boxes of a run."""
     asked = run.asked
@@ -75,6 +80,18 @@ def gather_evidence(
     if shuffled and run.rows.kind == "item":
         some = sample(run.split, shuffled)
         shuffled_ranking, measured["ranking, tuned, shuffled"] = ranked(run, "tuned", HIDDEN, shuffled=shuffled)
+    drawn, sampled = [], {}
+    if candidates and run.rows.kind == "item":
+        drawn = run.load(candidates_box(candidates, asked.seed))
+        for who, of, by in (
+            ("untuned", "untuned", 0.0),
+            ("tuned", "tuned", 0.0),
+            ("mixed", "tuned", weight and weight["weight"]),
+        ):
+            if by is not None:
+                sampled[who], measured[f"ranking, {who}, sampled candidates"] = ranked(
+                    run, of, SHOWN, weight=by, candidates=candidates
+                )
     worded = by_wording(run, wordings)
     trained = [run.place(training.name).folder for training in asked.trainings]
     training = [json.loads((folder / "log_history.json").read_text()) for folder in trained]
@@ -85,7 +102,7 @@ def gather_evidence(
         recipe=asked.recipe, split=run.split, index=run.index, task=run.rows, task_section=section_at(asked.recipe, asked.ranked.key),
         rankings=rankings, answers=answers, shuffled=shuffled_ranking, shuffled_rows=some, training=training, audits=audits,
         measured=measured, environment=environment(run), cached=partial(_cached, run), seed=asked.seed, wordings=worded, prior=prior,
-        prior_weight=weight, others=others or {},
+        prior_weight=weight, others=others or {}, candidates=drawn, sampled=sampled,
     )  # fmt: skip
 
 
