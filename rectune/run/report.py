@@ -83,15 +83,11 @@ def gather_evidence(
     drawn, sampled = [], {}
     if candidates and run.rows.kind == "item":
         drawn = run.load(candidates_box(candidates, asked.seed))
-        for who, of, by in (
-            ("untuned", "untuned", 0.0),
-            ("tuned", "tuned", 0.0),
-            ("mixed", "tuned", weight and weight["weight"]),
-        ):
-            if by is not None:
-                sampled[who], measured[f"ranking, {who}, sampled candidates"] = ranked(
-                    run, of, SHOWN, weight=by, candidates=candidates
-                )
+        ways = [("untuned", "untuned", 0.0), ("tuned", "tuned", 0.0)]
+        ways += [] if weight is None else [("mixed", "tuned", float(weight["weight"]))]
+        for who, of, by in ways:
+            found = ranked(run, of, SHOWN, weight=by, candidates=candidates)
+            sampled[who], measured[f"ranking, {who}, sampled candidates"] = found
     worded = by_wording(run, wordings)
     trained = [run.place(training.name).folder for training in asked.trainings]
     training = [json.loads((folder / "log_history.json").read_text()) for folder in trained]
