@@ -72,8 +72,9 @@ def synthetic(
 
     What a user buys next follows, most of the time, from the category bought two steps ago through the user's habit
     (one of `habits` maps between categories, never written down in the log), else from the user's taste; with 0 habits it
-    stays in that category, so that what a title means says what comes next. Within the category popularity, two favourite brands and the brand bought two steps ago decide. Nothing is bought twice.
-    Histories have `shortest` to `longest` events. Raises ValueError for sizes that make no shop.
+    stays in that category, so that what a title means says what comes next. Within the category popularity, two favourite
+    brands and the brand bought two steps ago decide. Nothing is bought twice. Histories have `shortest` to
+    `longest` events. Raises ValueError for sizes that make no shop.
     """
     _check_sizes(users=users, items=items, categories=categories, habits=habits, shortest=shortest, longest=longest)
     world = _world(users, items, categories, habits, seed)

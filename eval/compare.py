@@ -21,13 +21,13 @@ from rectune.eval.metrics.recall import recall
 from rectune.eval.metrics.rmse import rmse
 from rectune.eval.metrics.user_auc import mean_user_auc
 from rectune.eval.page import interval, said, text_table, word_of
+from rectune.eval.ranking import MIXED, TUNED, UNTUNED, model_lists
 
-from rectune.decoding.ranking import target_ranks
+from rectune.run.folder import MARK
 from rectune.run.judged import HIDDEN, SHOWN
 from rectune.run.rankings import answered, prior_weight, ranked
 from rectune.run.run import Run, open_run
 
-UNTUNED, TUNED, MIXED = "untuned model", "tuned model", "tuned model + prior"
 MOST = 10  # places of a list that count
 NOTHING = (None, 0)  # in the place of a second model where there is none
 
@@ -53,7 +53,7 @@ def compare(folders: Sequence[str | Path], *, samples: int = 1000, seed: int = 0
     with tempfile.TemporaryDirectory() as elsewhere:
         runs = {}
         for name, folder in zip(names, folders, strict=True):
-            if not json.loads((Path(folder) / "run.json").read_text() if _is_run(folder) else "{}").get("reported"):
+            if not _is_reported(Path(folder)):
                 raise ValueError(f"`{folder}` has no report. Run `rectune train` or `rectune eval` to its end first.")
             runs[name] = open_run(folder, elsewhere=Path(elsewhere) / str(len(runs)))
         first = runs[names[0]]
@@ -67,8 +67,9 @@ def compare(folders: Sequence[str | Path], *, samples: int = 1000, seed: int = 0
     return data, _text(data)
 
 
-def _is_run(folder: str | Path) -> bool:
-    return (Path(folder) / "run.json").exists()
+def _is_reported(folder: Path) -> bool:
+    mark = folder / MARK
+    return mark.exists() and bool(json.loads(mark.read_text()).get("reported"))
 
 
 def _called(folders: Sequence[str | Path]) -> list[str]:
@@ -127,12 +128,7 @@ def _gave(run: Run, title: str, order: NDArray[np.int64]) -> dict[str, Any]:
     if run.asked.prior is not None:
         found[MIXED] = ranked(run, "tuned", title, weight=prior_weight(run)["weight"])[0]
     targets = run.split.targets(run.split.test)
-    places = {}
-    for name, lists in found.items():
-        place = target_ranks(lists, targets)
-        place[place >= lists.items.shape[1]] = np.iinfo(np.int32).max
-        places[name] = (place[order], lists.items.shape[1])
-    return places
+    return {name: (model_lists(lists, targets).place[order], lists.items.shape[1]) for name, lists in found.items()}
 
 
 def _metrics(first: Run, gave: dict[str, dict[str, Any]], bootstrap: Bootstrap) -> list[Metric]:

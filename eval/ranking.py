@@ -87,11 +87,11 @@ def ranking(
     for name, others in evidence.others.items():
         if name in (*lists, *models.values()):
             raise ValueError(f"`--lists`: the table has a row `{name}` already. Rename the file.")
-        lists[name] = {p: _model_lists(others[p], targets) for p in (HIDDEN, SHOWN)}
+        lists[name] = {p: model_lists(others[p], targets) for p in (HIDDEN, SHOWN)}
     for who, name in models.items():
-        lists[name] = {p: _model_lists(evidence.rankings[who, p], targets) for p in (HIDDEN, SHOWN)}
+        lists[name] = {p: model_lists(evidence.rankings[who, p], targets) for p in (HIDDEN, SHOWN)}
         if who in evidence.sampled:
-            lists[name][SAMPLED] = _model_lists(evidence.sampled[who], targets)
+            lists[name][SAMPLED] = model_lists(evidence.sampled[who], targets)
     judge = _Judge(evidence, sorted(k), lists, room)
     results = {
         "protocols": {protocol: judge.table(protocol) for protocol in (HIDDEN, SHOWN)},
@@ -119,7 +119,7 @@ def ranking(
         ),
         **({SAMPLED: judge.sampled()} if evidence.candidates else {}),
         "rows": len(split.test),
-        "targets_seen_before": judge.targets_seen(),
+        "targets_seen_before": split.seen_before(split.test),
         "log": split.log.facts(),
         "split": split.notes,
         "scores": evidence.recipe.settings["rank"].get("scores", "full"),
@@ -225,7 +225,8 @@ def _short(ranked: Ranking, split: Split) -> int:
     return int((ranked.lengths < min(ranked.items.shape[1], split.log.n_items)).sum())
 
 
-def _model_lists(ranked: Ranking, targets: NDArray[np.int32]) -> Placed:
+def model_lists(ranked: Ranking, targets: NDArray[np.int32]) -> Placed:
+    """A model's lists with the places of the targets."""
     place = target_ranks(ranked, targets)
     place[place >= ranked.items.shape[1]] = NOWHERE
     return Placed(place, ranked.items)
@@ -349,7 +350,7 @@ class _Judge:
             return None
         last = self.k[-1]
         chosen = np.isin(self.rows.row, sample.row)
-        place = _model_lists(ranked, self.split.targets(sample)).place
+        place = model_lists(ranked, self.split.targets(sample)).place
         one = np.ones(len(place), dtype=np.int64)
         usual = ndcg(hits_at(self.lists[TUNED][HIDDEN].place[chosen], last), one, last)
         mixed = ndcg(hits_at(place, last), one, last)
@@ -358,11 +359,6 @@ class _Judge:
             "metric": f"ndcg@{last}", "rows": len(place), "in_order": bootstrap.mean(usual), "shuffled": bootstrap.mean(mixed),
             "cost": bootstrap.mean(usual - mixed),
         }  # fmt: skip
-
-    def targets_seen(self) -> int:
-        """Test rows whose target stands in the history: with seen items hidden they cannot be hit."""
-        targets = self.split.targets(self.rows)
-        return sum(int(targets[i] in self.split.seen(self.rows, i)) for i in range(len(self.rows)))
 
     def in_words(self, count: int) -> list[dict[str, Any]]:
         """A few users with history, target and recommendations as titles, spread over the test rows.

@@ -18,7 +18,7 @@ from rectune.bundle.parts import asked_of
 from rectune.decoding.language_model import answer_ids
 from rectune.indexing.item_index import ItemIndex
 from rectune.methods.token_audit import PROBE, probe_logits
-from rectune.model.settings import named_dtype, quantization_config
+from rectune.model.settings import base_called, named_dtype, quantization_config
 from rectune.prompts.template import Template
 from rectune.run.run import Run
 from rectune.tasks.views import ItemViews
@@ -136,7 +136,7 @@ def check_adapter(run: Run) -> None:
         raise ValueError("`--adapter-only`: this run tuned all weights and has no adapter. Leave the option out.")
     if named is None or Path(named).exists() or run.asked.model.random_weights:
         raise ValueError(
-            f"`--adapter-only`: the base is `{base_called(run)}`, which is not on the Hub, so others could not load the adapter. Leave the option out."
+            f"`--adapter-only`: the base is `{base_called(run.asked.model)}`, which is not on the Hub, so others could not load the adapter. Leave the option out."
         )
 
 
@@ -226,19 +226,13 @@ def answers_of(run: Run) -> list[dict[str, Any]]:
     return [{"means": answer, "tokens": tokens} for answer, tokens in zip(run.rows.answers, ids, strict=True)]
 
 
-def base_called(run: Run) -> str:
-    """The base as the recipe names it; of a folder only its last part, as paths of this machine say nothing elsewhere."""
-    named = Path(run.asked.model.library.model_name_or_path)
-    return named.name if named.is_absolute() or named.exists() else str(named)
-
-
 def about_run(run: Run, *, room: int | None) -> dict[str, Any]:
     """What `rectune.json` says of the run and of its prompts. `room`: the most tokens of a prompt."""
     rank, encoder, library = run.asked.rank, run.encoder, run.asked.model.library
     named = library.model_name_or_path
     on_hub = named if named and not Path(named).is_absolute() and not Path(named).exists() else None
     base = (
-        {"name": base_called(run), "revision": library.model_revision, "on_hub": on_hub}
+        {"name": base_called(run.asked.model), "revision": library.model_revision, "on_hub": on_hub}
         if named and not run.asked.model.random_weights
         else None
     )
@@ -246,7 +240,7 @@ def about_run(run: Run, *, room: int | None) -> dict[str, Any]:
     return {
         "kind": run.rows.kind,
         "run": run_of(run),
-        "base": base or {"from_scratch": run.asked.model.from_scratch or {"architecture_of": base_called(run)}, "on_hub": None},
+        "base": base or {"from_scratch": run.asked.model.from_scratch or {"architecture_of": base_called(run.asked.model)}, "on_hub": None},
         "rates": bool(run.rows.values), "codes": bool(run.index.codes.shape[1] > 1),
         "rank": {
             "template": run.asked.template.name, "template_hash": run.asked.template.hash, "wording": rank.wording,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from rectune.runtime.files import sha256
 
 FILE = "manifest.json"
 SCHEMA = 1  # of bundles: raised where an older rectune could not read them rightly
@@ -107,9 +108,3 @@ def _homes(folder: Path) -> Iterator[Path]:
     yield folder.resolve()
     if folder.parent.name == "snapshots":
         yield (folder.parent.parent / "blobs").resolve()
-
-
-def sha256(file: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

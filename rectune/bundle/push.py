@@ -20,13 +20,14 @@ from rectune.bundle.export import export
 from rectune.bundle.fidelity import EXACT, ROUNDED, compared, refuse
 from rectune.bundle.files import ABOUT
 from rectune.bundle.hub import is_repository, told
-from rectune.bundle.manifest import FILE, check_files, sha256
+from rectune.bundle.manifest import FILE, check_files
 from rectune.bundle.reading import read_bundle
 from rectune.bundle.recommender import Recommender
 from rectune.bundle.space import check_space, check_visibility, push_space
 from rectune.decoding.language_model import LanguageModelRanker
 from rectune.methods.token_audit import PROBE, probe_logits
 from rectune.run.run import RESOLVED
+from rectune.runtime.files import sha256
 
 MAY_CHANGE = ("report.json", "report.html", "rectune.json")  # dates and versions of the same model
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{1,40}")

@@ -68,6 +68,11 @@ class Split:
         """Every item that the user of row i touched before the target, sorted, without repeats."""
         return np.unique(self.log.item_codes[rows.first[i] : rows.stop[i]])
 
+    def seen_before(self, rows: Rows) -> int:
+        """How many of the rows' targets their user touched before: with seen items hidden they cannot be hit."""
+        targets = self.targets(rows)
+        return sum(int(targets[i] in self.seen(rows, i)) for i in range(len(rows)))
+
     def targets(self, rows: Rows) -> NDArray[np.int32]:
         """Target item of each row, shape (rows,)."""
         return self.log.item_codes[rows.target]

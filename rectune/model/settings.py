@@ -204,6 +204,12 @@ def unquantised(settings: ModelSettings) -> ModelSettings:
     return dataclasses.replace(settings, library=library)
 
 
+def base_called(settings: ModelSettings) -> str:
+    """A named base as the recipe names it; of a folder only its last part, as paths of this machine say nothing elsewhere."""
+    named = Path(settings.library.model_name_or_path)
+    return named.name if named.is_absolute() or named.exists() else str(named)
+
+
 def base_identity(settings: ModelSettings) -> dict[str, Any]:
     """What names the base in fingerprints: its name, revision and, of a local folder, its files; or the config it is made from."""
     if settings.from_scratch is not None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
-from rectune.model.settings import ModelSettings
+from rectune.model.settings import ModelSettings, base_called
 from rectune.runtime.cache import made_once
+from rectune.runtime.files import sha256
 
 KINDS = ("*.safetensors", "pytorch_model*.bin")
 
@@ -21,7 +21,7 @@ def weights_of(settings: ModelSettings) -> dict[str, Any] | None:
     if name is None:
         return None
     folder = Path(name)
-    said: dict[str, Any] = {"name": folder.resolve().name if folder.is_dir() else name}
+    said: dict[str, Any] = {"name": base_called(settings)}
     if settings.random_weights:
         return {**said, "random": True}
     if folder.is_dir():
@@ -36,8 +36,7 @@ def _hashes(files: list[Path]) -> list[str]:
 
     def make(missing: list[str]) -> Any:
         for text in missing:
-            with known[text].open("rb") as file:
-                yield text, hashlib.file_digest(file, "sha256").hexdigest().encode()
+            yield text, sha256(known[text]).encode()
 
     return [made.decode() for made in made_once(list(known), make, name="hashes", maker="sha256")]
 

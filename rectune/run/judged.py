@@ -30,9 +30,9 @@ class Evidence:
     `task`: the test rows of the ranked task, `task_section` what the recipe says of it. `rankings[model, protocol]` and `answers[model]` (probability of
     each answer of the task, shape (rows, answers)): 'untuned' and 'tuned', and 'mixed' where the recipe names a prior: the tuned model with it. `prior`: the
     prior alone, rows -> (rows, items), or None; `prior_weight`: its weight and how it was chosen. `wordings`: recall and ndcg under each wording. `shuffled`: the tuned model's lists for `shuffled_rows` with histories in
-    random order, seen items hidden. `candidates`: of each test row the target and
-    items that were drawn beside it, and `sampled[model]` the lists of these alone. `others`: lists that were made elsewhere, name -> protocol -> lists. `training`: the log of each stage. `cached(name, keys, build, made_by)` returns a
-    folder that `build` filled once for this split and these keys; `made_by`: whose code that is.
+    random order, seen items hidden. `candidates`: of each test row the target and items that were drawn beside it, and
+    `sampled[model]` the lists of these alone. `others`: lists that were made elsewhere, name -> protocol -> lists.
+    `training`: the log of each stage. `cached(name, keys, build, made_by)` returns a folder that `build` filled once for this split and these keys; `made_by`: whose code that is.
     """
 
     recipe: Recipe

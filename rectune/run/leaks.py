@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from rectune.log.split import PARTS, Part, Rows, Split
 from rectune.run.run import Run, open_run
@@ -99,9 +100,7 @@ def _twice(split: Split) -> Iterator[Finding]:
     same = len(keys["test"] & keys["validation"])
     yield Finding("leak" if same else "clean", "test rows that are validation rows, too", f"{same:,}")
     test = split.test
-    targets = split.targets(test)
-    seen = sum(int(targets[i] in split.seen(test, i)) for i in range(len(test)))
-    if seen:
+    if seen := split.seen_before(test):
         told = f"{seen:,} of {len(test):,}: repeats, which cannot be hit while seen items are hidden"
         yield Finding("note", "test targets that their user touched before", told)
 
@@ -146,7 +145,6 @@ def _numbers(run: Run) -> Iterator[Finding]:
     first = np.full(split.log.n_items, split.log.interactions.height, dtype=np.int64)
     np.minimum.at(first, split.log.item_codes, np.arange(split.log.interactions.height))
     names = index.titles or tuple("".join(index.tokens(item)) for item in range(len(index)))
-    digits = ["".join(filter(str.isdigit, name)) for name in names]
     what = "names that follow the order in which the log meets the items"
     if called == "sequential":
         yield Finding("note", what, "by design, and of training events alone (`index: sequential`)")
@@ -155,13 +153,7 @@ def _numbers(run: Run) -> Iterator[Finding]:
     if called == "atomic" or not all(name.isdigit() for name in bare):
         yield Finding("clean", what, "names are no bare numbers")
         return
-    numbers = np.array([int(digit) for digit in digits], dtype=np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        alike = (
-            abs(float(np.corrcoef(_ranks(numbers), _ranks(first.astype(np.float64)))[0, 1]))
-            if len(numbers) > 2
-            else 0.0
-        )
+    alike = abs(float(spearmanr([int(name) for name in bare], first).statistic)) if len(bare) > 2 else 0.0
     if alike >= ALIKE:
         yield Finding(
             "leak",
@@ -170,10 +162,6 @@ def _numbers(run: Run) -> Iterator[Finding]:
         )
     else:
         yield Finding("clean", what, f"rank correlation {alike:.2f}")
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    return np.argsort(np.argsort(values, kind="stable"), kind="stable")
 
 
 def _fitted(run: Run) -> Iterator[Finding]:

@@ -18,6 +18,12 @@ def write_atomic(file: Path, text: str) -> None:
     os.replace(beside, file)
 
 
+def sha256(file: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def stamp(path: Path, *, without: Path | None = None) -> list[Any]:
     """Name, size and content of a file, or of all files below a folder (but those below `without`): tells a changed input.
 
@@ -29,7 +35,7 @@ def stamp(path: Path, *, without: Path | None = None) -> list[Any]:
     large = sum(about.st_size for _, about in known) > HASHED
 
     def content(file: Path) -> str:
-        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+        return sha256(file)[:12]
 
     return [
         [str(f.relative_to(path.parent)), about.st_size, about.st_mtime_ns if large else content(f)]

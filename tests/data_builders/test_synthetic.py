@@ -29,6 +29,21 @@ def test_the_oracle_gives_probabilities_that_come_true() -> None:
         assert chances[i, split.seen(split.test, i)].max() == 0
 
 
+def test_without_habits_a_user_stays_in_the_category_of_two_steps_ago() -> None:
+    sizes = {"users": 1000, "items": 150, "categories": 5, "longest": 12, "habits": 0}
+    log = synthetic(**sizes)
+    split = leave_one_out(log)
+    category = np.array(log.items["categories"].to_list())
+    codes = log.item_codes
+    back, target = category[codes[split.test.target - 2]], category[codes[split.test.target]]
+    assert (back == target).mean() > 0.75  # the law, and what the user's taste adds
+    chances = oracle(split, split.test, **sizes)
+    np.testing.assert_allclose(chances.sum(axis=1), 1.0)
+    stays = (chances * (category[None, :] == back[:, None])).sum(axis=1)
+    assert stays.min() >= 0.75 - 1e-9
+    assert stays.mean() == pytest.approx((back == target).mean(), abs=0.04)
+
+
 def test_markov_gets_at_most_seventy_percent_of_the_oracle() -> None:
     log = synthetic()
     split = leave_one_out(log)
@@ -39,7 +54,9 @@ def test_markov_gets_at_most_seventy_percent_of_the_oracle() -> None:
     assert value[1] > 0.3
 
 
-@pytest.mark.parametrize("sizes", [{"users": 0}, {"items": 20}, {"categories": 99}, {"shortest": 9, "longest": 3}])
+@pytest.mark.parametrize(
+    "sizes", [{"users": 0}, {"items": 20}, {"categories": 99}, {"shortest": 9, "longest": 3}, {"habits": -1}]
+)
 def test_sizes_that_make_no_shop_are_refused(sizes: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="synthetic: "):
         synthetic(**sizes)
