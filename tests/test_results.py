@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks import published, results
+from benchmarks import published, results, results_page
 from tests.runs import results as report_of
 
 
 def test_pages_are_what_the_data_says() -> None:
-    for file, text in results.pages().items():
+    for file, text in results_page.pages().items():
         assert file.read_text(encoding="utf-8") == text, (
             f"{file.name} is out of date: python -m benchmarks.results pages"
         )
@@ -40,7 +40,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(results, "README", tmp_path / "README.md")
     monkeypatch.setattr(results, "PUBLISHED", tmp_path / "none.yaml")
     (tmp_path / "README.md").write_text(
-        "".join(f"{results.BEGIN.format(kind)}\n{results.END}\n" for kind in ("items", "likes", "ratings"))
+        "".join(f"{results_page.BEGIN.format(kind)}\n{results_page.END}\n" for kind in ("items", "likes", "ratings"))
     )
     return tmp_path / "results"
 
@@ -60,7 +60,7 @@ def test_a_report_becomes_a_page_without_a_place_of_this_machine(
     assert "--data.users 60" in entries[0]["command"]
     assert str(tmp_path) not in json.dumps(entries)
     assert str(finished[1].parent) not in json.dumps(entries)
-    pages = results.pages()
+    pages = results_page.pages()
     page, overview = pages[kept / "quickstart.md"], pages[results.README]
     tuned = report_of(run)["protocols"]["seen items hidden"]["tuned model"]["ndcg@5"]
     shown = f"{tuned[0]:.4f}".lstrip("0")
@@ -75,7 +75,7 @@ def test_a_report_becomes_a_page_without_a_place_of_this_machine(
 
 def test_a_page_without_its_marks_is_refused() -> None:
     with pytest.raises(ValueError, match="has no part between"):
-        results.replaced("nothing", "items", "made")
+        results_page.replaced("nothing", "items", "made")
 
 
 def test_rows_that_contradict_themselves_are_known() -> None:

@@ -1,0 +1,269 @@
+"""Pages of results, made of what `benchmarks/results.py` keeps."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rectune.eval.page import interval, number, signed, word_of
+from rectune.eval.ranking import MIXED, PRIOR, TUNED, UNTUNED
+
+from benchmarks import results
+from benchmarks.results import Entry
+from rectune.recipe.load import bundled, read_yaml
+from rectune.run.judged import HIDDEN, SHOWN
+
+BEGIN, END = "<!-- made by benchmarks/results.py: {} -->", "<!-- end -->"
+
+
+def groups_of(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """Entries of one variant and one cell, over their seeds."""
+    groups: dict[tuple[str, str], list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(results.key(entry)[:2], []).append(entry)
+    return list(groups.values())
+
+
+def page(recipe: str, entries: Sequence[Entry]) -> str:
+    """The made part of a recipe's page: for each variant and cell its table, its verdicts and what produced it."""
+    parts = []
+    for group in groups_of(entries):
+        first = group[0]
+        cell = ", ".join(
+            f"{key} {json.dumps(value)}" for key, value in first["changed"].items() if not first["variant"]
+        )
+        if first.get("transcribed"):
+            continue
+        parts += [
+            f"## {first['variant'] or cell or 'as the recipe'}",
+            "",
+            *_table(group),
+            "",
+            *_verdicts(group),
+            "",
+            _produced(group),
+            "",
+        ]
+    if any(entry.get("transcribed") for entry in entries):
+        parts.append(
+            "Measured before reports were kept: the figures of the overview were copied from the notes below, and have intervals where these do."
+        )
+    return "\n".join(parts).rstrip()
+
+
+def _table(group: Sequence[Entry]) -> list[str]:
+    first = group[0]
+    if first["kind"] == "items":
+        metrics = _best_metrics(first)
+        titles = [protocol for protocol in (HIDDEN, SHOWN) if protocol in first["protocols"]]
+        lines = [
+            f"| row | {' | '.join(f'{m}, {t}' for t in titles for m in metrics)} |",
+            "|---" * (1 + len(titles) * len(metrics)) + "|",
+        ]
+        for row in first["protocols"][HIDDEN]:
+            cells = [_over([e["protocols"][t].get(row, {}).get(m) for e in group]) for t in titles for m in metrics]
+            lines.append(f"| {_strong(row)} | {' | '.join(cells)} |")
+        return lines
+    metrics = ("auc", "user_auc", "log_loss") if first["kind"] == "likes" else ("rmse", "mae", "auc")
+    metrics = tuple(metric for metric in metrics if metric in next(iter(first["table"].values())))
+    lines = [f"| row | {' | '.join(metrics)} |", "|---" * (1 + len(metrics)) + "|"]
+    for row in first["table"]:
+        lines.append(
+            f"| {_strong(row)} | {' | '.join(_over([e['table'].get(row, {}).get(m) for e in group]) for m in metrics)} |"
+        )
+    return lines
+
+
+def _best_metrics(entry: Entry) -> list[str]:
+    """Recall and NDCG at the largest length of a table."""
+    named = next(iter(entry["protocols"][HIDDEN].values()))
+    k = max(int(name.partition("@")[2]) for name in named if name.startswith("recall@"))
+    return [f"recall@{k}", f"ndcg@{k}"]
+
+
+def _over(values: Sequence[Any]) -> str:
+    """One value with its interval, or mean ± deviation over seeds."""
+    if len(values) == 1:
+        value = values[0]
+        return interval(value) if isinstance(value, list) and None not in value else number(_mean_of(value))
+    means = [_mean_of(value) for value in values]
+    if any(mean is None for mean in means):
+        return "–"
+    return f"{number(statistics.mean(means))} ± {number(statistics.stdev(means))}"
+
+
+def _mean_of(value: Any) -> Any:
+    return value[0] if isinstance(value, list) else value
+
+
+def _strong(row: str) -> str:
+    return f"**{row}**" if row in (TUNED, MIXED) else row
+
+
+def _against(entry: Entry, which: str = "tuned_against") -> dict[str, Any] | None:
+    found = entry.get(which)
+    if found is None:
+        return None
+    return dict(found.get(HIDDEN, found))
+
+
+def _verdicts(group: Sequence[Entry]) -> list[str]:
+    lines = []
+    for which, row in (("tuned_against", TUNED), ("mixed_against", MIXED)):
+        for entry in group:
+            against = _against(entry, which)
+            if against is None:
+                continue
+            others = [against["best_baseline"], *(name for name in (PRIOR, UNTUNED) if name in against["differences"])]
+            said = [
+                f"{interval(against['differences'][name], sign=True)} beside {name} (*{word_of(against['differences'][name], lower_is_better=against.get('lower_is_better', False)) or 'not defined'}*)"
+                for name in dict.fromkeys(others)
+                if name is not None and against["differences"].get(name) is not None
+            ]
+            if said:
+                lines.append(
+                    f"- {row}, seed {entry['seed']}, {against['metric']}{', seen items hidden' if 'protocols' in entry else ''}: {'; '.join(said)}."
+                )
+    return lines
+
+
+def _produced(group: Sequence[Entry]) -> str:
+    first = group[0]
+    minutes = f"{first['minutes']['training']:g} min of training, {first['minutes']['all']:g} in all"
+    base = _base_of(first)
+    versions = ", ".join(
+        f"{name} {first['versions'][name]}"
+        for name in ("torch", "transformers", "trl", "peft")
+        if name in first["versions"]
+    )
+    seeds = ", ".join(str(e["seed"]) for e in group)
+    rows = f"{first['rows']:,} test rows" + (f" of {first['users']:,} users" if "users" in first else "")
+    return (
+        f"`{first['command']}`, seed{'s' if len(group) > 1 else ''} {seeds}; {first['data']}, {first['log']['users']:,} users, {first['log']['items']:,} items, "
+        f"{rows}, split {first['split']}; {first['device']}, {first['threads']} threads, {minutes}; {first['date']}, rectune {first['rectune']}"
+        f"{' (' + first['commit'][:7] + ')' if first.get('commit') else ''}, {versions}{base}."
+    )
+
+
+def _base_of(entry: Entry) -> str:
+    base = entry.get("base")
+    if base is None:
+        return ""
+    if base.get("random"):
+        return f"; the architecture of {base['name']} with random weights"
+    which = base.get("commit") or ", ".join(value[:12] for value in base.get("sha256", {}).values())
+    return f"; weights of {base['name']}: {which}"
+
+
+def overview(kind: str, published: dict[str, Any]) -> str:
+    """A line a recipe and variant that was measured."""
+    items = kind == "items"
+    head = [
+        "data",
+        "recipe",
+        "R@10, N@10" if items else ("AUC" if kind == "likes" else "RMSE"),
+        "best row without a language model",
+        "difference",
+    ]
+    head += ["with the prior", "difference to the prior"] if items else []
+    head += ["seeds", "minutes", "verdict", "published"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for file in sorted(results.FOLDER.glob("*.json")):
+        recipe = file.stem
+        for group in groups_of(results.load(recipe)):
+            if group[0]["kind"] == kind:
+                lines.append(f"| {' | '.join(_line(recipe, group, published.get(recipe, {})))} |")
+    return "\n".join(lines)
+
+
+def _line(recipe: str, group: Sequence[Entry], published: dict[str, Any]) -> list[str]:
+    first = group[0]
+    against = [_against(entry) for entry in group]
+    best = [one["best_baseline"] for one in against if one is not None]
+    words = {
+        word_of(one["differences"][one["best_baseline"]], lower_is_better=one.get("lower_is_better", False))
+        for one in against
+        if one is not None
+    }
+    verdict = words.pop() if len(words) == 1 else "not shown to differ"  # None where no interval was kept
+    cell = ", ".join(f"{key.rpartition('.')[2]} {json.dumps(value)}" for key, value in first["changed"].items())
+    name = f"[{recipe}](results/{recipe}.md)" + (f", {first['variant'] or cell}" if first["variant"] or cell else "")
+    device = "GPU" if "NVIDIA" in first["device"] else "CPU"
+    figures = [
+        first["data"],
+        name,
+        _both(group, TUNED),
+        f"{best[0]}: {_both(group, best[0])}",
+        _difference(against[0], best[0]),
+    ]
+    if first["kind"] == "items":
+        mixed = _against(first, "mixed_against")
+        figures += [_both(group, MIXED) if mixed else "", _difference(mixed, PRIOR) if mixed else ""]
+        if mixed:
+            word = word_of(mixed["differences"][PRIOR])
+            verdict = "; ".join(filter(None, [verdict, f"with the prior {word}"]))
+    told = f"{published['figures']} ({published['source']}; {published['certainty']})" if published else ""
+    minutes = [first["minutes"][key] for key in ("all", "training") if key in first["minutes"]]
+    took = f"{minutes[0]:g} ({device}{'' if 'all' in first['minutes'] else ', training'})" if minutes else "–"
+    said = f"*{verdict}*" if verdict else "–"
+    return [*figures, ", ".join(str(e["seed"]) for e in group), took, said, told]
+
+
+def _both(group: Sequence[Entry], row: str) -> str:
+    if group[0]["kind"] == "items":
+        return ", ".join(
+            number(statistics.mean(_mean_of(e["protocols"][HIDDEN][row][m]) for e in group))
+            for m in _best_metrics(group[0])
+        )
+    metric = "auc" if group[0]["kind"] == "likes" else "rmse"
+    return number(statistics.mean(_mean_of(e["table"][row][metric]) for e in group))
+
+
+def _difference(against: dict[str, Any] | None, other: str) -> str:
+    """The difference with its interval, where one was kept."""
+    if against is None or against["differences"].get(other) is None:
+        return ""
+    value = against["differences"][other]
+    return signed(value[0]) if None in value else interval(value, sign=True)
+
+
+def replaced(text: str, name: str, made: str) -> str:
+    """A page with what stands between the marks of `name` replaced. Raises ValueError where the page has no such marks."""
+    begin = BEGIN.format(name)
+    before, mark, rest = text.partition(begin)
+    if not mark or END not in rest:
+        raise ValueError(f"the page has no part between `{begin}` and `{END}`.")
+    return f"{before}{begin}\n\n{made}\n\n{END}{rest.partition(END)[2]}"
+
+
+def pages() -> dict[Path, str]:
+    """Every page as it has to be: file -> text."""
+    published = (
+        yaml.safe_load(results.PUBLISHED.read_text(encoding="utf-8"))["recipes"] if results.PUBLISHED.exists() else {}
+    )
+    made = {}
+    for file in sorted(results.FOLDER.glob("*.json")):
+        recipe, target = file.stem, file.with_suffix(".md")
+        empty = f"# {recipe}\n\n{_about(recipe)} [The recipe](../{recipe}.yaml).\n\n{BEGIN.format('results')}\n{END}\n"
+        made[target] = replaced(
+            target.read_text(encoding="utf-8") if target.exists() else empty,
+            "results",
+            page(recipe, results.load(recipe)),
+        )
+    text = results.README.read_text(encoding="utf-8")
+    for kind in ("items", "likes", "ratings"):
+        text = replaced(text, kind, overview(kind, published))
+    return {**made, results.README: text}
+
+
+def _about(recipe: str) -> str:
+    for folder in bundled("recipes"):
+        file = folder / f"{recipe}.yaml"
+        if file.exists():
+            found = read_yaml(file.read_text(encoding="utf-8"), file.name)[0] or {}
+            return f"{found.get('about', '')}."
+    return ""
