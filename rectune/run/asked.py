@@ -116,6 +116,7 @@ def ask(recipe: Recipe, *, need: Literal["all", "no files", "ranking"] = "all") 
     nothing is built again: what made its log, split, vectors and index may be gone.
     """
     from rectune.model.settings import model_settings
+    from rectune.recipe.library import FROM_0, check_range
 
     if recipe.settings.get("index") is None:
         recipe.settings["index"] = {"call": "titles"}
@@ -145,6 +146,10 @@ def ask(recipe: Recipe, *, need: Literal["all", "no files", "ranking"] = "all") 
     judge = judge_of(resolve_call(recipe, "eval"))
     check_first(judge.function, home_of("eval"), recipe.where("eval.call"))
     arguments = bind(recipe, "eval", judge.function, given=("evidence",))
+    if judge.function.__module__.startswith("rectune.eval."):
+        for name, value in arguments.items():
+            if isinstance(value, int):  # all of them count something
+                check_range(value, FROM_0, recipe.where(f"eval.{name}"))
     if judge.judges == "item" and min(arguments.get("k") or [1]) < 1:
         raise ValueError(f"{recipe.where('eval.k')}: got {arguments['k']}, but a list holds at least 1 item.")
     if isinstance(arguments.get("oracle"), str):  # named here, too: a report comes after the training

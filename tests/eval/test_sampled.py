@@ -81,3 +81,18 @@ def test_ties_count_against_the_target(finished: tuple[Path, Path]) -> None:
         assert found[i] == sum(scores[i, item] >= scores[i, own[0]] for item in own[1:])
     with pytest.raises(ValueError, match="NaN"):
         place_among(split, split.test, lambda rows: np.full((len(rows), split.log.n_items), np.nan), candidates)
+
+
+@pytest.mark.parametrize(
+    "key", ["candidates", "shuffled_rows", "wording_rows", "examples", "sasrec_epochs", "ease_items"]
+)
+def test_counts_below_0_are_refused_before_anything_is_ranked(
+    key: str, finished: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (finished[1] / "report.json").read_bytes()
+    assert main(["eval", str(finished[1]), f"--eval.{key}", "-3"]) == 1
+    error = capsys.readouterr().err
+    assert f"`eval.{key}`" in error
+    assert "got -3, but it must be" in error
+    assert error.count("\n") == 1
+    assert (finished[1] / "report.json").read_bytes() == before
