@@ -57,7 +57,7 @@ CHANGES: dict[str, dict[str, str]] = {
     "4 layers": {"model.from_scratch.n_layer": "4"},
     "tied embeddings": {"model.from_scratch.tie_word_embeddings": "true"},
     "40 epochs": {"stages.0.num_train_epochs": "40"},
-    "a prior without SASRec": {"rank.prior.sasrec_epochs": "0"},
+    "a prior without SASRec": {"rank.prior.sasrec": "false"},
 }
 
 

@@ -41,6 +41,7 @@ from rectune.decoding.ranking import Ranking, target_ranks
 from rectune.log.split import Split, evenly
 from rectune.recipe.calls import HOMES, named
 from rectune.run.judged import HIDDEN, SAMPLED, SHOWN, Evidence, Report, judge
+from rectune.run.sasrec_box import NAME as SASREC
 from rectune.runtime.room import Room
 
 UNTUNED, TUNED, ORACLE = "untuned model", "tuned model", "oracle"
@@ -55,7 +56,6 @@ def ranking(
     *,
     k: list[int] = [1, 5, 10],  # noqa: B006  read only
     ease_items: int = MOST_ITEMS,
-    sasrec_epochs: int = 0,
     memory: float = 2.0,
     oracle: str | None = None,
     shuffled_rows: int = 1000,
@@ -66,7 +66,7 @@ def ranking(
     """Judge a next-item run.
 
     `k`: list lengths. `ease_items`: above so many items EASE and item-KNN run on the most popular ones.
-    `sasrec_epochs`: above 0 a SASRec is trained for the table. `memory`: GB (2^30 bytes) that baselines, prior and figures may take
+    `memory`: GB (2^30 bytes) that baselines, prior and figures may take
     above what is there; no figure depends on it. `oracle`: a builder
     that knows its own probabilities (its file has a function `oracle`), or 'module:function'. `shuffled_rows`: how many test rows are ranked
     once more with shuffled histories (0: none); `wording_rows`: how many are ranked once under each wording. `candidates`: above 0 each row also ranks its
@@ -77,7 +77,7 @@ def ranking(
     split = evidence.split
     width = max(WIDTH, *k)
     room = Room(memory)
-    lists, settings, took = _baseline_lists(evidence, ease_items, sasrec_epochs, width, room)
+    lists, settings, took = _baseline_lists(evidence, ease_items, width, room)
     if oracle is not None:
         lists[ORACLE] = _oracle_lists(evidence, oracle, width, room)
     if evidence.prior is not None:
@@ -140,13 +140,12 @@ def ranking(
 
 
 def _baseline_lists(
-    evidence: Evidence, ease_items: int, sasrec_epochs: int, width: int, room: Room
+    evidence: Evidence, ease_items: int, width: int, room: Room
 ) -> tuple[dict[str, dict[str, Placed]], dict[str, Any], dict[str, Any]]:
     """Places and lists of every baseline for the test rows, its settings, and the seconds that it took; built once for a split and kept."""
     made_by: tuple[Any, ...] = (ease, item_knn, markov, popularity, repeat_last, list_rows)
     keys: dict[str, Any] = {"ease_items": ease_items, "width": width}
-    if sasrec_epochs:
-        keys |= {"sasrec_epochs": sasrec_epochs, "seed": evidence.seed}
+    if evidence.sasrec is not None:
         made_by = (*made_by, sasrec)
     protocols: tuple[str, ...] = (HIDDEN, SHOWN)
     if evidence.candidates:
@@ -155,9 +154,9 @@ def _baseline_lists(
 
     def build(work: Path) -> None:
         here = Room(room.gigabytes, work)
-        _save_baselines(evidence, baselines(evidence, ease_items, sasrec_epochs, here), width, here, work)
+        _save_baselines(evidence, baselines(evidence, ease_items, here), width, here, work)
 
-    folder = evidence.cached("baselines", keys, build, made_by)
+    folder = evidence.cached("baselines", keys, build, made_by, () if evidence.sasrec is None else (SASREC,))
     with np.load(folder / "lists.npz", allow_pickle=False) as saved:
         names = [str(n) for n in saved["names"]]
         lists = {
@@ -187,7 +186,7 @@ def _save_baselines(evidence: Evidence, fitted: Iterator[Baseline], width: int, 
     np.savez_compressed(work / "lists.npz", names=np.array(names), **arrays)
 
 
-def baselines(evidence: Evidence, ease_items: int, sasrec_epochs: int, room: Room) -> Iterator[Baseline]:
+def baselines(evidence: Evidence, ease_items: int, room: Room) -> Iterator[Baseline]:
     """The baselines, each fitted when it is asked for. Of large weights only those of one baseline are held."""
     split = evidence.split
     yield popularity(split)
@@ -198,9 +197,8 @@ def baselines(evidence: Evidence, ease_items: int, sasrec_epochs: int, room: Roo
     yield ease_row
     yield ease_with_markov(split, ease_row, room=room)
     del ease_row
-    if sasrec_epochs:
-        device = (evidence.recipe.settings.get("model") or {}).get("device") or "auto"
-        yield sasrec(split, epochs=sasrec_epochs, seed=evidence.seed, device=device)
+    if evidence.sasrec is not None:
+        yield sasrec(split, evidence.sasrec())
 
 
 def _every(evidence: Evidence, score: Scorer, width: int, room: Room, name: str) -> dict[str, Placed]:

@@ -81,7 +81,7 @@ LCREC = {
     ],
     "model": {"from_scratch": {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}, "prompt_form": "plain"},
     "stages": [{"call": "seq2seq", "label_smoothing_factor": 0.1, "warmup_steps": 1, **SMALL}],
-    "rank": {"template": "next-item.jinja", "beams": 5, "k": 3, "prior": {"call": "prior", "weight": [0, 10], "rows": 5, "sasrec_epochs": 0}},
+    "rank": {"template": "next-item.jinja", "beams": 5, "k": 3, "prior": {"call": "prior", "weight": [0, 10], "rows": 5}},
     "eval": {"call": "ranking", "k": [1, 3], "shuffled_rows": 5},
     "seed": 2,
     "output_dir": "runs/fuzzed",

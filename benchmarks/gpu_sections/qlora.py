@@ -59,7 +59,7 @@ def _recipe(place: Path, base: Path, device: str, *, quick: bool) -> Path:
             "max_length": 256, "logging_steps": 1, "activation_checkpointing": True,
         }],
         rank={"template": "next-item.jinja", "beams": 5 if quick else 20, "k": 5, "max_length": 250},
-        eval={"call": "ranking", "k": [1, 5], "sasrec_epochs": 0, "shuffled_rows": 0, "wording_rows": 0},
+        eval={"call": "ranking", "k": [1, 5], "shuffled_rows": 0, "wording_rows": 0},
         seed=0,
         output_dir=str(place / "run"),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A collaborative prior over items, for the search of a language model: EASE, Markov and, where asked for, SASRec.
+"""A collaborative prior over items, for the search of a language model: EASE, Markov and, where there is one, SASRec.
 
 A prior is a module with `fit(split, folder, **keys)`, which writes what it learned from training events, and
 `load(folder)`, which returns a function (split, rows) -> (rows, items) of scores that stand for log-probabilities.
@@ -19,7 +19,7 @@ from scipy import sparse
 from rectune.baselines.ease import EaseScorer, ease
 from rectune.baselines.inverse import stripes
 from rectune.baselines.markov import last_item_scores, transition_scores
-from rectune.baselines.sasrec_network import SasRecSettings, load_sasrec, train_sasrec
+from rectune.baselines.sasrec_network import SasRec, load_sasrec
 from rectune.baselines.scoring import (
     MOST_ITEMS,
     Floats,
@@ -42,25 +42,23 @@ def fit(
     *,
     ease_items: int = MOST_ITEMS,
     neighbours: int = 300,
-    sasrec_epochs: int = 0,
-    seed: int = 0,
+    sasrec: SasRec | None = None,
     memory: float = 2.0,
-    device: str = "auto",
 ) -> None:
-    """Fit EASE (its `neighbours` largest weights of each item are kept), Markov and SASRec, and mix them on validation.
+    """Fit EASE (its `neighbours` largest weights of each item are kept) and Markov, and mix them and SASRec on validation.
 
-    score = EASE + m P(j | last item) + s log p_SASRec(j | history). `ease_items`: as in `ease`. `sasrec_epochs`: 0 leaves
-    SASRec out, `device` is where it is trained. `memory`: GB that it may take, as in `Room`.
+    score = EASE + m P(j | last item) + s log p_SASRec(j | history). `ease_items`: as in `ease`. `sasrec`: a trained one, None
+    leaves it out. `memory`: GB that it may take, as in `Room`.
     """
     room = Room(memory, folder)
     settings = _fit_ease(split, folder, ease_items, neighbours, room)
     sparse.save_npz(folder / "markov.npz", transition_scores(split).tocsr())
-    if sasrec_epochs:
-        train_sasrec(split, SasRecSettings(epochs=sasrec_epochs), seed=seed, device=device).save(folder)
-    parts = _Parts(folder, settings["decay"], sasrec=bool(sasrec_epochs))
-    grid = list(product((1.0,), MARKOV, SASREC if sasrec_epochs else (0.0,)))
-    (_, markov, sasrec), found = choose_mix(split, partial(parts.scores, split), grid, room=room)
-    settings.update(neighbours=neighbours, markov=markov, sasrec=sasrec, **found)
+    if sasrec is not None:
+        sasrec.save(folder)
+    parts = _Parts(folder, settings["decay"], sasrec=sasrec is not None)
+    grid = list(product((1.0,), MARKOV, (0.0,) if sasrec is None else SASREC))
+    (_, markov, share), found = choose_mix(split, partial(parts.scores, split), grid, room=room)
+    settings.update(neighbours=neighbours, markov=markov, sasrec=share, **found)
     (folder / "prior.json").write_text(json.dumps(settings))
 
 

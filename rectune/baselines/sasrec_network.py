@@ -1,11 +1,9 @@
-"""SASRec trained with full-softmax cross-entropy: a strong small sequence model, and a source of item vectors."""
+"""SASRec: causal self-attention over items, a strong small sequence model and a source of item vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from functools import lru_cache
-from itertools import pairwise
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,52 +14,27 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from rectune.baselines.scoring import least_equal
-from rectune.log.split import Rows, Split, evenly
-from rectune.runtime.device import device_of
-from rectune.runtime.progress import watched
+from rectune.baselines.sasrec_settings import SasRecSettings
+from rectune.log.split import Rows, Split
 from rectune.runtime.room import LEAST_ROWS
 
 Floats = NDArray[np.float64]
 FILE = "sasrec.safetensors"
-
-
-@dataclass(frozen=True)
-class SasRecSettings:
-    """`dimensions` of item vectors, `layers`, `heads`, `dropout`; histories of at most `history` items; AdamW with
-    `learning_rate` (linear warm-up over 5 %, then cosine) and `weight_decay` over `epochs`, `batch` windows a step."""
-
-    dimensions: int = 64
-    layers: int = 2
-    heads: int = 2
-    dropout: float = 0.3
-    history: int = 20
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.1
-    batch: int = 64
-    epochs: int = 30
-
-    def __post_init__(self) -> None:
-        for name in ("dimensions", "layers", "heads", "history", "batch", "epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` of SASRec must be at least 1, got {getattr(self, name)}.")
-        if self.dimensions % self.heads:
-            raise ValueError(
-                f"`dimensions` of SASRec must be a multiple of its {self.heads} heads, got {self.dimensions}."
-            )
+START_STD = 0.02
 
 
 class SasRec(nn.Module):
     """Causal self-attention over items (Kang and McAuley, ICDM 2018), scores = last state x item vectors.
 
-    Trained with cross-entropy over the whole catalogue instead of sampled negatives (Klenitskiy and Vasilev, RecSys 2023).
+    `about`: how it was trained. `vectors` (items, width) float32: those that `settings.vectors` speaks of.
     """
 
-    def __init__(self, items: int, settings: SasRecSettings) -> None:
+    def __init__(self, items: int, settings: SasRecSettings, vectors: NDArray[np.float32] | None = None) -> None:
         super().__init__()
         self.settings = settings
+        self.about: dict[str, Any] = {}
         width = settings.dimensions
-        self.item = nn.Embedding(items + 1, width)  # the last row starts every sequence, and pads it
+        self.table = _table(items, settings, vectors)  # the last row starts every sequence, and pads it
         self.place = nn.Embedding(settings.history + 1, width)
         self.dropout = nn.Dropout(settings.dropout)
         self.layers = nn.ModuleList(
@@ -72,55 +45,65 @@ class SasRec(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         for name, weight in self.named_parameters():
-            if weight.dim() > 1:
-                nn.init.normal_(weight, std=0.02)
+            if weight.dim() > 1 and not name.startswith("table."):
+                nn.init.normal_(weight, std=START_STD)
             elif name.endswith("bias"):
                 nn.init.zeros_(weight)
 
-    def forward(self, items: torch.Tensor) -> torch.Tensor:
-        """States after each item, (B, T, dimensions); `items` (B, T) int64, the start first, padded on the right."""
+    @property
+    def items(self) -> int:
+        """How many items it knows."""
+        return self.table.items
+
+    def forward(self, items: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
+        """States after each item, (B, T, dimensions); `items` (B, T) int64, the start first, padded on the right. `table`: `self.table()`."""
         length = items.shape[1]
-        hidden = self.dropout(self.item(items) + self.place(torch.arange(length, device=items.device)))
+        vectors = functional.embedding(items, self.table() if table is None else table)
+        hidden = self.dropout(vectors + self.place(torch.arange(length, device=items.device)))
         mask = nn.Transformer.generate_square_subsequent_mask(length, device=items.device)
         for layer in self.layers:
             hidden = layer(hidden, src_mask=mask, is_causal=True)
         return torch.as_tensor(self.norm(hidden))
 
-    def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """Scores of all items after each state, (..., items)."""
-        return functional.linear(states, self.item.weight[:-1])
-
+    @torch.no_grad()
     def vectors(self) -> NDArray[np.float32]:
         """Item vectors, (items, dimensions)."""
-        return np.array(self.item.weight[:-1].detach().float().cpu().numpy())
+        return np.array(self.table()[:-1].float().cpu().numpy())
 
     def save(self, folder: Path) -> None:
-        """Write the weights and settings into one file."""
-        settings = {name: str(value) for name, value in asdict(self.settings).items()}
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / FILE, metadata=settings)
+        """Write the weights, the settings and how it was trained into one file; item vectors as they came out, whatever they were made of."""
+        with torch.no_grad():
+            weights = {k: v for k, v in self.state_dict().items() if not k.startswith("table.")}
+            weights["table.weight"] = self.table()
+        said = {"settings": json.dumps(asdict(self.settings)), "about": json.dumps(self.about)}
+        save_file({k: v.contiguous() for k, v in weights.items()}, folder / FILE, metadata=said)
 
     @torch.no_grad()
     def log_probabilities(self, split: Split, rows: Rows) -> Floats:
         """log p(item | history) for each row, (rows, items it was trained on); later items of a history are passed over."""
         self.eval()
-        items = self.item.num_embeddings - 1
-        out = np.zeros((len(rows), items))
+        out = np.zeros((len(rows), self.items))
+        table = self.table()
         for begin in range(0, len(rows), LEAST_ROWS):
             which = range(
                 begin, min(begin + LEAST_ROWS, len(rows))
             )  # what rows are batched with must not depend on the room
-            known = [history[history < items] for history in (split.history(rows, i) for i in which)]
+            known = [history[history < self.items] for history in (earlier(split, rows, i) for i in which)]
             histories = [history[-self.settings.history :] for history in known]
             last = torch.tensor([len(history) for history in histories])
-            states = self(self.started(histories))[torch.arange(len(which)), last]
-            out[which] = functional.log_softmax(self.logits(states).double(), -1).cpu().numpy()
+            states = self(self.started(histories), table)[torch.arange(len(which)), last]
+            out[which] = functional.log_softmax((states @ table[:-1].T).double(), -1).cpu().numpy()
         return out
 
     def started(self, sequences: list[NDArray[Any]]) -> torch.Tensor:
         """Sequences of item codes behind the start, padded on the right, (B, T) int64."""
-        start = self.item.num_embeddings - 1
-        rows = [torch.from_numpy(np.append(start, sequence).astype(np.int64)) for sequence in sequences]
-        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=start).to(self.item.weight.device)
+        rows = [torch.from_numpy(np.append(self.items, sequence).astype(np.int64)) for sequence in sequences]
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.items).to(self.place.weight.device)
+
+
+def earlier(split: Split, rows: Rows, i: int) -> NDArray[np.int32]:
+    """Item codes of all that the user of row i did before, oldest first, as EASE sees it; `split.max_history` is the language model's."""
+    return np.asarray(split.log.item_codes[rows.first[i] : rows.stop[i]])
 
 
 def load_sasrec(folder: Path) -> SasRec:
@@ -128,109 +111,92 @@ def load_sasrec(folder: Path) -> SasRec:
     from safetensors import safe_open
 
     with safe_open(folder / FILE, "pt") as file:
-        written = file.metadata()
-    kinds = {name: type(value) for name, value in asdict(SasRecSettings()).items()}
-    settings = SasRecSettings(**{name: kinds[name](text) for name, text in written.items() if name in kinds})
+        said = file.metadata()
     weights = load_file(folder / FILE)
-    model = SasRec(len(weights["item.weight"]) - 1, settings)
+    settings = SasRecSettings(**json.loads(said["settings"]))
+    model = SasRec(len(weights["table.weight"]) - 1, settings, None)
     model.load_state_dict(weights)
+    model.about = json.loads(said["about"])
     return model.eval()
 
 
-@lru_cache(maxsize=1)
-def train_sasrec(
-    split: Split, settings: SasRecSettings, *, seed: int, checks: int = 10, device: str = "auto"
-) -> SasRec:
-    """Train on the training events, one window of `history` + 1 items a sequence, every item a target.
-
-    Only events that the split shows for training are seen, one after another of the same user. `device`: 'auto', 'cpu' or 'cuda'.
-    Of `checks` evenly spread epochs the one with the best NDCG@10 on a sample of validation rows is kept, the last one where
-    the split has none. Asked the same again in one process, as a prior and a row of the table do, it gives the same model.
-    """
-    torch.manual_seed(seed)
-    model = SasRec(split.log.n_items, settings).to(device_of(device))
-    sequences = training_sequences(split, settings.history)
-    if not sequences:
-        raise ValueError("there is nothing to train SASRec on: no user has two training events.")
-    steps = settings.epochs * -(-len(sequences) // settings.batch)
-    optimizer = torch.optim.AdamW(_groups(model, settings.weight_decay), lr=settings.learning_rate, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, steps))
-    draw = np.random.default_rng(seed)
-    best: tuple[float, dict[str, torch.Tensor]] | None = None
-    look = set(np.unique(np.linspace(1, settings.epochs, num=min(checks, settings.epochs), dtype=int)).tolist())
-    for epoch in watched(range(1, settings.epochs + 1), settings.epochs, "training SASRec", "epochs"):
-        model.train()
-        for batch in _batches(sequences, settings.batch, draw):
-            loss = _loss(model, batch)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-        if epoch in look and (value := validation_ndcg(split, model)) >= (best[0] if best else 0.0):
-            best = (value, {k: v.detach().clone() for k, v in model.state_dict().items()})
-    assert best is not None
-    model.load_state_dict(best[1])
-    return model.cpu().eval()
+# ---------------------------------------------------------------------------------------------------------- tables of item vectors
 
 
-def training_sequences(split: Split, length: int) -> list[NDArray[Any]]:
-    """Items of the training events of each user, oldest first, in windows of at most `length` + 1 that share one event, so that each
-    event but a user's first is a target once."""
-    users, items = split.train_sequences()
-    edges = [0, *(np.flatnonzero(users[1:] != users[:-1]) + 1).tolist(), len(users)]
-    return [
-        items[start : min(start + length + 1, end)]
-        for begin, end in pairwise(edges)
-        for start in range(begin, end - 1, length)
-    ]
+class _Plain(nn.Module):
+    """A trained vector for each item and, last, for the start."""
+
+    def __init__(self, items: int, width: int, first: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self.items = items
+        self.weight = nn.Parameter(_drawn(items + 1, width))
+        if first is not None:
+            self.weight.data[:-1] = first
+
+    def forward(self) -> torch.Tensor:
+        """(items + 1, width)."""
+        return self.weight
 
 
-def validation_ndcg(split: Split, model: SasRec, *, most: int = 2000) -> float:
-    """NDCG@10 on a sample of validation rows, seen items hidden."""
-    rows = split.validation.take(evenly(len(split.validation), most))
-    if not len(rows):
-        return 0.0
-    total = 0.0
-    for begin in range(0, len(rows), LEAST_ROWS):
-        part = rows.take(np.arange(begin, min(begin + LEAST_ROWS, len(rows))))
-        scores, targets = model.log_probabilities(split, part), split.targets(part)
-        for i in range(len(part)):
-            scores[i, split.seen(part, i)] = -np.inf
-        own = scores[np.arange(len(part)), targets]
-        place = (scores >= least_equal(own)[:, None]).sum(1) - 1
-        total += float(np.where((place < 10) & np.isfinite(own), 1 / np.log2(place + 2.0), 0.0).sum())
-    return total / len(rows)
+class _Projected(nn.Module):
+    """Frozen vectors through a trained linear map, and a trained start."""
+
+    def __init__(self, vectors: torch.Tensor, width: int) -> None:
+        super().__init__()
+        self.items = len(vectors)
+        self.given: torch.Tensor
+        self.register_buffer("given", vectors)
+        self.map = nn.Parameter(_drawn(vectors.shape[1], width))
+        self.start = nn.Parameter(_drawn(1, width))
+
+    def forward(self) -> torch.Tensor:
+        """(items + 1, width)."""
+        return torch.cat([torch.matmul(self.given, self.map), self.start])
 
 
-def _loss(model: SasRec, sequences: list[NDArray[Any]]) -> torch.Tensor:
-    ids = model.started(sequences)
-    states, targets = model(ids[:, :-1]), ids[:, 1:]
-    real = targets != model.item.num_embeddings - 1
-    return functional.cross_entropy(model.logits(states[real]), targets[real])
+class _NullSpace(nn.Module):
+    """Frozen coordinates of the vectors along their main directions, times a trained scale, beside trained ids in the other dimensions."""
+
+    def __init__(self, coordinates: torch.Tensor, width: int) -> None:
+        super().__init__()
+        self.items, kept = coordinates.shape
+        self.given: torch.Tensor
+        self.register_buffer("given", coordinates)
+        self.scale = nn.Parameter(torch.ones(()))
+        self.ids = nn.Parameter(_drawn(self.items, width - kept))
+        self.start = nn.Parameter(_drawn(1, width))
+
+    def forward(self) -> torch.Tensor:
+        """(items + 1, width)."""
+        return torch.cat([torch.cat([self.given * self.scale, self.ids], 1), self.start])
 
 
-def _batches(sequences: list[NDArray[Any]], size: int, draw: np.random.Generator) -> Iterator[list[NDArray[Any]]]:
-    """Shuffled batches of sequences of like length."""
-    order = draw.permutation(len(sequences))
-    lengths = np.array([len(sequences[i]) for i in order])
-    sorted_in_pools = [
-        order[begin : begin + 50 * size][np.argsort(lengths[begin : begin + 50 * size], kind="stable")]
-        for begin in range(0, len(order), 50 * size)
-    ]
-    batches = [pool[begin : begin + size] for pool in sorted_in_pools for begin in range(0, len(pool), size)]
-    for number in draw.permutation(len(batches)):
-        yield [sequences[i] for i in batches[number]]
+def _table(
+    items: int, settings: SasRecSettings, vectors: NDArray[np.float32] | None
+) -> _Plain | _Projected | _NullSpace:
+    width = settings.dimensions
+    if settings.vectors is None or vectors is None:
+        return _Plain(items, width)
+    given = torch.from_numpy(np.array(vectors, dtype=np.float32))
+    given = given - given.mean(0)
+    if settings.vectors == "projected":
+        # Of norm 1 on average, so that a map drawn as every matrix gives vectors as large as drawn ones.
+        return _Projected(given / given.square().sum(1).mean().sqrt().clamp_min(1e-12), width)
+    kept = width if settings.vectors == "initial" else width // 2
+    coordinates = _main_directions(given, kept, whiten=settings.vectors == "null_space")
+    coordinates = START_STD * coordinates / coordinates.square().mean().sqrt().clamp_min(1e-12)
+    if settings.vectors == "null_space":
+        return _NullSpace(coordinates, width)
+    return _Plain(items, width, functional.pad(coordinates, (0, width - coordinates.shape[1])))
 
 
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    rest = [p for p in model.parameters() if p.dim() <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+def _main_directions(given: torch.Tensor, kept: int, *, whiten: bool) -> torch.Tensor:
+    """Coordinates of centred rows along their `kept` main directions, (items, kept or fewer), each of variance 1 with `whiten`."""
+    left, size, _ = torch.linalg.svd(given.double(), full_matrices=False)
+    kept = min(kept, int((size > 1e-6 * size[0]).sum()))
+    found: torch.Tensor = left[:, :kept] if whiten else left[:, :kept] * size[:kept]
+    return found.float()
 
 
-def _warm_cosine(step: int, steps: int) -> float:
-    warm = max(1, steps // 20)
-    if step < warm:
-        return (step + 1) / warm
-    return float(0.5 * (1 + np.cos(np.pi * (step - warm) / max(1, steps - warm))))
+def _drawn(rows: int, columns: int) -> torch.Tensor:
+    return START_STD * torch.randn(rows, columns)

@@ -25,7 +25,8 @@ from rectune.runtime.processes import is_main, wait
 from rectune.tasks.examples import Mixture
 
 COMPLETE = "complete"
-DEFAULTS = {"report_to": "none", "save_strategy": "no", "logging_steps": 10}
+# `disable_tqdm`: left open, transformers takes it from how much its logger says, and the command line keeps that quiet.
+DEFAULTS = {"report_to": "none", "save_strategy": "no", "logging_steps": 10, "disable_tqdm": False}
 Features = Callable[[int, int], dict[str, list[int]]]  # position, epoch -> input_ids, labels
 
 

@@ -26,6 +26,7 @@ SECTIONS = (
     "tasks",
     "model",
     "stages",
+    "sasrec",
     "rank",
     "eval",
     "seed",

@@ -29,6 +29,7 @@ from rectune.recipe.calls import (
 from rectune.recipe.checking import check_keywords
 from rectune.recipe.load import Recipe
 from rectune.run.judged import Judge, judge_of
+from rectune.run.sasrec_box import AskedSasRec, read_sasrec
 from rectune.runtime.near import shown
 from rectune.tasks.task_calls import TaskCall, ranked_task, read_tasks
 
@@ -56,13 +57,15 @@ class Training:
 @dataclass(frozen=True)
 class Prior:
     """The section `rank.prior`: a module with `fit` and `load`, `fit`'s arguments, the weights to choose from on `rows` validation
-    rows. `beside`: what `fit` is given where it takes it and what it learns does not depend on, `memory` (`eval.memory`) and `device`."""
+    rows. `beside`: what `fit` is given where it takes it and what it learns does not depend on, `memory` (`eval.memory`) and `device`.
+    `reads_sasrec`: whether the run's SASRec is a part of it."""
 
     module: Any
     arguments: dict[str, Any]
     weights: tuple[float, ...]
     rows: int
     beside: dict[str, Any] = field(default_factory=dict)
+    reads_sasrec: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Asked:
     model: Any
     trainings: tuple[Training, ...]
     prior: Prior | None
+    sasrec: AskedSasRec | None
     judge: Judge
     judge_arguments: dict[str, Any]
     added: Added | None = None
@@ -123,7 +127,8 @@ def ask(recipe: Recipe, *, need: Literal["all", "no files", "ranking"] = "all") 
     seed = int(recipe.settings["seed"])
     keys = check_keywords(RankSettings, recipe.settings["rank"], lambda k: recipe.where(f"rank.{k}"), given=())
     rank = RankSettings(**keys)
-    prior = _prior(recipe, rank.prior, seed) if rank.prior else None
+    sasrec = read_sasrec(recipe, seed)
+    prior = _prior(recipe, rank.prior, seed, sasrec=sasrec is not None) if rank.prior else None
     tasks = tuple(read_tasks(recipe, "tasks", seed=seed))
     ranked = ranked_task(recipe, tasks)
     if rank.wording >= ranked.template.wordings:
@@ -156,13 +161,18 @@ def ask(recipe: Recipe, *, need: Literal["all", "no files", "ranking"] = "all") 
         named(arguments["oracle"], HOMES["eval.oracle"], recipe.where("eval.oracle"))
     asked = Asked(
         recipe, seed, data, split, recipe.settings["split"].get("shots"), vectors, index, user_tokens, tasks, ranked, rank, model,
-        trainings, prior, judge, arguments,
+        trainings, prior, sasrec, judge, arguments,
     )  # fmt: skip
     if need != "ranking":
         _check_trainings(asked)
     if need == "all":
         _check_base(asked)
-    return replace(asked, reads_vectors=index.wants("vectors") or any(task.reads_vectors for task in asked.every_task))
+    return replace(
+        asked,
+        reads_vectors=index.wants("vectors")
+        or any(task.reads_vectors for task in asked.every_task)
+        or (sasrec is not None and sasrec.reads_vectors),
+    )
 
 
 def _index(recipe: Recipe, seed: int) -> Call:
@@ -242,7 +252,7 @@ def check_methods(asked: Asked, config: Any) -> None:
                 raise ValueError(f"{asked.where(f'stages.{training.number}.call')}: {error}") from None
 
 
-def _prior(recipe: Recipe, section: dict[str, Any], seed: int) -> Prior:
+def _prior(recipe: Recipe, section: dict[str, Any], seed: int, *, sasrec: bool) -> Prior:
     where = recipe.where
     module = resolve_call(recipe, "rank.prior")
     for needed in ("fit", "load"):
@@ -257,9 +267,15 @@ def _prior(recipe: Recipe, section: dict[str, Any], seed: int) -> Prior:
     rows = section.get("rows", 2000)
     if not isinstance(rows, int) or isinstance(rows, bool) or rows < 1:
         raise ValueError(f"{where('rank.prior.rows')}: got {shown(rows)}, but it must be a whole number from 1 on.")
-    keys = {key: value for key, value in section.items() if key not in ("call", "weight", "rows")}
+    wanted = section.get("sasrec", True)
+    if not isinstance(wanted, bool):
+        raise ValueError(
+            f"{where('rank.prior.sasrec')}: got {shown(wanted)}; it says whether the run's SASRec is a part of the prior, true or false. "
+            "How it is trained stands in the section `sasrec`."
+        )
+    keys = {key: value for key, value in section.items() if key not in ("call", "weight", "rows", "sasrec")}
     arguments = check_keywords(
-        module.fit, keys, lambda k: where(f"rank.prior.{k}"), given=("split", "folder", "memory", "device")
+        module.fit, keys, lambda k: where(f"rank.prior.{k}"), given=("split", "folder", "memory", "device", "sasrec")
     )
     if "seed" in inspect.signature(module.fit).parameters:
         arguments.setdefault("seed", seed)
@@ -268,7 +284,8 @@ def _prior(recipe: Recipe, section: dict[str, Any], seed: int) -> Prior:
         "device": recipe.settings["model"].get("device") or "auto",
     }
     beside = {key: value for key, value in beside.items() if key in inspect.signature(module.fit).parameters}
-    return Prior(module, arguments, tuple(weights), rows, beside)
+    reads = sasrec and wanted and "sasrec" in inspect.signature(module.fit).parameters
+    return Prior(module, arguments, tuple(weights), rows, beside, reads)
 
 
 def _number(value: object) -> bool:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Rows, Split
 from rectune.recipe.load import Recipe
 from rectune.tasks.rows import TaskRows
+
+if TYPE_CHECKING:
+    from rectune.baselines.sasrec_network import SasRec
 
 HIDDEN, SHOWN = "seen items hidden", "seen items not hidden"  # the two protocols, never mixed
 SAMPLED = "sampled candidates"  # a third one, for papers that rank no more
@@ -32,7 +35,8 @@ class Evidence:
     prior alone, rows -> (rows, items), or None; `prior_weight`: its weight and how it was chosen. `wordings`: recall and ndcg under each wording. `shuffled`: the tuned model's lists for `shuffled_rows` with histories in
     random order, seen items hidden. `candidates`: of each test row the target and items that were drawn beside it, and
     `sampled[model]` the lists of these alone. `others`: lists that were made elsewhere, name -> protocol -> lists.
-    `training`: the log of each stage. `cached(name, keys, build, made_by)` returns a folder that `build` filled once for this split and these keys; `made_by`: whose code that is.
+    `training`: the log of each stage. `cached(name, keys, build, made_by, needs)` returns a folder that `build` filled once for this split, these keys and the boxes of the line
+    in `needs`; `made_by`: whose code that is. `sasrec`: the run's SASRec, trained when it is first called, or None.
     """
 
     recipe: Recipe
@@ -48,7 +52,7 @@ class Evidence:
     audits: list[dict[str, Any]]
     measured: dict[str, Any]
     environment: dict[str, Any]
-    cached: Callable[[str, Any, Callable[[Path], None], tuple[Any, ...]], Path]
+    cached: Callable[..., Path]
     seed: int
     wordings: list[dict[str, Any]] = field(default_factory=list)
     prior: Callable[[Rows], NDArray[np.float64]] | None = None
@@ -56,6 +60,7 @@ class Evidence:
     others: dict[str, dict[str, Ranking]] = field(default_factory=dict)
     candidates: list[NDArray[np.int32]] = field(default_factory=list)
     sampled: dict[str, Ranking] = field(default_factory=dict)
+    sasrec: Callable[[], SasRec] | None = None
 
 
 @dataclass(frozen=True)

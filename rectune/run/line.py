@@ -18,13 +18,15 @@ from rectune.prompts.encoder import Encoder, Frame
 from rectune.recipe.box import Box, Held
 from rectune.run.asked import Asked
 from rectune.run.prior_box import prior_box
+from rectune.run.sasrec_box import NAME as SASREC
+from rectune.run.sasrec_box import sasrec_box
 from rectune.run.training_box import training_box
 from rectune.tasks.examples import sample_texts
 from rectune.tasks.task_calls import rows_of, specs_of
 from rectune.tasks.views import ItemViews
 from rectune.vectors.item_vectors import ItemVectors, join, refuse_alike
 
-AFTER = ("trie", "prior")  # boxes that depend on what is ranked how: made anew where `eval` asks otherwise
+AFTER = ("trie", SASREC, "prior")  # boxes that depend on what is ranked how: made anew where `eval` asks otherwise
 
 
 def line_of(asked: Asked, *, without: Path) -> list[Box]:
@@ -33,6 +35,8 @@ def line_of(asked: Asked, *, without: Path) -> list[Box]:
     if asked.reads_vectors:
         boxes.append(_vectors(asked, without))
     boxes += [_index(asked, without), _base(asked, without), _trie(asked)]
+    if asked.sasrec is not None:
+        boxes.append(sasrec_box(asked.sasrec))
     if asked.prior is not None:
         boxes.append(prior_box(asked.prior, without))
     for training in asked.trainings:

@@ -16,6 +16,7 @@ from rectune.log.split import Rows, Split, evenly
 from rectune.recipe.box import Box, Held
 from rectune.run.asked import Asked, Prior
 from rectune.run.models import Models
+from rectune.run.sasrec_box import NAME as SASREC
 from rectune.runtime.files import inputs
 from rectune.runtime.processes import is_main
 from rectune.tasks.task_calls import rows_of
@@ -27,9 +28,13 @@ Score = Callable[[Split, Rows], NDArray[np.float64]]  # -> (rows, items), before
 def prior_box(prior: Prior, without: Path) -> Box:
     """The fitted prior; what it holds is a `Score`."""
     keys = {"call": prior.module.__name__, **inputs(prior.arguments, without=without)}
+
+    def build(held: Held, folder: Path) -> None:
+        strong = {"sasrec": held[SASREC]} if prior.reads_sasrec else {}
+        prior.module.fit(held["split"], folder, **strong, **prior.beside, **prior.arguments)
+
     return Box(
-        "prior", ("split",), lambda: keys,
-        lambda held, folder: prior.module.fit(held["split"], folder, **prior.beside, **prior.arguments),
+        "prior", ("split", SASREC) if prior.reads_sasrec else ("split",), lambda: keys, build,
         lambda held, folder: prior.module.load(folder), (prior.module.fit,),
     )  # fmt: skip
 

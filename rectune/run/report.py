@@ -27,6 +27,7 @@ from rectune.run.line import AFTER
 from rectune.run.lists import read_lists
 from rectune.run.rankings import answered, by_wording, prior_weight, ranked, sample
 from rectune.run.run import Run
+from rectune.run.sasrec_box import NAME as SASREC
 from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import is_main, wait
 
@@ -99,14 +100,17 @@ def gather_evidence(
         rankings=rankings, answers=answers, shuffled=shuffled_ranking, shuffled_rows=some, training=training, audits=audits,
         measured=measured, environment=environment(run), cached=partial(_cached, run), seed=asked.seed, wordings=worded, prior=prior,
         prior_weight=weight, others=others or {}, candidates=drawn, sampled=sampled,
+        sasrec=None if asked.sasrec is None else partial(run.__getitem__, SASREC),
     )  # fmt: skip
 
 
-def _cached(run: Run, name: str, keys: Any, build: Callable[[Path], None], made_by: tuple[Any, ...]) -> Path:
-    """A box for an evaluator: built once for this split."""
+def _cached(
+    run: Run, name: str, keys: Any, build: Callable[[Path], None], made_by: tuple[Any, ...], needs: tuple[str, ...] = ()
+) -> Path:
+    """A box for an evaluator: built once for this split and what else of the line it needs."""
     box = Box(
         name,
-        ("split",),
+        ("split", *needs),
         lambda: keys,
         lambda held, folder: build(folder),
         lambda held, folder: folder,

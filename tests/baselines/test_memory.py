@@ -20,6 +20,8 @@ from rectune.baselines.inverse import negative_inverse
 from rectune.baselines.markov import markov
 from rectune.baselines.popularity import popularity
 from rectune.baselines.repeat_last import repeat_last
+from rectune.baselines.sasrec_settings import SasRecSettings
+from rectune.baselines.sasrec_training import train_sasrec
 from rectune.baselines.scoring import Baseline, list_rows, train_matrix
 from rectune.log.split import Split
 from rectune.log.splits.leave_one_out import leave_one_out
@@ -64,13 +66,14 @@ def test_figures_do_not_depend_on_the_room(name: str, small_shop: Any, request: 
 
 def test_a_prior_does_not_depend_on_the_room(small_shop: Any, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     split = leave_one_out(small_shop)
+    model = train_sasrec(split, SasRecSettings(epochs=1), seed=0)
     found = {}
     for memory in (2.0, 0.0021):
         if memory < 1:
             request.getfixturevalue("tight")
         folder = tmp_path / str(memory)
         folder.mkdir()
-        prior.fit(split, folder, sasrec_epochs=1, memory=memory)
+        prior.fit(split, folder, sasrec=model, memory=memory)
         found[memory] = ((folder / "prior.json").read_text(), prior.load(folder)(split, split.test))
     assert found[2.0][0] == found[0.0021][0]
     assert np.array_equal(found[2.0][1], found[0.0021][1])

@@ -13,7 +13,8 @@ from rectune.eval.page import mixed_verdict
 from rectune.baselines import prior
 from rectune.baselines.ease import ease
 from rectune.baselines.markov import transition_scores
-from rectune.baselines.sasrec_network import SasRecSettings, train_sasrec
+from rectune.baselines.sasrec_settings import SasRecSettings
+from rectune.baselines.sasrec_training import train_sasrec
 from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.run.judged import HIDDEN
 from rectune.tasks.asked_histories import outside_of
@@ -36,11 +37,11 @@ def test_with_sasrec_a_prior_is_the_sum_of_three(
     monkeypatch.setattr(prior, "MARKOV", (0.3,))
     monkeypatch.setattr(prior, "SASREC", (0.02,))
     split = leave_one_out(small_shop)
-    prior.fit(split, tmp_path, neighbours=split.log.n_items, sasrec_epochs=1, seed=4)
+    model = train_sasrec(split, SasRecSettings(epochs=1), seed=4)
+    prior.fit(split, tmp_path, neighbours=split.log.n_items, sasrec=model)
     last = split.log.item_codes[split.test.stop - 1]
     expected = ease(split).score(split.test)
     expected += 0.3 * np.asarray(transition_scores(split).tocsr()[last].todense())
-    model = train_sasrec(split, SasRecSettings(epochs=1), seed=4)
     expected += 0.02 * model.log_probabilities(split, split.test)
     assert np.allclose(prior.load(tmp_path)(split, split.test), expected, atol=1e-5)
 
@@ -49,16 +50,16 @@ def test_a_sasrec_that_does_not_help_is_left_out(small_shop: Any, tmp_path: Path
     assert 0.0 in prior.SASREC
     split = leave_one_out(small_shop)
     alone, beside = tmp_path / "alone", tmp_path / "beside"
-    for folder, epochs in ((alone, 0), (beside, 1)):
+    for folder, model in ((alone, None), (beside, train_sasrec(split, SasRecSettings(epochs=1), seed=0))):
         folder.mkdir()
-        prior.fit(split, folder, sasrec_epochs=epochs)
+        prior.fit(split, folder, sasrec=model)
     with_it, without = (json.loads((folder / "prior.json").read_text()) for folder in (beside, alone))
     assert with_it["validation_ndcg@10"] >= without["validation_ndcg@10"]
 
 
 def test_a_prior_scores_histories_from_outside_the_log(small_shop: Any, tmp_path: Path) -> None:
     split = leave_one_out(small_shop)
-    prior.fit(split, tmp_path, sasrec_epochs=1)
+    prior.fit(split, tmp_path, sasrec=train_sasrec(split, SasRecSettings(epochs=1), seed=0))
     score = prior.load(tmp_path)
     row = split.test.take(np.array([3]))
     outside = outside_of(split).split([split.log.item_codes[row.first[0] : row.stop[0]].tolist()])

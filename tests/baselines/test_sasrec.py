@@ -1,4 +1,4 @@
-"""SASRec with full-softmax cross-entropy."""
+"""SASRec: what it learns, how it is trained, stopped, gone on with and chosen."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
-from rectune.baselines.sasrec_network import (
-    SasRecSettings,
-    load_sasrec,
-    train_sasrec,
-    training_sequences,
-    validation_ndcg,
-)
+from rectune.baselines import sasrec_training
+from rectune.baselines.sasrec_network import FILE, load_sasrec
+from rectune.baselines.sasrec_settings import SasRecSettings
+from rectune.baselines.sasrec_training import best_sasrec, train_sasrec, training_sequences, validation_ndcg
 from rectune.indexing.rq_vae import RqVaeSettings
 from rectune.log.log import make_log
 from rectune.log.split import Split, windows
@@ -59,8 +57,9 @@ def test_settings_out_of_range_are_named() -> None:
         RqVaeSettings(batch=0)
 
 
-def test_held_out_targets_change_nothing_but_which_epoch_is_kept() -> None:
-    one, two = (train_sasrec(walks(last), dataclasses.replace(SMALL, epochs=2), seed=0, checks=1) for last in (0, 3))
+def test_held_out_targets_change_nothing_but_which_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sasrec_training, "LOOKS", 1)  # at the first epoch alone
+    one, two = (train_sasrec(walks(last), dataclasses.replace(SMALL, epochs=2), seed=0) for last in (0, 3))
     assert np.array_equal(one.vectors(), two.vectors())
 
 
@@ -95,9 +94,120 @@ def test_it_survives_saving_and_gives_probabilities(tmp_path: Path) -> None:
     assert np.array_equal(found, model.log_probabilities(split, split.test))
 
 
-def test_what_was_trained_on_a_split_is_not_trained_again() -> None:
-    split, short = walks(), dataclasses.replace(SMALL, epochs=1)
-    first = train_sasrec(split, short, seed=0)
-    assert train_sasrec(split, short, seed=0) is first
-    assert train_sasrec(split, short, seed=1) is not first
-    assert train_sasrec(walks(), short, seed=1) is not train_sasrec(split, short, seed=1)
+SAMPLED = dataclasses.replace(SMALL, loss="sampled_softmax", negatives=6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [SAMPLED, dataclasses.replace(SAMPLED, sampling_power=0.75, log_q=True), dataclasses.replace(SMALL, lr_scheduler_type="constant")],
+    ids=["sampled", "log-q", "constant"],
+)  # fmt: skip
+def test_every_loss_learns_a_fixed_order(settings: SasRecSettings) -> None:
+    split = walks()
+    assert validation_ndcg(split, train_sasrec(split, settings, seed=0)) > 0.9
+
+
+def test_a_sampled_softmax_over_everything_is_the_full_one() -> None:
+    """Drawn evenly so often that each item comes equally often, the mean over negatives is the catalogue's but for the target's own share."""
+    split, model = walks(), train_sasrec(walks(), dataclasses.replace(SMALL, epochs=1), seed=0)
+    sequences = training_sequences(split, 20)[:5]
+    device = torch.device("cpu")
+    ids = model.started(sequences)
+    scores = (model(ids[:, :-1]) @ model.table()[:-1].T)[ids[:, 1:] != model.items].detach()
+    targets = ids[:, 1:][ids[:, 1:] != model.items]
+    many = 400_000
+    q = sasrec_training._Loss(split, dataclasses.replace(SAMPLED, sampling_power=1.0), 0, device).share
+    others = scores - torch.nn.functional.one_hot(targets, 12) * 1e9
+    for log_q, power, expected in (
+        (False, 0.0, torch.log(many / 12 * others.exp().sum(1) + scores.gather(1, targets[:, None])[:, 0].exp())),
+        (False, 1.0, torch.log(many * (others.exp() * q).sum(1) + scores.gather(1, targets[:, None])[:, 0].exp())),
+        (True, 1.0, None),
+    ):
+        settings = dataclasses.replace(SAMPLED, negatives=many, sampling_power=power, log_q=log_q)
+        found = float(sasrec_training._Loss(split, settings, 0, device)(model, sequences).detach())
+        own = scores.gather(1, targets[:, None])[:, 0]
+        if expected is None:  # the draws' own frequencies cancel out
+            own = own - q[targets].log()
+            expected = torch.log(many * others.exp().sum(1) + own.exp())
+        assert found == pytest.approx(float((expected - own).mean()), abs=0.01)
+
+
+def test_patience_ends_a_training_that_gets_no_better() -> None:
+    split = walks()
+    model = train_sasrec(split, dataclasses.replace(SMALL, epochs=200, patience=3), seed=0)
+    about = model.about
+    assert about["epochs_trained"] == about["best_epoch"] + 3 < 200
+    assert about["ndcg@10"] == pytest.approx(validation_ndcg(split, model))
+    alone = dataclasses.replace(split, validation=split.validation.take(np.zeros(0, dtype=np.int64)))
+    short = dataclasses.replace(SMALL, epochs=5, patience=1)
+    assert train_sasrec(alone, short, seed=0).about["epochs_trained"] == 5  # nothing tells when to stop
+
+
+@pytest.mark.parametrize("settings", [SMALL, SAMPLED], ids=["full", "sampled"])
+def test_an_interrupted_training_ends_as_one_that_was_not(
+    settings: SasRecSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, settings = walks(), dataclasses.replace(settings, epochs=6, dropout=0.3)
+    monkeypatch.setattr(sasrec_training, "EVERY", 0.0)
+    whole = train_sasrec(split, settings, seed=3)
+    epochs, run = [], sasrec_training._Training.run_epoch
+
+    def interrupted(self: Any) -> None:
+        if len(epochs) == 3:
+            raise KeyboardInterrupt
+        epochs.append(run(self))
+
+    monkeypatch.setattr(sasrec_training._Training, "run_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_sasrec(split, settings, seed=3, folder=tmp_path)
+    trained: list[int] = []
+    monkeypatch.setattr(sasrec_training._Training, "run_epoch", lambda self: (trained.append(self.epoch), run(self))[1])
+    again = train_sasrec(split, settings, seed=3, folder=tmp_path)
+    assert trained == [3, 4, 5]
+    assert np.array_equal(again.vectors(), whole.vectors())
+    assert again.about == whole.about
+
+
+def test_of_several_configurations_validation_chooses(tmp_path: Path) -> None:
+    split = walks()
+    worse = dataclasses.replace(SMALL, epochs=1)
+    model = best_sasrec(split, [worse, SMALL], seed=0, folder=tmp_path)
+    assert model.settings == SMALL
+    assert [(one["epochs"], one["ndcg@10"]) for one in model.about["tried"]] == [(1, train_sasrec(split, worse, seed=0).about["ndcg@10"]), (40, model.about["ndcg@10"])]  # fmt: skip
+    assert [file.name for file in tmp_path.iterdir()] == [FILE]
+    assert load_sasrec(tmp_path).about == model.about
+
+
+def test_a_longer_history_than_the_splits_is_seen() -> None:
+    """`max_history` of a split is what a prompt holds; a baseline sees all that the user did, as far as its own `history` goes."""
+    rows = [(f"u{user:02}", f"i{(user + n) % 12:02}", float(n)) for user in range(24) for n in range(9)]
+    log = make_log(pl.DataFrame(rows, schema=["user", "item", "time"], orient="row"), source="walks")
+    model = train_sasrec(leave_one_out(log), dataclasses.replace(SMALL, epochs=2), seed=0)
+    short, long = (leave_one_out(log, max_history=most) for most in (1, 20))
+    assert np.array_equal(model.log_probabilities(short, short.test), model.log_probabilities(long, long.test))
+
+
+@pytest.mark.parametrize("way", ["initial", "projected", "null_space"])
+def test_vectors_enter_and_are_saved_as_they_came_out(way: Any, tmp_path: Path) -> None:
+    split = walks()
+    angles = np.arange(12) / 12 * 2 * np.pi
+    vectors = np.stack([np.cos(angles), np.sin(angles), np.ones(12)], 1).astype(np.float32)
+    settings = dataclasses.replace(SMALL, vectors=way, epochs=60)
+    model = train_sasrec(split, settings, seed=0, vectors=vectors)
+    assert validation_ndcg(split, model) > 0.9
+    model.save(tmp_path)
+    again = load_sasrec(tmp_path)
+    assert np.array_equal(again.vectors(), model.vectors())
+    assert np.array_equal(again.log_probabilities(split, split.test), model.log_probabilities(split, split.test))
+    other = train_sasrec(split, settings, seed=0, vectors=vectors[::-1].copy())
+    assert not np.allclose(other.vectors(), model.vectors())
+    if way == "projected":  # a linear map of two centred coordinates
+        assert np.linalg.matrix_rank(model.vectors(), tol=1e-4) == 2
+    if way == "null_space":  # the given half has not moved but in scale
+        given, centred = model.vectors()[:, :2], vectors[:, :2] - vectors[:, :2].mean(0)
+        assert np.allclose(given @ given.T / (given**2).sum(), centred @ centred.T / (centred**2).sum(), atol=1e-5)
+
+
+def test_vectors_that_are_not_there_are_refused() -> None:
+    with pytest.raises(ValueError, match="`vectors: initial` of SASRec needs item vectors"):
+        train_sasrec(walks(), dataclasses.replace(SMALL, vectors="initial"), seed=0)

@@ -31,7 +31,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "tasks": [{"call": "next_item", "template": NAMES}],
         "model": GPT2,
         "stages": [{**SHORT, "max_length": 128}],
-        "rank": {**SHOP["rank"], "template": NAMES, "prior": {"call": "prior", "weight": 7, "sasrec_epochs": 1}},
+        "rank": {**SHOP["rank"], "template": NAMES, "prior": {"call": "prior", "weight": 7}},
+        "sasrec": {"epochs": 1},
     }
     run = tune(tmp_path_factory.mktemp("shop"), settings)
     exported(run)

@@ -83,9 +83,7 @@ def test_ties_count_against_the_target(finished: tuple[Path, Path]) -> None:
         place_among(split, split.test, lambda rows: np.full((len(rows), split.log.n_items), np.nan), candidates)
 
 
-@pytest.mark.parametrize(
-    "key", ["candidates", "shuffled_rows", "wording_rows", "examples", "sasrec_epochs", "ease_items"]
-)
+@pytest.mark.parametrize("key", ["candidates", "shuffled_rows", "wording_rows", "examples", "ease_items"])
 def test_counts_below_0_are_refused_before_anything_is_ranked(
     key: str, finished: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

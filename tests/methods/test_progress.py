@@ -7,7 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import transformers
 
+from rectune.methods import seq2seq, sft
 from rectune.methods.progress import TrainingBar
 from rectune.runtime import progress
 
@@ -48,3 +50,16 @@ def test_it_is_quiet_where_it_is_asked_to_be_and_in_other_processes(
     time.sleep(0.05)
     bar.close()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("method", [sft, seq2seq])
+def test_libraries_that_are_kept_quiet_do_not_hide_it(method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        transformers.training_args.logger, "getEffectiveLevel", lambda: 40
+    )  # as `rectune train` keeps it
+
+    def quiet(given: dict[str, Any]) -> Any:
+        return method.Config(**method.config_defaults(given, cpu=True, seed=0)).disable_tqdm
+
+    assert quiet({}) is False
+    assert quiet({"disable_tqdm": True}) is True

@@ -25,7 +25,7 @@ def with_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings["vectors"] = [{"call": "sentences", "text": ["categories", "title"]}]
     settings["index"] = {"call": "residual_kmeans", "levels": 2, "codes": 12}
     settings["rank"]["prior"] = {"call": "prior", "weight": [0, 20, 80], "rows": 60}
-    settings["eval"]["sasrec_epochs"] = 2
+    settings["sasrec"] = {"epochs": 2}
     settings["output_dir"] = str(place / "run")
     (place / "prior.yaml").write_text(yaml.safe_dump(settings))
     train(place / "prior.yaml")
@@ -36,7 +36,7 @@ def with_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_prior_stands_in_the_table_alone_and_beside_the_model(with_prior: Path) -> None:
     found = results(with_prior)
     rows = found["protocols"]["seen items hidden"]
-    assert {"prior alone", "tuned model + prior", "SASRec, cross-entropy"} <= set(rows)
+    assert {"prior alone", "tuned model + prior", "SASRec, full softmax"} <= set(rows)
     tried = {entry["weight"]: entry["ndcg@10"] for entry in found["prior_weight"]["validation"]}
     assert list(tried) == [0.0, 20.0, 80.0]
     assert tried[found["prior_weight"]["weight"]] == max(tried.values())

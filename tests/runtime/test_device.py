@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from rectune.baselines import prior
-from rectune.baselines.sasrec import sasrec as sasrec_row
+from rectune.baselines.sasrec_settings import SasRecSettings
+from rectune.baselines.sasrec_training import best_sasrec
 from rectune.indexing.letter import letter
 from rectune.indexing.rq_vae import rq_vae
 from rectune.log.split import Split
 from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.recipe.load import load_recipe
 from rectune.run.asked import ask
+from rectune.run.sasrec_box import sasrec_box
 from rectune.runtime.device import device_of
 from rectune.vectors.hidden_states import hidden_states
 from rectune.vectors.item_vectors import ItemVectors
@@ -48,11 +49,12 @@ def test_a_device_is_what_was_asked_for_where_it_is_there(a_gpu: None, monkeypat
 
 
 TAKE: dict[str, Any] = {
-    "SASRec's row": lambda split, folder, text, device: sasrec_row(split, epochs=1, seed=0, device=device),
+    "the run's SASRec": lambda split, folder, text, device: best_sasrec(
+        split, [SasRecSettings(epochs=1)], seed=0, device=device, folder=folder
+    ),
     "SASRec's vectors": lambda split, folder, text, device: sasrec(
         split, dimensions=4, epochs=1, seed=3, device=device
     ),
-    "prior": lambda split, folder, text, device: prior.fit(split, folder, sasrec_epochs=1, seed=5, device=device),
     "rq_vae": lambda split, folder, text, device: rq_vae(
         split,
         some_vectors(split, 6),
@@ -107,13 +109,16 @@ def test_the_cpu_is_used_beside_a_gpu_where_it_was_asked_for(
 def test_a_recipe_hands_its_device_on_and_no_fingerprint_holds_it(tmp_path: Path) -> None:
     sections = (
         ("vectors", "[{call: sasrec, epochs: 1}, {call: sentences, text: [title]}]"), ("index", "{call: rq_vae}"),
-        ("rank.prior", "{call: prior, sasrec_epochs: 1}"), ("eval.memory", "3"),
+        ("rank.prior", "{call: prior}"), ("eval.memory", "3"), ("sasrec", "{epochs: 1}"),
     )  # fmt: skip
     found = {}
     for device in ("cpu", "auto"):
         asked = ask(load_recipe("quickstart", (*sections, ("model.device", device))), need="no files")
         assert [call.beside for call in (*asked.vectors, asked.index)] == [{"device": device}] * 3
         assert asked.prior is not None
-        assert asked.prior.beside == {"memory": 3, "device": device}
-        found[device] = [call.keys(without=tmp_path) for call in (*asked.vectors, asked.index)], asked.prior.arguments
+        assert asked.prior.beside == {"memory": 3}
+        assert asked.sasrec is not None
+        assert asked.sasrec.device == device
+        boxes = [call.keys(without=tmp_path) for call in (*asked.vectors, asked.index)]
+        found[device] = boxes, asked.prior.arguments, sasrec_box(asked.sasrec).keys()
     assert found["cpu"] == found["auto"]
