@@ -186,6 +186,8 @@ def open_run(folder: str | Path, overrides: Any = (), *, added: bool = False, el
     loaded = load_recipe(path / RESOLVED, [*overrides, ("output_dir", json.dumps(str(path)))])
     asked = ask(Recipe(about["recipe"], loaded.settings, loaded.lines, path / "templates"), need="ranking")
     asked = replace(asked, reads_vectors="vectors" in about["stages"])
+    if asked.sasrec is not None and asked.sasrec.reads_vectors and not asked.reads_vectors:
+        raise ValueError(f"{asked.where('sasrec.vectors')}: this run made no item vectors; its index reads none.")
     if added:
         asked = replace(asked, added=added_to(path, about["stages"]))
     run = Run(asked, None if elsewhere is None else BorrowedFolder(path, asked.recipe.name, elsewhere))

@@ -52,9 +52,9 @@ def evaluate(
     override of another section.
     """
     for key, _ in overrides:
-        if key.partition(".")[0] not in ("rank", "eval"):
+        if key.partition(".")[0] not in ("rank", "eval", "sasrec"):
             raise ValueError(
-                f"`--{key}`: `rectune eval` changes only keys of `rank` and `eval`. For others use `rectune train`."
+                f"`--{key}`: `rectune eval` changes only keys of `rank`, `eval` and `sasrec`. For others use `rectune train`."
             )
     run = open_run(folder, overrides)
     with run.folder.lock():

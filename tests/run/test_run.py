@@ -102,7 +102,7 @@ def test_a_failed_eval_leaves_the_folder_as_it_was(
     shutil.copytree(finished[1], copy)
     for wrong, message in (
         (["--eval.k", "[1, 100]"], "k = 100, but it must be from 1 to `rank.beams` = 10"),
-        (["--seed", "4"], "`rectune eval` changes only keys of `rank` and `eval`"),
+        (["--seed", "4"], "`rectune eval` changes only keys of `rank`, `eval` and `sasrec`"),
     ):
         assert main(["eval", str(copy), *wrong]) == 1
         assert message in capsys.readouterr().err
