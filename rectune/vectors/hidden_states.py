@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +19,8 @@ def hidden_states(
     *,
     text: list[str],
     model: str,
+    layer: int = -1,
+    pooling: Literal["mean", "last"] = "mean",
     batch_size: int = 16,
     max_length: int = 512,
     dtype: str = "auto",
@@ -24,15 +28,17 @@ def hidden_states(
 ) -> ItemVectors:
     """Embed item texts by any causal language model: its last hidden states, averaged over the tokens (LC-Rec, sec. 3.2).
 
-    `text`: item columns, joined in this order, cut to `max_length` tokens.
+    `text`: item columns, joined in this order, cut to `max_length` tokens. `layer`: the states after so many layers, 0 those of the
+    embeddings, or counted from the end: -1 the last ones, behind the model's final norm. `pooling`: 'mean' over the tokens, or the
+    'last' token, which alone has seen the whole text. Raises ValueError for a layer that the model does not have.
     """
     texts = item_texts(split.log.items, text)
-    maker = f"hidden-states {model_identity(model)} {max_length} {dtype}"
-    load = lambda: _mean_pooled(model, max_length, dtype, batch_size, device)  # noqa: E731
+    maker = f"hidden-states {model_identity(model)} {layer} {pooling} {max_length} {dtype}"
+    load = lambda: _pooled(model, layer, pooling, max_length, dtype, batch_size, device)  # noqa: E731
     return of_items(split, embedded(texts, load, maker=maker, batch_size=batch_size))
 
 
-def _mean_pooled(name: str, max_length: int, dtype: str, batch_size: int, device: str) -> Embed:
+def _pooled(name: str, layer: int, pooling: str, max_length: int, dtype: str, batch_size: int, device: str) -> Embed:
     import torch
     from transformers import AutoModel, AutoTokenizer
 
@@ -42,6 +48,9 @@ def _mean_pooled(name: str, max_length: int, dtype: str, batch_size: int, device
         model = AutoModel.from_pretrained(name, dtype=dtype, trust_remote_code=False).eval()
     except (OSError, ValueError) as error:
         raise not_loaded(name, error) from None
+    states = model.config.get_text_config().num_hidden_layers + 1
+    if not -states <= layer < states:
+        raise ValueError(f"`vectors.layer`: got {layer}, but {name} has layers 0 to {states - 1}, or -{states} to -1.")
     model.to(device_of(device))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -54,8 +63,14 @@ def _mean_pooled(name: str, max_length: int, dtype: str, batch_size: int, device
         batch = tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=max_length).to(
             model.device
         )
-        hidden = model(**batch).last_hidden_state.float()  # (B, T, width)
-        mask = batch["attention_mask"][..., None]
-        return np.asarray(((hidden * mask).sum(1) / mask.sum(1)).cpu().numpy(), dtype=np.float32)
+        hidden = model(**batch, output_hidden_states=True).hidden_states[layer].float()  # (B, T, width)
+        mask = batch["attention_mask"]
+        if pooling == "last":
+            last = (
+                mask.shape[1] - 1 - mask.flip(1).argmax(1)
+            )  # the place of the last real token, on whichever side the padding is
+            return np.asarray(hidden[torch.arange(len(hidden)), last].cpu().numpy(), dtype=np.float32)
+        weights = mask[..., None]
+        return np.asarray(((hidden * weights).sum(1) / weights.sum(1)).cpu().numpy(), dtype=np.float32)
 
     return embed

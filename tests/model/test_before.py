@@ -110,7 +110,7 @@ def test_code_of_a_checkpoint_is_refused_on_every_way_in(
 ) -> None:
     from rectune.planning.model import base_config
     from rectune.tasks.writers.causal_model import _load_tokenizer
-    from rectune.vectors.hidden_states import _mean_pooled
+    from rectune.vectors.hidden_states import _pooled
 
     folder = changed(checkpoints, tmp_path, change)
     settings, of_model = settings_of(folder, use_peft=False), change in (custom_model, custom_model_elsewhere)
@@ -118,7 +118,7 @@ def test_code_of_a_checkpoint_is_refused_on_every_way_in(
         lambda: check_base(settings),
         lambda: build_base(settings, INDEX, [], tmp_path / "base", seed=0),
         lambda: _load_tokenizer(str(folder)),
-        lambda: _mean_pooled(str(folder), 16, "auto", 2, "cpu"),
+        lambda: _pooled(str(folder), -1, "mean", 16, "auto", 2, "cpu"),
     ]
     if of_model:
         (tmp_path / "ready").mkdir()

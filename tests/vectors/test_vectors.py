@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,6 +127,35 @@ def test_hidden_states_are_the_mean_over_the_tokens(
     with torch.no_grad():
         alone = model(**tokenizer("Bread. B", return_tensors="pt")).last_hidden_state[0].mean(0)
     assert vectors.blocks[0][1] == pytest.approx(alone.numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize(("layer", "pooling"), [(1, "mean"), (0, "last"), (-1, "last"), (-2, "last")])
+def test_any_layer_and_the_last_token_can_be_taken(
+    layer: int, pooling: Any, side: str, tiny_log: Any, checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    from transformers import AutoModel, AutoTokenizer
+
+    monkeypatch.setenv("RECTUNE_CACHE", str(tmp_path))
+    folder = tmp_path / "base"
+    shutil.copytree(checkpoints["untied"], folder)
+    AutoTokenizer.from_pretrained(folder, padding_side=side).save_pretrained(folder)
+    found = hidden_states(
+        leave_one_out(tiny_log), text=["title", "brand"], model=str(folder), layer=layer, pooling=pooling, batch_size=5
+    )
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
+    with torch.no_grad():
+        states = model(**tokenizer("Bread. B", return_tensors="pt"), output_hidden_states=True).hidden_states[layer][0]
+    expected = states[-1] if pooling == "last" else states.mean(0)
+    assert found.blocks[0][1] == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+def test_a_layer_that_a_model_does_not_have_is_refused(
+    tiny_log: Any, checkpoints: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECTUNE_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match=r"`vectors.layer`: got 40, but .* has layers 0 to "):
+        hidden_states(leave_one_out(tiny_log), text=["title"], model=str(checkpoints["untied"]), layer=40)
 
 
 def test_a_model_that_is_not_there_is_named(tiny_log: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
