@@ -1,15 +1,18 @@
 """SASRec at public strength: configurations tried on validation rows, and the best of them on the test rows.
 
-    python -m benchmarks.sasrec RECIPE OUT [--data.path PATH] [--seed 0] [--only NAME …] [--test NAME …] [--device cpu]
+    python -m benchmarks.sasrec RECIPE OUT [--data.path PATH] [--seeds 0] [--only NAME …] [--test NAME …] [--device cpu]
+    python -m benchmarks.sasrec RECIPE OUT --only "sampled, initial" --vectors "[{call: hidden_states, text: [title], model: PATH}]"
 
 Each configuration is trained once, in OUT/NAME/SEED, and gone on with after an interruption. Figures are NDCG@10 and Recall@10 over the whole
-catalogue; on validation rows (all of them) seen items are hidden. No test row is ranked but for the names in --test.
+catalogue, means and deviations over seeds; on validation rows (all of them) seen items are hidden. No test row is ranked but for the names in
+--test. Item vectors are those of the section `vectors`; another source needs another OUT.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +30,7 @@ from rectune.log.split import Rows, Split
 from rectune.recipe.load import load_recipe
 from rectune.run.run import open_recipe
 
+KINDS = VALIDATION, HIDDEN, SHOWN = "validation", "test, hidden", "test, not hidden"
 LONG = SasRecSettings(history=50, epochs=200, patience=10, lr_scheduler_type="constant", batch=128)
 SAMPLED = replace(LONG, loss="sampled_softmax", negatives=1024, dropout=0.5)
 CONFIGURATIONS: dict[str, SasRecSettings] = {
@@ -37,6 +41,9 @@ CONFIGURATIONS: dict[str, SasRecSettings] = {
     ),
     "sampled": SAMPLED,
     "sampled, 256 negatives, dropout .3": replace(SAMPLED, negatives=256, dropout=0.3),
+    "sampled, initial": replace(SAMPLED, vectors="initial"),
+    "sampled, projected": replace(SAMPLED, vectors="projected"),
+    "sampled, null space": replace(SAMPLED, vectors="null_space"),
     "sampled, weight decay .3": replace(SAMPLED, weight_decay=0.3),
     "sampled, 128 dimensions": replace(SAMPLED, dimensions=128),
     "sampled, 128 dimensions, 1 layer, no weight decay": replace(SAMPLED, dimensions=128, layers=1, weight_decay=0.0),
@@ -51,41 +58,54 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", default="0", help="comma-separated")
     parser.add_argument("--only", nargs="+", choices=list(CONFIGURATIONS), default=list(CONFIGURATIONS), metavar="NAME")
     parser.add_argument("--test", nargs="+", default=[], metavar="NAME")
     parser.add_argument("--device", default="auto")
     args, rest = parser.parse_known_args()
     own = [("output_dir", str(args.out / "line"))]
+    if any(CONFIGURATIONS[name].vectors for name in args.only):
+        own.append(("sasrec", "{vectors: initial}"))  # so that the line makes them
     line = open_recipe(load_recipe(args.recipe, [*parse_overrides(rest), *own]))
-    with line.folder.lock():
-        split = line.split
     print(
         "| configuration | epochs, best | minutes | validation, R@10, N@10 | test hidden | test not hidden |\n|---|---|---|---|---|---|"
     )
     for name in args.only:
-        about = _trained(name, split, args.out, args.seed, args.device, test=name in args.test)
-        told = [name, f"{about['epochs_trained']}, {about['best_epoch']}", f"{about['seconds'] / 60:.1f}"]
-        told += [_pair(about.get(key)) for key in ("validation", "test, hidden", "test, not hidden")]
+        vectors = None
+        with line.folder.lock():
+            split = line.split
+            if CONFIGURATIONS[name].vectors:
+                assert line.vectors is not None
+                vectors = line.vectors.joined()
+        found = [
+            _trained(name, split, vectors, args.out, int(seed), args.device, test=name in args.test)
+            for seed in args.seeds.split(",")
+        ]
+        told = [name, "; ".join(f"{about['epochs_trained']}, {about['best_epoch']}" for about in found)]
+        told += [f"{statistics.mean(about['seconds'] for about in found) / 60:.1f}"]
+        told += [_pair([about[key] for about in found if key in about]) for key in KINDS]
         print(f"| {' | '.join(told)} |", flush=True)
     return 0
 
 
-def _trained(name: str, split: Split, out: Path, seed: int, device: str, *, test: bool) -> dict[str, Any]:
+def _trained(
+    name: str, split: Split, vectors: Any, out: Path, seed: int, device: str, *, test: bool
+) -> dict[str, Any]:  # fmt: skip
     settings = CONFIGURATIONS[name]
     place = out / "".join(c if c.isalnum() else "-" for c in name) / str(seed)
     place.mkdir(parents=True, exist_ok=True)
     written = place / "figures.json"
     if not (place / FILE).exists():
         started = time.perf_counter()
-        train_sasrec(split, settings, seed=seed, device=device, folder=place).save(place)
+        train_sasrec(split, settings, seed=seed, device=device, vectors=vectors, folder=place).save(place)
         seconds = time.perf_counter() - started
         written.write_text(json.dumps({"seconds": seconds, "threads": torch.get_num_threads()}))
     model = load_sasrec(place)
     figures = {**json.loads(written.read_text()), **model.about, "settings": asdict(settings)}
-    figures.setdefault("validation", _figures(model, split, split.validation)[0])
-    if test and "test, hidden" not in figures:
-        figures["test, hidden"], figures["test, not hidden"] = _figures(model, split, split.test)
+    if VALIDATION not in figures:
+        figures[VALIDATION] = _figures(model, split, split.validation)[0]
+    if test and HIDDEN not in figures:
+        figures[HIDDEN], figures[SHOWN] = _figures(model, split, split.test)
     written.write_text(json.dumps(figures))
     return figures
 
@@ -96,8 +116,16 @@ def _figures(model: SasRec, split: Split, rows: Rows) -> list[tuple[float, float
     return [(one["recall@10"], one["ndcg@10"]) for one in found]
 
 
-def _pair(figures: Any) -> str:
-    return "" if figures is None else ", ".join(f"{value:.4f}".lstrip("0") for value in figures)
+def _pair(figures: list[Any]) -> str:
+    both = []
+    for values in zip(*figures, strict=True):
+        spread = f" ± {_short(statistics.stdev(values))}" if len(values) > 1 else ""
+        both.append(_short(statistics.mean(values)) + spread)
+    return ", ".join(both)
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}".lstrip("0")
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ ENVIRONMENT: dict[str, Any] = {
 def cached_in(folder: Path) -> Any:
     """A stage for an evaluator, built in `folder`."""
 
-    def cached(name: str, keys: Any, build: Any, made_by: Any) -> Path:
+    def cached(name: str, keys: Any, build: Any, made_by: Any, needs: Any = ()) -> Path:
         (folder / name).mkdir(parents=True, exist_ok=True)
         build(folder / name)
         return folder / name
