@@ -125,9 +125,9 @@ class _Training:
     @property
     def over(self) -> bool:
         """Whether it has come to its end."""
-        patience = self.settings.patience
-        waited = bool(patience) and len(self.split.validation) > 0 and self.epoch - self.best_epoch >= (patience or 0)
-        return self.epoch >= self.settings.epochs or (self.epoch > 0 and waited)
+        patience, judged = self.settings.patience, len(self.split.validation) > 0
+        waited = patience is not None and judged and self.epoch - self.best_epoch >= patience
+        return self.epoch >= self.settings.epochs or waited
 
     def run_epoch(self) -> None:
         """Train an epoch, and look at the validation rows when it is time."""
@@ -143,7 +143,9 @@ class _Training:
         if self.epoch not in self.look:
             return
         value = validation_ndcg(self.split, self.model, most=self.settings.validation_rows)
-        if value > self.best_value or not self.best or (value == self.best_value and not self.settings.patience):
+        # Of equal ones the later, as without validation rows all are, but where patience runs out.
+        waits = self.settings.patience is not None and len(self.split.validation) > 0
+        if not self.best or value > self.best_value or (value == self.best_value and not waits):
             self.best_value, self.best_epoch = value, self.epoch
             self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
