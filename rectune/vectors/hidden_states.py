@@ -63,7 +63,10 @@ def _pooled(name: str, layer: int, pooling: str, max_length: int, dtype: str, ba
         batch = tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=max_length).to(
             model.device
         )
-        hidden = model(**batch, output_hidden_states=True).hidden_states[layer].float()  # (B, T, width)
+        out = model(
+            **batch, output_hidden_states=layer != -1
+        )  # all layers are held only where one of them is asked for
+        hidden = (out.last_hidden_state if layer == -1 else out.hidden_states[layer]).float()  # (B, T, width)
         mask = batch["attention_mask"]
         if pooling == "last":
             last = (
