@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.search import Pair, over_seeds, pair_of
 from rectune.baselines.sasrec_network import FILE, SasRec, load_sasrec
 from rectune.baselines.sasrec_settings import SasRecSettings
 from rectune.baselines.sasrec_training import train_sasrec
@@ -83,7 +84,7 @@ def main() -> int:
         ]
         told = [name, "; ".join(f"{about['epochs_trained']}, {about['best_epoch']}" for about in found)]
         told += [f"{statistics.mean(about['seconds'] for about in found) / 60:.1f}"]
-        told += [_pair([about[key] for about in found if key in about]) for key in KINDS]
+        told += [over_seeds([about[key] for about in found if key in about]) for key in KINDS]
         print(f"| {' | '.join(told)} |", flush=True)
     return 0
 
@@ -110,22 +111,9 @@ def _trained(
     return figures
 
 
-def _figures(model: SasRec, split: Split, rows: Rows) -> list[tuple[float, float]]:
+def _figures(model: SasRec, split: Split, rows: Rows) -> list[Pair]:
     both = list_rows(split, rows, lambda part: model.log_probabilities(split, part), width=1)
-    found = [recall_and_ndcg(one.place, 10) for one in both]
-    return [(one["recall@10"], one["ndcg@10"]) for one in found]
-
-
-def _pair(figures: list[Any]) -> str:
-    both = []
-    for values in zip(*figures, strict=True):
-        spread = f" ± {_short(statistics.stdev(values))}" if len(values) > 1 else ""
-        both.append(_short(statistics.mean(values)) + spread)
-    return ", ".join(both)
-
-
-def _short(value: float) -> str:
-    return f"{value:.4f}".lstrip("0")
+    return [pair_of(recall_and_ndcg(one.place, 10)) for one in both]
 
 
 if __name__ == "__main__":

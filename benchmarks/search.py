@@ -91,33 +91,36 @@ def cell(recipe: str, source: Path, out: Path, change: dict[str, str], seed: int
         split = line.split
         rows = split.validation.take(evenly(len(split.validation), line.asked.prior.rows))
         others = [
-            _pair(recall_and_ndcg(list_rows(split, rows, score, width=1)[0].place, 10))
+            pair_of(recall_and_ndcg(list_rows(split, rows, score, width=1)[0].place, 10))
             for score in (markov(split).score, partial(line["prior"], split))
         ]
         seconds = json.loads((line.tuned.folder / MEASURED).read_text())["seconds"]
     alone = next(entry for entry in tried if entry["weight"] == 0)
     best = max(tried, key=lambda entry: entry[chosen_by(line.asked.rank.beams)])
-    return Found(_pair(alone), _pair(best), best["weight"], others[0], others[1], seconds)
+    return Found(pair_of(alone), pair_of(best), best["weight"], others[0], others[1], seconds)
 
 
 def line_of(name: str, found: Sequence[Found]) -> str:
     """One line of the table: means over seeds and the spread of several; the prior and Markov of the first seed."""
 
-    def mean(pairs: Sequence[Pair]) -> str:
-        both = []
-        for values in zip(*pairs, strict=True):
-            spread = f" ± {_short(statistics.stdev(values))}" if len(values) > 1 else ""
-            both.append(_short(statistics.mean(values)) + spread)
-        return ", ".join(both)
-
     weights = ", ".join(f"{f.weight:g}" for f in found)
     minutes = statistics.mean(f.seconds for f in found) / 60
-    columns = [mean([f.alone for f in found]), mean([f.mix for f in found]), weights]
-    columns += [mean([f.prior for f in found[:1]]), mean([f.markov for f in found[:1]]), f"{minutes:.0f}"]
+    columns = [over_seeds([f.alone for f in found]), over_seeds([f.mix for f in found]), weights]
+    columns += [over_seeds([f.prior for f in found[:1]]), over_seeds([f.markov for f in found[:1]]), f"{minutes:.0f}"]
     return f"| {name} | {len(found)} | {' | '.join(columns)} |"
 
 
-def _pair(found: dict[str, float]) -> Pair:
+def over_seeds(pairs: Sequence[Pair]) -> str:
+    """Recall and NDCG in words: means, and the deviations of several."""
+    both = []
+    for values in zip(*pairs, strict=True):
+        spread = f" ± {_short(statistics.stdev(values))}" if len(values) > 1 else ""
+        both.append(_short(statistics.mean(values)) + spread)
+    return ", ".join(both)
+
+
+def pair_of(found: dict[str, float]) -> Pair:
+    """What `recall_and_ndcg` found."""
     return found["recall@10"], found["ndcg@10"]
 
 
