@@ -131,7 +131,7 @@ def oracle(
     bought = np.full((len(rows), longest), -1, dtype=np.int64)
     lengths = rows.stop - rows.first
     for i in range(len(rows)):
-        bought[i, longest - lengths[i] :] = number[split.log.item_codes[rows.first[i] : rows.stop[i]]]
+        bought[i, longest - lengths[i] :] = number[split.earlier(rows, i)]
     return _chances(world, who[rows.user], bought)[:, number]
 
 

@@ -76,7 +76,8 @@ class SasRec(nn.Module):
             weights = {k: v for k, v in self.state_dict().items() if not k.startswith("table.")}
             weights["table.weight"] = self.table()
         said = {"settings": json.dumps(asdict(self.settings)), "about": json.dumps(self.about)}
-        save_file({k: v.contiguous() for k, v in weights.items()}, folder / FILE, metadata=said)
+        save_file({k: v.contiguous() for k, v in weights.items()}, folder / f"{FILE}.writing", metadata=said)
+        (folder / f"{FILE}.writing").replace(folder / FILE)  # whoever finds the file finds it whole
 
     @torch.no_grad()
     def log_probabilities(self, split: Split, rows: Rows) -> Floats:
@@ -88,7 +89,7 @@ class SasRec(nn.Module):
             which = range(
                 begin, min(begin + LEAST_ROWS, len(rows))
             )  # what rows are batched with must not depend on the room
-            known = [history[history < self.items] for history in (earlier(split, rows, i) for i in which)]
+            known = [history[history < self.items] for history in (split.earlier(rows, i) for i in which)]
             histories = [history[-self.settings.history :] for history in known]
             last = torch.tensor([len(history) for history in histories])
             states = self(self.started(histories), table)[torch.arange(len(which)), last]
@@ -99,11 +100,6 @@ class SasRec(nn.Module):
         """Sequences of item codes behind the start, padded on the right, (B, T) int64."""
         rows = [torch.from_numpy(np.append(self.items, sequence).astype(np.int64)) for sequence in sequences]
         return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.items).to(self.place.weight.device)
-
-
-def earlier(split: Split, rows: Rows, i: int) -> NDArray[np.int32]:
-    """Item codes of all that the user of row i did before, oldest first, as EASE sees it; `split.max_history` is the language model's."""
-    return np.asarray(split.log.item_codes[rows.first[i] : rows.stop[i]])
 
 
 def load_sasrec(folder: Path) -> SasRec:

@@ -25,10 +25,8 @@ from rectune.runtime.progress import Progress
 from rectune.runtime.room import LEAST_ROWS
 
 LOOKS = 10  # evaluations of a training without patience
-STATE, EVERY = (
-    "training.pt",
-    30.0,
-)  # where a training that goes on is kept, written after so many seconds at the earliest
+STATE = "training.pt"  # where a training that goes on is kept
+EVERY = 30.0  # seconds between two writes of it, at the least
 
 
 def best_sasrec(
@@ -42,6 +40,16 @@ def best_sasrec(
 ) -> SasRec:
     """Train each configuration and keep the one with the best NDCG@10 on validation rows, in `folder`; what an earlier attempt
     left there is gone on with. `about["tried"]` of the model holds them all."""
+    if not (folder / FILE).exists():  # else it was killed while it tidied up
+        _chosen(split, several, seed, device, vectors, folder).save(folder)
+    for place in folder.glob("configuration*"):
+        shutil.rmtree(place)
+    return load_sasrec(folder)
+
+
+def _chosen(
+    split: Split, several: Sequence[SasRecSettings], seed: int, device: str, vectors: NDArray[np.float32] | None, folder: Path
+) -> SasRec:  # fmt: skip
     found: list[SasRec] = []
     for number, settings in enumerate(several):
         place = folder / f"configuration{number}"
@@ -52,9 +60,6 @@ def best_sasrec(
         found.append(load_sasrec(place))
     best = max(found, key=lambda model: float(model.about["ndcg@10"]))
     best.about["tried"] = [{**asdict(model.settings), **model.about} for model in found] if len(found) > 1 else []
-    best.save(folder)
-    for number in range(len(several)):
-        shutil.rmtree(folder / f"configuration{number}")
     return best
 
 
@@ -104,6 +109,7 @@ class _Training:
             raise ValueError(f"`vectors: {settings.vectors}` of SASRec needs item vectors, and there are none.")
         torch.manual_seed(seed)
         self.split, self.settings = split, settings
+        self.patience = settings.patience if len(split.validation) else None  # without validation rows none runs out
         self.model = SasRec(split.log.n_items, settings, vectors).to(device)
         self.sequences = training_sequences(split, settings.history)
         if not self.sequences:
@@ -118,15 +124,14 @@ class _Training:
         self.draw = np.random.default_rng(seed)
         self.loss = _Loss(split, settings, seed, device)
         some = np.linspace(1, settings.epochs, num=min(LOOKS, settings.epochs), dtype=int).tolist()
-        self.look = set(range(1, settings.epochs + 1) if settings.patience else some)
+        self.look = set(range(1, settings.epochs + 1) if self.patience else some)
         self.epoch, self.best_epoch, self.best_value = 0, 0, 0.0
         self.best: dict[str, torch.Tensor] = {}
 
     @property
     def over(self) -> bool:
         """Whether it has come to its end."""
-        patience, judged = self.settings.patience, len(self.split.validation) > 0
-        waited = patience is not None and judged and self.epoch - self.best_epoch >= patience
+        waited = self.patience is not None and self.epoch - self.best_epoch >= self.patience
         return self.epoch >= self.settings.epochs or waited
 
     def run_epoch(self) -> None:
@@ -144,8 +149,7 @@ class _Training:
             return
         value = validation_ndcg(self.split, self.model, most=self.settings.validation_rows)
         # Of equal ones the later, as without validation rows all are, but where patience runs out.
-        waits = self.settings.patience is not None and len(self.split.validation) > 0
-        if not self.best or value > self.best_value or (value == self.best_value and not waits):
+        if not self.best or value > self.best_value or (value == self.best_value and self.patience is None):
             self.best_value, self.best_epoch = value, self.epoch
             self.best = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
 
@@ -188,6 +192,7 @@ class _Loss:
         events = np.bincount(split.train_sequences()[1], minlength=split.log.n_items)
         share = np.maximum(events, 1.0) ** settings.sampling_power
         self.share = torch.from_numpy(share / share.sum())
+        self.log_share = self.share.log().float().to(device)
 
     def __call__(self, model: SasRec, sequences: list[NDArray[Any]]) -> torch.Tensor:
         """Mean over the targets of some sequences."""
@@ -202,8 +207,7 @@ class _Loss:
         own = (states * table[targets]).sum(1, keepdim=True)
         others = states @ table[drawn].T
         if self.settings.log_q:
-            q = self.share.log().float().to(self.device)
-            own, others = own - q[targets][:, None], others - q[drawn]
+            own, others = own - self.log_share[targets][:, None], others - self.log_share[drawn]
         others = others.masked_fill(drawn == targets[:, None], -torch.inf)
         return functional.cross_entropy(torch.cat([own, others], 1), torch.zeros_like(targets))
 

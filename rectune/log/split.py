@@ -64,9 +64,13 @@ class Split:
         """Item codes of the history of row i, oldest first, shape (length,)."""
         return self.log.item_codes[rows.start[i] : rows.stop[i]]
 
+    def earlier(self, rows: Rows, i: int) -> NDArray[np.int32]:
+        """Item codes of all that the user of row i did before the target, oldest first, however long its history may be, shape (length,)."""
+        return self.log.item_codes[rows.first[i] : rows.stop[i]]
+
     def seen(self, rows: Rows, i: int) -> NDArray[np.int32]:
         """Every item that the user of row i touched before the target, sorted, without repeats."""
-        return np.unique(self.log.item_codes[rows.first[i] : rows.stop[i]])
+        return np.unique(self.earlier(rows, i))
 
     def seen_before(self, rows: Rows) -> int:
         """How many of the rows' targets their user touched before: with seen items hidden they cannot be hit."""

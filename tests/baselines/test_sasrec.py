@@ -179,6 +179,33 @@ def test_of_several_configurations_validation_chooses(tmp_path: Path) -> None:
     assert load_sasrec(tmp_path).about == model.about
 
 
+def test_one_that_was_killed_while_it_tidied_up_is_not_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, settings = walks(), dataclasses.replace(SMALL, epochs=1)
+    model = best_sasrec(split, [settings, SMALL], seed=0, folder=tmp_path)
+    (tmp_path / "configuration1").mkdir()  # the first one is gone already
+    monkeypatch.setattr(sasrec_training, "train_sasrec", None)
+    again = best_sasrec(split, [settings, SMALL], seed=0, folder=tmp_path)
+    assert np.array_equal(again.vectors(), model.vectors())
+    assert [file.name for file in tmp_path.iterdir()] == [FILE]
+
+
+def test_a_file_that_was_half_written_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(weights: Any, file: Path, metadata: Any) -> None:
+        file.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    model = train_sasrec(walks(), dataclasses.replace(SMALL, epochs=1), seed=0)
+    with monkeypatch.context() as patch:
+        patch.setattr("rectune.baselines.sasrec_network.save_file", killed)
+        with pytest.raises(KeyboardInterrupt):
+            model.save(tmp_path)
+    assert not (tmp_path / FILE).exists()
+    model.save(tmp_path)
+    assert np.array_equal(load_sasrec(tmp_path).vectors(), model.vectors())
+
+
 def test_a_longer_history_than_the_splits_is_seen() -> None:
     """`max_history` of a split is what a prompt holds; a baseline sees all that the user did, as far as its own `history` goes."""
     rows = [(f"u{user:02}", f"i{(user + n) % 12:02}", float(n)) for user in range(24) for n in range(9)]
