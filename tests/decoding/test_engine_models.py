@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from rectune.decoding.body import take_apart
+from rectune.decoding.conformance import _differences, _InFloat32
 from rectune.decoding.reference import reference_search
 from rectune.decoding.shelf import Shelf
 from rectune.decoding.trie import build_trie
@@ -102,9 +104,42 @@ def test_half_precision_is_searched_and_a_wrong_head_is_still_found_out(seed: in
     both = [len(set(a) & set(b)) for a, b in zip(found.items.tolist(), reference.items.tolist(), strict=True)]
     assert np.mean(both) >= 9
     plain = model.lm_head.forward
-    model.lm_head.forward = lambda hidden: 1.1 * plain(hidden)
+    model.lm_head.forward = lambda hidden: 1.03 * plain(hidden)  # within what half precision rounds away
     with pytest.warns(UserWarning, match="are off by"):
         engine_of(model, IDS, "full")
+
+
+def test_a_model_whose_rounding_is_as_large_as_a_fault_is_searched() -> None:
+    model = build("qwen3", **{**LLAMA, "num_hidden_layers": 16})
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "norm" in name:
+                weight.mul_(4)  # sharp attention, in which a rounded key can win or lose
+        model = model.to(torch.bfloat16)
+        wrong, _, allowed = _differences(model, take_apart(model), tokens=np.array(IDS).ravel(), pad=PAD)
+    assert wrong > allowed, "this model rounds too little to show anything"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        engine_of(model, IDS, "full")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_half_precision_is_checked_in_float32_with_the_weights_as_they_are(family: str) -> None:
+    model = build(family, **FAMILIES[family]).to(torch.bfloat16)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    body, tokens = take_apart(model), np.array(IDS).ravel()
+    with torch.no_grad(), _InFloat32():
+        wrong, effect, _ = _differences(model, body, tokens=tokens, pad=PAD)
+    assert wrong < 1e-4 * effect
+    assert model.dtype == torch.bfloat16
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+
+
+@pytest.mark.parametrize("family", FALLEN)
+def test_half_precision_excuses_no_model_that_cannot_be_searched(family: str) -> None:
+    model = build(family, **FALLEN[family][0]).to(torch.bfloat16)
+    with pytest.warns(UserWarning, match="falls back to `generate`"):
+        engine_of(model, IDS, "full").search(PROMPTS, beams=4)
 
 
 def test_an_adapter_is_searched_in_place_and_after_folding() -> None:
