@@ -106,6 +106,30 @@ def trainable(run: Any, model: Any, new_tokens: list[int]) -> Any:
     )  # fmt: skip
 
 
+def every_trainer_with(callback: Any) -> Any:
+    """Within it, every Trainer that is made gets the callback: our own method takes none."""
+    import contextlib
+    from collections.abc import Iterator
+
+    from transformers import Trainer
+
+    before = Trainer.__init__
+
+    @contextlib.contextmanager
+    def patched() -> Iterator[None]:
+        def init(self: Any, *args: Any, **kwargs: Any) -> None:
+            before(self, *args, **kwargs)
+            self.add_callback(callback)
+
+        Trainer.__init__ = init
+        try:
+            yield
+        finally:
+            Trainer.__init__ = before
+
+    return patched()
+
+
 # ---------------------------------------------------------------------------- what recipes of the benchmark name by `call`
 
 

@@ -76,10 +76,10 @@ class Case:
 
     def ours(self) -> dict[str, Any]:
         """By the code of `rectune train`: batches of like length."""
-        from benchmarks.gpu_sections.made import trainable
+        from benchmarks.gpu_sections.made import every_trainer_with, trainable
 
         timer = _timer(self.bench)
-        with tempfile.TemporaryDirectory(dir=self.place) as folder, _with_callback(timer):
+        with tempfile.TemporaryDirectory(dir=self.place) as folder, every_trainer_with(timer):
             task = trainable(self.line, self.model(), self.tokens)
             self.training.method.train(task, self.config, Path(folder))
             history = json.loads((Path(folder) / "log_history.json").read_text())
@@ -179,30 +179,6 @@ def _timer(bench: Bench) -> Any:
             self.seconds.append(time.perf_counter() - self._since)
 
     return Timer()
-
-
-def _with_callback(callback: Any) -> Any:
-    """Within it, every Trainer that is made gets the callback: our own method takes none."""
-    import contextlib
-    from collections.abc import Iterator
-
-    from transformers import Trainer
-
-    before = Trainer.__init__
-
-    @contextlib.contextmanager
-    def patched() -> Iterator[None]:
-        def init(self: Any, *args: Any, **kwargs: Any) -> None:
-            before(self, *args, **kwargs)
-            self.add_callback(callback)
-
-        Trainer.__init__ = init
-        try:
-            yield
-        finally:
-            Trainer.__init__ = before
-
-    return patched()
 
 
 def _recipe(place: Path, base: Path, device: str, quantised: bool, examples: int, rows: int, *, quick: bool) -> Path:
