@@ -206,17 +206,19 @@ def keys_page() -> str:
 
     from trl import ModelConfig
 
-    from rectune.methods import seq2seq, sft
+    from rectune.methods import dpo, s_dpo, seq2seq, sft
     from rectune.methods.keys import OURS, PASSED, REFUSED
     from rectune.model.settings import OWN, READ
 
     def default(kind: type, name: str) -> str:
-        value = next((f.default for f in dataclasses.fields(kind) if f.name == name), None)
+        value = next(
+            (f.default for kind in (kind, s_dpo.Config) for f in dataclasses.fields(kind) if f.name == name), None
+        )
         value = None if value is dataclasses.MISSING else getattr(value, "value", value)
         return f"`{value}`" if value not in (None, "") else ""
 
     def methods(name: str) -> str:
-        kinds = {"sft": sft.Config, "seq2seq": seq2seq.Config}
+        kinds = {"sft": sft.Config, "seq2seq": seq2seq.Config, "dpo": dpo.Config, "s_dpo": s_dpo.Config}
         return ", ".join(call for call, kind in kinds.items() if name in {f.name for f in dataclasses.fields(kind)})
 
     parts = [
@@ -236,8 +238,8 @@ def keys_page() -> str:
         "",
         "## `stages`: read by rectune",
         "",
-        "`sft` takes the keys of TRL's `SFTConfig`, `seq2seq` those of transformers' `TrainingArguments`; defaults are those of the libraries",
-        "where no other is said.",
+        "`sft` takes the keys of TRL's `SFTConfig`, `dpo` and `s_dpo` those of its `DPOConfig`, `seq2seq` those of transformers'",
+        "`TrainingArguments`; defaults are those of the libraries where no other is said, and those of the first method that is named.",
         "",
         "| key | methods | default | what becomes of it |",
         "|---|---|---|---|",

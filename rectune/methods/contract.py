@@ -71,7 +71,7 @@ class Method(Protocol):
 
     `boxes(section, seed) -> list[Box]`, where there is one, gives boxes of its own: they are built before the training, which finds
     their folders in `Trainable.boxes`. `check_base(config)`, where there is one, raises ValueError for a base that the method cannot train;
-    it is asked before anything is built. `load` with None instead of a folder gives the model before it was tuned. `export(given, folder, to)`, where there
+    it is asked before anything is built. `searches(section)`, where there is one, says whether the training calls `Trainable.search`. `load` with None instead of a folder gives the model before it was tuned. `export(given, folder, to)`, where there
     is one, writes what a bundle needs; without it the tuned model is one that transformers loads.
     """
 

@@ -16,6 +16,9 @@ OURS = {
     "ranked_rows": "validation rows that are ranked or answered at each evaluation",
     "early_stopping_patience": "stop after so many evaluations without a better `metric_for_best_model`",
     "target_head": "logits only where a label is; same loss, less memory",
+    "negatives": "where rejected items come from: `random`, `popular` or `ranked`, the model's own lists as the stage begins",
+    "negatives_power": "`popular`: the power of an item's count with which it is drawn",
+    "negatives_each": "items that are rejected beside each target",
     "max_length": "most tokens of an example; the oldest history goes first, no target is cut",
     "completion_only_loss": "`false`: the loss is on prompt and completion, which `examples: windows` needs",
     "train_sampling_strategy": "`group_by_length` goes by the lengths of each epoch's own examples",
@@ -53,6 +56,8 @@ PASSED = {
     "dataloader_prefetch_factor dataloader_multiprocessing_context dataloader_in_order ddp_find_unused_parameters ddp_bucket_cap_mb "
     "ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout fsdp_config",
     "TRL's SFTTrainer": "router_aux_loss_coef padding_free pad_to_multiple_of loss_type activation_offloading pad_token",
+    "TRL's DPOTrainer": "beta loss_weights label_smoothing ld_alpha f_divergence_type f_alpha_divergence_coef use_weighting discopop_tau "
+    "disable_dropout",
 }  # fmt: skip
 _HUB = "a training sends nothing to the Hub, which is not supported yet. `rectune export` writes a folder that can be uploaded"
 _ROWS = "rectune makes the examples itself, from tasks and templates"
@@ -78,6 +83,10 @@ REFUSED = {
     "eos_token": "the end of an example is the base's own; a template says `{% set end = false %}` where there is none",
     "model_init_kwargs": _BASE,
     "trust_remote_code": "a base's own code is never run; use a base that transformers knows",
+    **dict.fromkeys(
+        ("precompute_ref_log_probs", "precompute_ref_batch_size", "sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps"),
+        "the reference is the model as the stage began: its trained weights are kept beside it",
+    ),
     "output_dir": "checkpoints lie in the run folder, which is the recipe's `output_dir`",
     "resume_from_checkpoint": "the same command goes on from the last whole checkpoint by itself",
     "ignore_data_skip": "a training that was stopped goes on with the examples that it had not seen",
@@ -98,7 +107,9 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("data_seed", "neftune_noise_alpha", "router_aux_loss_coef"), FROM_0),
     **dict.fromkeys(("logging_steps", "eval_steps", "save_steps", "adam_epsilon", "ddp_timeout"), ABOVE_0),
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_length"), FROM_1),
-    **dict.fromkeys(("ranked_rows", "early_stopping_patience", "save_total_limit", "torch_empty_cache_steps", "ddp_bucket_cap_mb"), FROM_1),
+    "beta": ABOVE_0,
+    "negatives_power": FROM_0,
+    **dict.fromkeys(("ranked_rows", "negatives_each", "early_stopping_patience", "save_total_limit", "torch_empty_cache_steps", "ddp_bucket_cap_mb"), FROM_1),
     **dict.fromkeys(("eval_accumulation_steps", "dataloader_prefetch_factor", "pad_to_multiple_of"), FROM_1),
     **dict.fromkeys(("adam_beta1", "adam_beta2", "label_smoothing_factor"), SHARE),
 }  # fmt: skip
@@ -123,9 +134,10 @@ def check_keys(kind: type, section: dict[str, Any], where: Callable[[str], str])
     if not issubclass(kind, Choosing):
         return
     defaults = {f.name: f.default for f in dataclasses.fields(kind)}
+    refused = {**REFUSED, **getattr(kind, "refuses", {})}
     for name, value in section.items():
-        if name in REFUSED and name in defaults and value is not None and value != defaults[name]:
-            raise ValueError(f"{where(name)}: got {shown(value)}, which is refused: {REFUSED[name]}.")
+        if name in refused and name in defaults and value is not None and value != defaults[name]:
+            raise ValueError(f"{where(name)}: got {shown(value)}, which is refused: {refused[name]}.")
     _check_trackers(section.get("report_to"), where("report_to"))
     _check_packages(section, where)
 

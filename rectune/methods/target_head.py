@@ -19,11 +19,12 @@ PIECE = 2**26  # logits in one piece; the others are computed again in the backw
 
 @dataclass
 class TargetOutput(ModelOutput):  # type: ignore[misc]
-    """What TRL's SFTTrainer reads of a forward pass, each (batch, length - 1) and zero where there is no label."""
+    """What TRL's SFTTrainer and DPOTrainer read of a forward pass, each (batch, length - 1) and zero where there is no label."""
 
     log_probs: torch.Tensor | None = None
     entropy: torch.Tensor | None = None
     is_top1: torch.Tensor | None = None
+    mean_logits: torch.Tensor | None = None
     label_mask: torch.Tensor | None = None
     aux_loss: torch.Tensor | None = None
 
@@ -63,8 +64,8 @@ def target_output(hidden: torch.Tensor, labels: torch.Tensor, head: Any, config:
 
 
 def score(hidden: torch.Tensor, labels: torch.Tensor, head: Any, config: Any) -> list[torch.Tensor]:
-    """Log-probability of each of `labels` (N,) after `hidden` (N, width), entropy there, and whether the label is the most
-    likely; each (N,). Where the logits are many, they are made in pieces and again in the backward pass."""
+    """Log-probability of each of `labels` (N,) after `hidden` (N, width), entropy there, whether the label is the most
+    likely, and the mean logit; each (N,). Where the logits are many, they are made in pieces and again in the backward pass."""
     scale, cap = scale_and_cap(config, seq2seq=False)
     rows = max(1, PIECE // int(head.weight.shape[0]))
     again = len(labels) > rows and torch.is_grad_enabled()
@@ -77,7 +78,7 @@ def score(hidden: torch.Tensor, labels: torch.Tensor, head: Any, config: Any) ->
 
 def _piece(
     hidden: torch.Tensor, labels: torch.Tensor, head: Any, scale: float, cap: float | None
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     logits = head(hidden).float() * scale
     if cap is not None:
         logits = cap * torch.tanh(logits / cap)
@@ -85,5 +86,6 @@ def _piece(
     with torch.no_grad():
         every = logits.log_softmax(-1)
         entropy = -(every.exp() * every).sum(-1)
-        top = (logits.argmax(-1) == labels).float()
-    return log_probs, entropy, top
+        top = logits.argmax(-1) == labels
+        mean = logits.mean(-1)
+    return log_probs, entropy, top, mean

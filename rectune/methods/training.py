@@ -27,7 +27,7 @@ from rectune.tasks.examples import Mixture
 COMPLETE = "complete"
 # `disable_tqdm`: left open, transformers takes it from how much its logger says, and the command line keeps that quiet.
 DEFAULTS = {"report_to": "none", "save_strategy": "no", "logging_steps": 10, "disable_tqdm": False}
-Features = Callable[[int, int], dict[str, list[int]]]  # position, epoch -> input_ids, labels
+Features = Callable[[int, int], dict[str, Any]]  # position, epoch -> columns such as input_ids and labels
 
 
 def check_room(task: Trainable, max_length: int | None, examples: int) -> None:
@@ -190,9 +190,9 @@ class _Rendered:
     def __init__(self, mixture: Mixture, features: Features) -> None:
         self._mixture, self._features = mixture, features
 
-    def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[list[int]]]:
+    def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         rows = [self._features(p, self._mixture.epoch) for p in batch["position"]]
-        return {key: [row[key] for row in rows] for key in ("input_ids", "labels")}
+        return {key: [row[key] for row in rows] for key in rows[0]}
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -41,6 +41,8 @@ LIST = 10  # items of the lists by which checkpoints are chosen, whatever `rank.
 def training_box(asked: Asked, training: Training, before: str | None, own: tuple[str, ...], without: Path) -> Box:
     """The box of a training. `before`: the name of the training that it goes on from; `own`: boxes that its method asked for."""
     evaluates = training.section.get("eval_strategy", "no") != "no"
+    searches = getattr(training.method, "searches", None)
+    evaluates = evaluates or (searches is not None and searches(training.section))
     chosen = any(task.reads_vectors for task in (*training.tasks, asked.ranked))
     needs = ("split", "index", "base", *(("vectors",) * chosen), *(("trie",) * evaluates), *own)
 

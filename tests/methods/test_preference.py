@@ -1,0 +1,391 @@
+"""Preference tuning: what is rejected, the losses beside plain PyTorch, the reference, and whole runs."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from datasets import Dataset
+from torch.nn import functional
+
+from rectune.cli import main
+from rectune.decoding.ranking import Ranking
+from rectune.log.log import make_log
+from rectune.log.splits.leave_one_out import leave_one_out
+from rectune.methods import dpo, s_dpo
+from rectune.methods.preference import Preferences, PreferenceTrainer, Rejecting
+from rectune.tasks.rows import TaskRows
+from tests.conftest import QUICK
+from tests.runs import results, train
+
+VOCABULARY = 60
+EXAMPLES = [
+    {"prompt_ids": [5, 6, 7], "chosen_ids": [50, 51], "rejected_ids": [[52, 53], [50, 53], [54, 51]]},
+    {"prompt_ids": [8], "chosen_ids": [54, 53, 2], "rejected_ids": [[55, 2], [52, 51, 50, 2], [53, 2]]},
+]
+
+
+def small_model(kind: str) -> Any:
+    """A tiny decoder: tuned in full, or by LoRA with trained rows for tokens 50 to 55."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "llama", vocab_size=VOCABULARY, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, tie_word_embeddings=True, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, 0, 0.2)
+    if kind == "full":
+        return model
+    lora = LoraConfig(r=4, target_modules="all-linear", trainable_token_indices=list(range(50, 56)))
+    model = get_peft_model(model, lora)
+    move(model)  # as a stage before has left it: the reference is not the base
+    return model
+
+
+@torch.no_grad()
+def move(model: Any) -> None:
+    torch.manual_seed(1)
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.add_(0.1 * torch.randn_like(weight))
+
+
+def trainer_of(method: Any, model: Any, folder: Path, **keys: Any) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    from rectune.model.new_tokens import train_tokenizer
+
+    tokenizer: PreTrainedTokenizerFast = train_tokenizer(["a b c"], 300)
+    config = method.Config(
+        output_dir=str(folder),
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+        remove_unused_columns=False,
+        beta=0.7,
+        **keys,
+    )
+    kind, collator = (s_dpo.Trainer, s_dpo.Sets(0)) if method is s_dpo else (PreferenceTrainer, dpo.Pairs(0))
+    return kind(model, args=config, processing_class=tokenizer, data_collator=collator, train_dataset=Dataset.from_list(EXAMPLES))  # fmt: skip
+
+
+def log_probability(model: Any, prompt: list[int], answer: list[int]) -> torch.Tensor:
+    ids = torch.tensor([[*prompt, *answer]])
+    logp = model(input_ids=ids).logits[0].log_softmax(-1)
+    at = torch.arange(len(prompt) - 1, len(prompt) + len(answer) - 1)
+    return logp[at, ids[0, len(prompt) :]].sum()
+
+
+def by_hand(policy: Any, before: Any, negatives: int, loss_type: str = "sigmoid") -> torch.Tensor:
+    """The loss of DPO (one negative) or S-DPO, without padding, batches or tricks."""
+    losses = []
+    for example in EXAMPLES:
+        prompt = example["prompt_ids"]
+
+        def reward(answer: Any, prompt: Any = prompt) -> torch.Tensor:
+            with torch.no_grad():
+                reference = log_probability(before, prompt, answer)
+            return 0.7 * (log_probability(policy, prompt, answer) - reference)
+
+        chosen = reward(example["chosen_ids"])
+        rejected = torch.stack([reward(answer) for answer in example["rejected_ids"][:negatives]])
+        if loss_type == "hinge":
+            losses.append(torch.relu(1 - (chosen - rejected[0])))
+        else:
+            losses.append(-functional.logsigmoid(-torch.log(torch.exp(rejected - chosen).sum())))
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize(
+    ("method", "negatives", "keys"),
+    [
+        (dpo, 1, {}),
+        (dpo, 1, {"loss_type": ["hinge"]}),
+        (s_dpo, 3, {"negatives_each": 3}),
+        (s_dpo, 1, {"negatives_each": 1}),
+    ],
+)
+def test_losses_and_gradients_are_those_of_plain_pytorch(
+    method: Any, negatives: int, keys: dict[str, Any], kind: str, tmp_path: Path
+) -> None:
+    policy = small_model(kind)
+    before, plain = copy.deepcopy(policy).eval(), copy.deepcopy(policy)
+    trainer = trainer_of(method, policy, tmp_path, **keys)
+    for model in (policy, plain):
+        move(model)  # the policy has gone on from its reference
+        model.eval()
+    examples = [{**e, "rejected_ids": e["rejected_ids"][:negatives]} for e in EXAMPLES]
+    loss = trainer._compute_loss(policy, trainer.data_collator(examples), False)
+    loss.backward()
+    expected = by_hand(plain, before, negatives, keys.get("loss_type", ["sigmoid"])[0])
+    expected.backward()
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    compared = 0
+    theirs = {name: p.grad for name, p in plain.named_parameters()}
+    for name, parameter in policy.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, theirs[name], rtol=1e-4, atol=1e-5)
+            compared += int(parameter.grad.abs().sum() > 0)
+    assert compared > 10
+    if kind == "lora":
+        assert policy.peft_config.keys() == {"default"}  # no second adapter is saved beside the first
+
+
+def test_one_negative_is_dpo(tmp_path: Path) -> None:
+    losses = []
+    for method, keys in ((dpo, {}), (s_dpo, {"negatives_each": 1})):
+        policy = small_model("lora")
+        trainer = trainer_of(method, policy, tmp_path, **keys)
+        move(policy)
+        examples = [{**e, "rejected_ids": e["rejected_ids"][:1]} for e in EXAMPLES]
+        losses.append(float(trainer._compute_loss(policy.eval(), trainer.data_collator(examples), False).detach()))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert losses[0] != pytest.approx(float(np.log(2)), rel=1e-3)  # it says something
+
+
+def test_the_softmax_loss_is_finite_where_a_sum_of_exponentials_is_not() -> None:
+    chosen = torch.tensor([0.0, 0.0], requires_grad=True)
+    rejected = torch.tensor([[900.0, -900.0], [900.0, -900.0]], requires_grad=True)
+    loss = s_dpo.softmax_loss(chosen, rejected)
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx((900 + np.log(2)) / 2)
+    assert torch.isfinite(chosen.grad).all()
+    assert torch.isfinite(rejected.grad).all()
+    assert float(chosen.grad[0]) == pytest.approx(-0.5, abs=1e-4)
+
+
+# ---------------------------------------------------------------------------------------------------- what is rejected
+
+
+def shop() -> Any:
+    """Five users; user u takes items u, u + 1, …, u + 5 of eleven."""
+    events = pl.DataFrame(
+        {"user": [f"u{u}" for u in range(5) for _ in range(6)], "item": [f"i{u + k}" for u in range(5) for k in range(6)],
+         "time": [float(k) for _ in range(5) for k in range(6)]}
+    )  # fmt: skip
+    items = pl.DataFrame({"item_id": [f"i{n}" for n in range(11)], "title": [f"Item {n}" for n in range(11)]})
+    return leave_one_out(make_log(events, items, source="made up", warn_unordered=False), max_history=2)
+
+
+def sides(split: Any, negatives: str, each: int, lists: Path | None = None, search: Any = None, **keys: Any) -> tuple[Preferences, TaskRows]:  # fmt: skip
+    rows = TaskRows(
+        split.train.row,
+        lambda i: {},
+        "item",
+        split.targets(split.train),
+        history=lambda i: split.history(split.train, i),
+    )
+    index = SimpleNamespace(codes=np.zeros((11, 0), dtype=np.int64), titles=[f"Item {n}" for n in range(11)])
+    model = torch.nn.Linear(1, 1)
+    task: Any = SimpleNamespace(split=split, index=index, model=model, search=search)
+    mixture: Any = SimpleNamespace(seed=0, tasks=[(SimpleNamespace(name="next_item"), rows)], encoder=None)
+    made = Rejecting(negatives=negatives, **keys)  # type: ignore[arg-type]
+    return Preferences(task, mixture, made, each, lists), rows
+
+
+@pytest.mark.parametrize("negatives", ["random", "popular"])
+def test_neither_the_target_nor_what_the_user_did_is_rejected(negatives: str) -> None:
+    split = shop()
+    made, rows = sides(split, negatives, 3)
+    users = split.train.user
+    drawn = set()
+    for i in range(len(rows)):
+        own = set(
+            split.log.item_codes[split.train_events][split.log.user_codes[split.train_events] == users[i]].tolist()
+        )
+        for epoch in range(20):
+            found = [view["target"]["title"] for view in made.rejected(rows, i, epoch, "")]
+            codes = {int(title.split()[1]) for title in found}
+            assert len(codes) == 3
+            assert not codes & own
+            assert int(rows.target[i]) not in codes
+            drawn |= codes
+            assert found == [view["target"]["title"] for view in made.rejected(rows, i, epoch, "")]
+    trained = set(split.log.item_codes[split.train_events].tolist())
+    assert drawn == (set(range(11)) if negatives == "random" else trained)  # what nobody took has no popularity
+
+
+def test_popular_items_are_drawn_by_their_counts() -> None:
+    split = shop()
+    counts = np.bincount(split.log.item_codes[split.train_events], minlength=11)
+    for power, steep in ((1.0, 1.0), (0.0, 0.0)):
+        made, rows = sides(split, "popular", 1, negatives_power=power)
+        seen = np.zeros(11)
+        for epoch in range(3000):
+            (view,) = made.rejected(rows, 0, epoch, "")
+            seen[int(view["target"]["title"].split()[1])] += 1
+        free = (
+            np.setdiff1d(np.flatnonzero(counts), made.taken(rows, 0))
+            if steep
+            else np.setdiff1d(np.arange(11), made.taken(rows, 0))
+        )
+        weights = counts[free] ** power if steep else np.ones(len(free))
+        np.testing.assert_allclose(seen[free] / 3000, weights / weights.sum(), atol=0.04)
+
+
+def test_ranked_items_are_those_of_the_models_lists_and_are_listed_once(tmp_path: Path) -> None:
+    split, asked = shop(), []
+
+    def search(model: Any, rows: TaskRows, shelf: Any) -> Ranking:
+        assert not model.training
+        asked.append(len(rows))
+        free = [[n for n in (10, 9, 8, 7, 6, 0) if n not in hidden][:3] for hidden in shelf.hidden]
+        items = np.array([[*some, *[-1] * (3 - len(some))] for some in free], dtype=np.int32)
+        return Ranking(
+            rows.row.astype(np.int64), items, np.zeros(items.shape, dtype=np.float32), np.zeros(len(rows), dtype=bool)
+        )
+
+    made, rows = sides(split, "ranked", 2, tmp_path / "lists", search)
+    made.list_now()
+    again, same = sides(split, "ranked", 2, tmp_path / "lists", lambda *given: pytest.fail("it was listed before"))
+    for i in range(len(rows)):
+        found = {int(view["target"]["title"].split()[1]) for view in again.rejected(same, i, 0, "")}
+        assert found <= {10, 9, 8, 7, 6, 0}
+        assert not found & set(made.taken(rows, i).tolist())
+    assert asked == [len(rows)]
+
+
+def test_too_few_items_and_texts_are_refused() -> None:
+    split = shop()
+    made, rows = sides(split, "random", 9)
+    with pytest.raises(ValueError, match=r"task x: 9 are to be rejected, and 7 items are left"):
+        made.rejected(rows, 0, 0, "task x")
+    text = TaskRows(np.arange(2), lambda i: {}, "text", np.zeros(2, dtype=np.int64))
+    mixture: Any = SimpleNamespace(seed=0, tasks=[(SimpleNamespace(name="title_of"), text)])
+    task: Any = SimpleNamespace(split=split, index=made._task.index)
+    with pytest.raises(ValueError, match="task `title_of` writes texts, of which none is known to be worse"):
+        Preferences(task, mixture, Rejecting(), 1, None)
+
+
+def test_the_other_answers_are_rejected() -> None:
+    made, _ = sides(shop(), "random", 2)
+    answers = ({"target": "A"}, {"target": "B"}, {"target": "C"})
+    rows = TaskRows(np.arange(3), lambda i: {}, "answer", np.array([0, 1, 2]), answers=answers)
+    assert {view["target"] for view in made.rejected(rows, 1, 0, "")} == {"A", "C"}
+
+
+# ---------------------------------------------------------------------------------------------------------- whole runs
+
+STAGE = """
+tasks: [{call: next_item, template: next-item-names.jinja}]
+stages:
+  - {call: sft, completion_only_loss: true, max_steps: 4, per_device_train_batch_size: 8, learning_rate: 1.0e-2, max_length: 128}
+  - call: METHOD
+    negatives: NEGATIVES
+    max_steps: 6
+    per_device_train_batch_size: 8
+    learning_rate: 1.0e-3
+    max_length: 128
+    logging_steps: 1
+    save_strategy: steps
+    save_steps: 2
+    eval_strategy: steps
+    eval_steps: 3
+    ranked_rows: 20
+"""
+LORA = """
+model: {from_scratch: null, model_name_or_path: BASE, use_peft: true, lora_r: 4, lora_target_modules: [all-linear], prompt_form: plain}
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "negatives", "lora"), [("dpo", "popular", True), ("s_dpo", "ranked", True), ("s_dpo", "ranked", False)]
+)
+def test_a_run_tunes_by_preferences_and_goes_on_after_a_kill(
+    method: str,
+    negatives: str,
+    lora: bool,
+    tmp_path: Path,
+    checkpoints: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = tmp_path / "own.yaml"
+    text = QUICK.split("stages:")[0] + STAGE.replace("METHOD", method).replace("NEGATIVES", negatives)
+    text += "\nrank: {batch_tokens: 1024, beams: 10, k: 5}\neval: {k: [1, 5], shuffled_rows: 0}\n"
+    if lora:
+        text = (
+            text[: text.index("model:")] + text[text.index("tasks:") :] + LORA.replace("BASE", str(checkpoints["tied"]))
+        )
+    recipe.write_text(text)
+    train(recipe, "--output_dir", str(tmp_path / "whole"))
+
+    class Killed(BaseException):
+        pass
+
+    plain, steps = PreferenceTrainer.training_step, []
+
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if len(steps) == 5:
+            raise Killed
+        steps.append(1)
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(PreferenceTrainer, "training_step", step)
+    with pytest.raises(Killed):
+        train(recipe, "--output_dir", str(tmp_path / "killed"))
+    monkeypatch.undo()
+    train(recipe, "--output_dir", str(tmp_path / "killed"))
+    weights = [
+        sorted((tmp_path / run / "stages").glob("train1-*/model/*model.safetensors")) for run in ("whole", "killed")
+    ]
+    assert weights[0]
+    assert [file.read_bytes() for file in weights[0]] == [file.read_bytes() for file in weights[1]]
+    assert results(tmp_path / "whole")["protocols"] == results(tmp_path / "killed")["protocols"]
+    stage = weights[0][0].parents[1]
+    history = json.loads((stage / "log_history.json").read_text())
+    assert {"rewards/margins", "rewards/accuracies", "loss"} <= history[0].keys()
+    first = next(entry["loss"] for entry in history if "loss" in entry)
+    assert first == pytest.approx(np.log(2 if method == "dpo" else 4), rel=1e-3)  # policy and reference are one
+    assert any("eval_ndcg@10" in entry for entry in history)
+    assert json.loads((stage / "audit.json").read_text())["gradient_in"] > 0
+    if lora:
+        assert not list(stage.glob("model/ref*"))
+
+
+BANDIT = """
+include: quickstart.yaml
+data: {call: table, path: log.csv, time: time, items_path: items.csv}
+split: {call: leave_one_out, max_history: 1}
+vectors: null
+index: {call: atomic}
+tasks: [{call: next_item, template: next-item-names.jinja}]
+model:
+  from_scratch: {hidden_size: 48, intermediate_size: 96, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 2, head_dim: 24}
+stages:
+  - {call: s_dpo, negatives_each: 15, beta: 1.0, max_steps: 250, per_device_train_batch_size: 50, learning_rate: 1.0e-2, max_length: 16}
+rank: {beams: 10, k: 5}
+eval: {k: [1], shuffled_rows: 0, oracle: null}
+output_dir: run
+"""
+
+
+def test_a_bandit_whose_best_policy_is_known_is_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After item n comes item n + 7 (mod 50): preferences alone tell a random policy so."""
+    monkeypatch.chdir(tmp_path)
+    lines, rng = ["user,item,time"], np.random.default_rng(0)
+    for user in range(100):
+        item = int(rng.integers(50))
+        for step in range(6):
+            lines.append(f"u{user},i{item},{step}")
+            item = (item + 7) % 50
+    Path("log.csv").write_text("\n".join(lines) + "\n")
+    Path("items.csv").write_text("item,title\n" + "".join(f"i{n},Thing {n}\n" for n in range(50)))
+    Path("bandit.yaml").write_text(BANDIT)
+    assert main(["train", "bandit.yaml", "--traceback"]) == 0
+    row = results(tmp_path / "run")["protocols"]["seen items hidden"][
+        "tuned model"
+    ]  # of what its user has taken, nothing was rejected
+    assert row["recall@1"][0] >= 0.95
