@@ -21,6 +21,11 @@ __all__ = ["Config", "check_base", "config_defaults", "load", "searches", "train
 class Config(Choosing, Rejecting, DPOConfig):  # type: ignore[misc]
     """TRL's DPOConfig and keys of our own."""
 
+    @property
+    def sequences(self) -> int:
+        """Sequences that a step forwards for each example."""
+        return 2
+
 
 def train(task: Trainable, config: Config, folder: Path) -> None:
     """Tune `task.model` by pairs; leaves in `folder` and raises what `sft` does.

@@ -36,6 +36,11 @@ class Config(Choosing, Rejecting, DPOConfig):  # type: ignore[misc]
 
     negatives_each: int = field(default=3, metadata={"help": "Items that are rejected beside each target."})
 
+    @property
+    def sequences(self) -> int:
+        """Sequences that a step forwards for each example."""
+        return 1 + self.negatives_each
+
 
 def train(task: Trainable, config: Config, folder: Path) -> None:
     """Tune `task.model`; leaves in `folder` and raises what `sft` does.

@@ -65,6 +65,9 @@ class StagePlan:
     target: int
     head: Literal["all", "targets"] = "all"
     fixed: int | None = None
+    sequences: int = (
+        1  # that a step forwards for each example; above 1 also for a reference, whose trained weights are kept beside
+    )
 
     def __post_init__(self) -> None:
         from trl.trainer.utils import add_fused_lm_head
@@ -74,6 +77,7 @@ class StagePlan:
         self.adapts = hasattr(self.model, "peft_config")
         inner = self.model.get_base_model() if self.adapts else self.model
         self.weights = bytes_of([*self.model.parameters(), *self.model.buffers()])
+        self.reference = bytes_of(self.trained) if self.sequences > 1 else 0
         self.adapter = bytes_of(self.trained) if self.adapts else 0
         self.state, self.update = optimiser_bytes(self.optimiser, self.trained)
         self.gradients = bytes_of(self.trained)
@@ -95,7 +99,7 @@ class StagePlan:
         """What a step of `rows` examples of `length` tokens takes."""
         if (rows, length) not in self._needs:
             shape = StepShape(
-                rows=rows, length=length, target=self.target, head=self.head, accumulates=self.accumulates,
+                rows=rows * self.sequences, length=length, target=self.target, head=self.head, accumulates=self.accumulates,
                 autocast=self.autocast, device=self.device,
             )  # fmt: skip
             self._needs[rows, length] = self._need(step_peaks(self.model, self._mode, shape))
@@ -137,7 +141,7 @@ class StagePlan:
         else:
             held = _CPU_HELD * peaks.small + (_CPU_ADAPTER if self.adapts else 0)
         return Need(
-            weights=self.weights - self.adapter, adapter=self.adapter, gradients=gradients, optimiser=self.state,
+            weights=self.weights - self.adapter + self.reference, adapter=self.adapter, gradients=gradients, optimiser=self.state,
             activations=beyond - logits, logits=logits, fixed=self.fixed or 0, slack=round(held), moment=moment,
         )  # fmt: skip
 

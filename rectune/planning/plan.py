@@ -99,7 +99,7 @@ def stage_plan(
         model=model, device=device, optimiser=str(getattr(config.optim, "value", config.optim)),
         checkpointing=bool(config.activation_checkpointing), checkpointing_arguments=config.activation_checkpointing_kwargs,
         accumulates=config.gradient_accumulation_steps > 1, autocast=_autocast(module, section, config, device),
-        target=target, head=_head(config, device), fixed=fixed,
+        target=target, head=_head(config, device), fixed=fixed, sequences=sequences_of(config),
     )  # fmt: skip
 
 
@@ -123,6 +123,11 @@ def _stage(
         need=plan.need(rows, length), work=_work(plan, config, examples, length), disk=_disk(settings, plan, config),
         cache=run.asked.rank.batch_tokens * _cache_bytes(plan.model), fits_rows=fits,
     )  # fmt: skip
+
+
+def sequences_of(config: Any) -> int:
+    """Sequences that a step of a training forwards for each example."""
+    return int(getattr(config, "sequences", 1))
 
 
 def length_of(model: Any, config: Any) -> int:
@@ -158,14 +163,16 @@ def _work(plan: StagePlan, config: Any, examples: Examples | None, length: int) 
     text = plan.model.config.get_text_config()
     embedding = plan.model.get_input_embeddings().weight.numel()
     tied = bool(text.tie_word_embeddings)
-    passes = 2 + (0 if plan.adapts else 1) + (1 if plan.checkpointing else 0)
+    passes = 2 + (0 if plan.adapts else 1) + (1 if plan.checkpointing else 0) + (1 if plan.sequences > 1 else 0)
     used = plan.parameters - (0 if tied else embedding)
     flops = passes * (2 * used + 2 * text.num_hidden_layers * text.hidden_size * length)
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
     steps = config.max_steps if config.max_steps > 0 else None
     if steps is None and examples is not None:
         steps = math.ceil(math.ceil(examples.number / batch) * config.num_train_epochs)
-    tokens = None if steps is None or examples is None else steps * batch * min(examples.length, length)
+    tokens = (
+        None if steps is None or examples is None else steps * batch * plan.sequences * min(examples.length, length)
+    )
     return Work(steps, tokens, flops)
 
 

@@ -46,9 +46,10 @@ def _judging(judging: Judging) -> str:
 
 def _stage(forecast: Forecast, stage: StageForecast) -> list[str]:
     plan, need = stage.plan, stage.need
+    several = f"{plan.sequences} sequences, each " if plan.sequences > 1 else ""
     lines = [
         f"stage {stage.stage}: {plan.parameters:,} parameters, {plan.trainable:,} trained ({plan.trainable / plan.parameters:.2%})",
-        f"  a step: {stage.rows} examples of up to {stage.length} tokens, {stage.accumulation} times; {plan.optimiser}"
+        f"  a step: {stage.rows} examples of {several}up to {stage.length} tokens, {stage.accumulation} times; {plan.optimiser}"
         + (", activations checkpointed" if plan.checkpointing else ""),
         f"  memory at its peak, {_MOMENTS[need.moment]}:",
     ]
@@ -78,11 +79,15 @@ def _verdict(forecast: Forecast, stage: StageForecast) -> str:
 
 
 def _work(forecast: Forecast, stage: StageForecast) -> list[str]:
-    work, card = stage.work, forecast.card
+    work, card, plan = stage.work, forecast.card, stage.plan
     if work.steps is None:
         return [f"  {work.flops / 1e9:.2f} GFLOP a token"]
     lines = [f"  {work.steps:,} steps" + (f", about {work.tokens:,.0f} tokens" if work.tokens is not None else "")]
-    tokens = work.tokens if work.tokens is not None else work.steps * stage.rows * stage.accumulation * stage.length
+    tokens = (
+        work.tokens
+        if work.tokens is not None
+        else work.steps * stage.rows * plan.sequences * stage.accumulation * stage.length
+    )
     at_most = "" if work.tokens is not None else ", if every example had its full length"
     if card is not None and card.rate is not None:
         slow, fast = (tokens * work.flops / (card.rate * share) / 3600 for share in _RATES)

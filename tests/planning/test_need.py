@@ -146,3 +146,10 @@ def test_a_config_that_is_not_there_or_not_known_is_one_line(checkpoints: dict[s
     (tmp_path / "config.json").write_text('{"model_type": "qwen33"}')
     with pytest.raises(ValueError, match=r"model type `qwen33`.*Did you mean `qwen3`"):
         planned(tmp_path)
+
+
+def test_preferences_take_several_sequences_an_example_and_a_copy_of_what_is_trained() -> None:
+    plain, pairs = plan_of(llama(3), head="targets"), plan_of(llama(3), head="targets", sequences=3)
+    one, several = pairs.need(2, 32), plain.need(6, 32)
+    assert one.activations == several.activations > 2 * plain.need(2, 32).activations
+    assert one.weights == several.weights + plain.gradients
