@@ -36,6 +36,7 @@ def page(data: dict[str, Any], figures: dict[str, str], *, kind: str) -> str:
         recipe_text=_yaml(data["settings"]),
         mixed=mixed_verdict(data["results"]) if data["results"].get("mixed_against") else [],
         share=oracle_line(data["results"]) if kind == "ranking" else "",
+        traded=traded(data["training"]),
         about_log=log_lines(data["results"]),
         worded=wording_line(data["results"]["wordings"]) if data["results"].get("wordings") else "",
     )
@@ -96,7 +97,7 @@ def ranking_text(data: dict[str, Any]) -> str:
         parts.append(wording_line(results["wordings"]))
     proven = results["proven_exact"][HIDDEN]["tuned model"]
     parts.append(f"{proven:.1%} of the tuned model's lists are proven to be its exact top {results['beams']}.")
-    parts += log_lines(results)
+    parts += [*traded(data["training"]), *log_lines(results)]
     parts.append(_took(data["measured"]))
     return "\n".join(parts)
 
@@ -274,6 +275,28 @@ def wording_line(wordings: dict[str, Any]) -> str:
         if metric != "each" and not defined(v["mean"])
     )
     return f"Over {len(wordings['each'])} wordings of the prompt, on the same sample: {spread}.{lacking}"
+
+
+def traded(training: list[list[dict[str, Any]]]) -> list[str]:
+    """Where a stage gave up the end of its lists, or most of the catalogue, for their top: a sentence for each stage. Its first
+    evaluation beside that of its highest NDCG@10."""
+    told = []
+    for stage, log in enumerate(training):
+        evaluations = [entry for entry in log if "eval_ndcg@10" in entry]
+        if len(evaluations) < 2:
+            continue
+        first, best = evaluations[0], max(evaluations, key=lambda entry: entry["eval_ndcg@10"])
+        deep = [k for k in first if k.startswith("eval_recall@") and int(k.partition("@")[2]) > 10]
+        fell = [k for k in (*deep, "eval_coverage@10") if k in first and best[k] < first[k]]
+        if best["eval_ndcg@10"] > first["eval_ndcg@10"] and fell:
+            lost = " and ".join(
+                f"{k.removeprefix('eval_')} fell from {number(first[k])} to {number(best[k])}" for k in fell
+            )
+            told.append(
+                f"Stage {stage} bought the top of its lists: on validation rows ndcg@10 rose from {number(first['eval_ndcg@10'])} to "
+                f"{number(best['eval_ndcg@10'])} while {lost}."
+            )
+    return told
 
 
 def _took(measured: dict[str, Any]) -> str:

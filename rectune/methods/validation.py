@@ -10,14 +10,30 @@ from rectune.decoding.ranking import recall_and_ndcg, target_ranks
 from rectune.decoding.shelf import Shelf
 from rectune.tasks.rows import TaskRows
 
+DEEPEST = 50  # places; a list may be shorter
 
-def validation_metrics(ranker: Ranker, rows: TaskRows, shelf: Shelf) -> dict[str, float]:
-    """recall@10 and ndcg@10 of the lists that the shelf allows; for a task with answers auc, or where they are numbers the rmse of
-    their expected value."""
+
+def list_metrics(width: int) -> list[str]:
+    """Names of what lists of `width` items are measured by during training: at the top, at ten, as deep as they go, and how much of
+    the catalogue they show."""
+    top, deep = min(10, width), min(DEEPEST, width)
+    both = [f"{name}@{k}" for k in ([top, deep] if deep > top else [top]) for name in ("recall", "ndcg")]
+    return [*(["recall@1"] if top > 1 else []), *both, f"coverage@{top}"]
+
+
+def validation_metrics(ranker: Ranker, rows: TaskRows, shelf: Shelf, *, items: int = 0) -> dict[str, float]:
+    """What `list_metrics` names, of the lists that the shelf allows; for a task with answers auc, or where they are numbers the rmse of
+    their expected value. `items`: of the catalogue."""
     if rows.kind == "answer":
         return answer_metrics(rows, ranker.answer(rows))
     ranking = ranker.rank(rows, shelf)
-    return recall_and_ndcg(target_ranks(ranking, rows.target.astype(np.int32)), ranking.items.shape[1])
+    width, found = ranking.items.shape[1], dict[str, float]()
+    place = target_ranks(ranking, rows.target.astype(np.int32))
+    for k in (1, 10, DEEPEST):
+        found |= recall_and_ndcg(place, width, k=k)
+    listed = ranking.items[:, : min(10, width)]
+    found[f"coverage@{min(10, width)}"] = len(np.unique(listed[listed >= 0])) / items if items else 0.0
+    return {name: found[name] for name in list_metrics(width)}
 
 
 def answer_metrics(rows: TaskRows, chances: NDArray[np.float64]) -> dict[str, float]:

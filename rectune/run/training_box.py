@@ -103,7 +103,7 @@ def _train(
         split, rows = held["split"], rows_of(asked.ranked, held, "validation")
         which = evenly(len(rows), most)
         hidden = [split.seen(split.validation, int(i)).tolist() for i in which] if rows.kind == "item" else None
-        return validation_metrics(as_ranker(model), rows.take(which), Shelf(hidden=hidden))
+        return validation_metrics(as_ranker(model), rows.take(which), Shelf(hidden=hidden), items=split.log.n_items)
 
     def search(model: Any, rows: TaskRows, shelf: Shelf) -> Ranking:
         return as_ranker(model).rank(rows, shelf)
