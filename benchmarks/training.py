@@ -33,7 +33,7 @@ from rectune.run.run import Run, open_run
 from rectune.tasks.examples import Mixture
 
 SHARED = (
-    "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "activation_checkpointing", "warmup_steps", "weight_decay",
     "max_grad_norm", "adam_beta1", "adam_beta2", "optim", "bf16", "fp16", "use_cpu", "max_steps", "logging_steps", "seed",
     "train_sampling_strategy", "disable_tqdm", "report_to", "save_strategy",
 )  # fmt: skip
@@ -69,6 +69,7 @@ class Case:
         self.config = self.training.config()
         self.config.max_steps, self.config.logging_steps = steps, 1
         self.config.train_sampling_strategy = "sequential"
+        self.config.early_stopping_patience = None
         self.config.save_strategy = self.config.eval_strategy = "no"
         self.new_tokens = new_token_ids(run.encoder.tokenizer, run.index)
         on_all = self.config.completion_only_loss is False

@@ -36,7 +36,7 @@ def page(data: dict[str, Any], figures: dict[str, str], *, kind: str) -> str:
         recipe_text=_yaml(data["settings"]),
         mixed=mixed_verdict(data["results"]) if data["results"].get("mixed_against") else [],
         share=oracle_line(data["results"]) if kind == "ranking" else "",
-        traded=traded(data["training"]),
+        traded=traded(data["training"], data["settings"]["stages"]) if kind == "ranking" else [],
         about_log=log_lines(data["results"]),
         worded=wording_line(data["results"]["wordings"]) if data["results"].get("wordings") else "",
     )
@@ -97,7 +97,7 @@ def ranking_text(data: dict[str, Any]) -> str:
         parts.append(wording_line(results["wordings"]))
     proven = results["proven_exact"][HIDDEN]["tuned model"]
     parts.append(f"{proven:.1%} of the tuned model's lists are proven to be its exact top {results['beams']}.")
-    parts += [*traded(data["training"]), *log_lines(results)]
+    parts += [*traded(data["training"], data["settings"]["stages"]), *log_lines(results)]
     parts.append(_took(data["measured"]))
     return "\n".join(parts)
 
@@ -277,26 +277,44 @@ def wording_line(wordings: dict[str, Any]) -> str:
     return f"Over {len(wordings['each'])} wordings of the prompt, on the same sample: {spread}.{lacking}"
 
 
-def traded(training: list[list[dict[str, Any]]]) -> list[str]:
-    """Where a stage gave up the end of its lists, or most of the catalogue, for their top: a sentence for each stage. Its first
-    evaluation beside that of its highest NDCG@10."""
+def traded(training: list[list[dict[str, Any]]], stages: list[dict[str, Any]]) -> list[str]:
+    """Where a stage gave up the end of its lists, or much of the catalogue, for their top: a sentence for each stage. `stages`: their
+    settings. Its first evaluation beside that of the weights that were kept.
+
+    A recall has fallen where it did so by more than two deviations of a share of `ranked_rows` rows, coverage by more than a tenth.
+    """
     told = []
-    for stage, log in enumerate(training):
+    for stage, (log, settings) in enumerate(zip(training, stages, strict=True)):
         evaluations = [entry for entry in log if "eval_ndcg@10" in entry]
         if len(evaluations) < 2:
             continue
-        first, best = evaluations[0], max(evaluations, key=lambda entry: entry["eval_ndcg@10"])
-        deep = [k for k in first if k.startswith("eval_recall@") and int(k.partition("@")[2]) > 10]
-        fell = [k for k in (*deep, "eval_coverage@10") if k in first and best[k] < first[k]]
-        if best["eval_ndcg@10"] > first["eval_ndcg@10"] and fell:
+        first, kept = evaluations[0], _kept(evaluations, settings)
+        rows = int(settings.get("ranked_rows", 512))
+        fell = [
+            k for k in first
+            if k.startswith("eval_recall@") and int(k.partition("@")[2]) > 10
+            and first[k] - kept[k] > 2 * math.sqrt(first[k] * (1 - first[k]) / rows)
+        ]  # fmt: skip
+        if "eval_coverage@10" in first and kept["eval_coverage@10"] < 0.9 * first["eval_coverage@10"]:
+            fell.append("eval_coverage@10")
+        if kept["eval_ndcg@10"] > first["eval_ndcg@10"] and fell:
             lost = " and ".join(
-                f"{k.removeprefix('eval_')} fell from {number(first[k])} to {number(best[k])}" for k in fell
+                f"{k.removeprefix('eval_')} fell from {number(first[k])} to {number(kept[k])}" for k in fell
             )
             told.append(
                 f"Stage {stage} bought the top of its lists: on validation rows ndcg@10 rose from {number(first['eval_ndcg@10'])} to "
-                f"{number(best['eval_ndcg@10'])} while {lost}."
+                f"{number(kept['eval_ndcg@10'])} while {lost}."
             )
     return told
+
+
+def _kept(evaluations: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
+    """The evaluation of the weights that a stage left: its last ones, or with `load_best_model_at_end` the best."""
+    name = f"eval_{str(settings.get('metric_for_best_model') or 'loss').removeprefix('eval_')}"
+    if not settings.get("load_best_model_at_end") or any(name not in entry for entry in evaluations):
+        return evaluations[-1]
+    greater = settings.get("greater_is_better", not name.endswith("loss"))
+    return (max if greater else min)(evaluations, key=lambda entry: entry[name])
 
 
 def _took(measured: dict[str, Any]) -> str:

@@ -219,7 +219,11 @@ def keys_page() -> str:
 
     def methods(name: str) -> str:
         kinds = {"sft": sft.Config, "seq2seq": seq2seq.Config, "dpo": dpo.Config, "s_dpo": s_dpo.Config}
-        return ", ".join(call for call, kind in kinds.items() if name in {f.name for f in dataclasses.fields(kind)})
+        return ", ".join(
+            call
+            for call, kind in kinds.items()
+            if name in {f.name for f in dataclasses.fields(kind)} and name not in getattr(kind, "refuses", {})
+        )
 
     parts = [
         "# Keys of `model` and `stages`",

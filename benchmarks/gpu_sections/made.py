@@ -102,7 +102,7 @@ def trainable(run: Any, model: Any, new_tokens: list[int]) -> Any:
     specs = run.specs(run.asked.trainings[0].tasks)
     return Trainable(
         lambda: model, run.split, run.index, run.encoder, specs, new_tokens, 0, True, lambda model, rows: {},
-        lambda model, rows, shelf: run.models["tuned"].rank(rows, shelf),
+        lambda model, rows, shelf, **more: run.models["tuned"].rank(rows, shelf, **more),
     )  # fmt: skip
 
 

@@ -10,14 +10,12 @@ from typing import Any, Protocol
 
 from rectune.decoding.language_model import Ranker, RankSettings
 from rectune.decoding.ranking import Ranking
-from rectune.decoding.shelf import Shelf
 from rectune.decoding.trie import Trie
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Split
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template
 from rectune.tasks.examples import TaskSpec
-from rectune.tasks.rows import TaskRows
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Trainable:
 
     `load()` gives the model: the base with an adapter where the recipe asks for one, or what the stage before left. `new_tokens`: ids
     of the index vocabulary. `rank_validation(model, rows)`: metrics by name of so many validation rows. `search(model, rows, shelf)`:
-    the lists of a model in training, for rollouts. `boxes`: folders of the boxes that the method asked for.
+    the lists of a model in training, for rollouts; with `shards=folder` kept in parts. `boxes`: folders of the boxes that the method asked for.
     """
 
     load: Callable[[], Any]
@@ -38,7 +36,7 @@ class Trainable:
     seed: int
     adapter: bool
     rank_validation: Callable[[Any, int], dict[str, float]]
-    search: Callable[[Any, TaskRows, Shelf], Ranking]
+    search: Callable[..., Ranking]
     boxes: dict[str, Path] = field(default_factory=dict)
 
     @cached_property
@@ -71,7 +69,8 @@ class Method(Protocol):
 
     `boxes(section, seed) -> list[Box]`, where there is one, gives boxes of its own: they are built before the training, which finds
     their folders in `Trainable.boxes`. `check_base(config)`, where there is one, raises ValueError for a base that the method cannot train;
-    it is asked before anything is built. `searches(section)`, where there is one, says whether the training calls `Trainable.search`. `load` with None instead of a folder gives the model before it was tuned. `export(given, folder, to)`, where there
+    it is asked before anything is built. `searches(section)`, where there is one, says whether the training calls `Trainable.search`.
+    `check_asked(config, tasks, ranked, beams)`, where there is one, raises ValueError for what does not go together; nothing is built yet. `load` with None instead of a folder gives the model before it was tuned. `export(given, folder, to)`, where there
     is one, writes what a bundle needs; without it the tuned model is one that transformers loads.
     """
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,20 +13,26 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import SequentialSampler
 from trl import DPOTrainer
 
-from rectune.decoding.ranking import Ranking, join_rankings
+from rectune.decoding.ranking import Ranking
 from rectune.decoding.shelf import Shelf
+from rectune.log.split import Ints, evenly
 from rectune.methods.contract import Trainable
+from rectune.methods.sft import SHARDING
 from rectune.methods.target_head import put_target_head, scores_everywhere
 from rectune.methods.training import DEFAULTS, WholeCheckpoints, check_room, lazy, run
 from rectune.runtime.seeded import seeded
-from rectune.tasks.examples import Mixture
+from rectune.tasks.examples import Mixture, fit_prompt
 from rectune.tasks.rows import TaskRows, Variables
 from rectune.tasks.views import ItemViews
 
 Negatives = Literal["random", "popular", "ranked"]
-LISTED = 512  # training rows that are listed at a time; each part is kept
+UNREAD = dict.fromkeys(
+    ("pad_to_multiple_of", "padding_free", "pad_token"),
+    "batches of preferences are padded to their longest, with the base's own token",
+)
 
 
 @dataclass
@@ -48,63 +55,81 @@ class Preferences:
     """The examples of a mixture, each with `each` completions that are rejected: other items of the catalogue, or the other answers.
 
     An item is never rejected that is the target of the row, stands in its history or among the training events of its user.
-    What is rejected in a row of an epoch depends on the seed, the epoch and the row only.
+    What is rejected in a row of an epoch depends on the seed, the epoch and the row only. `lists`: where the model's own lists are
+    kept. Raises ValueError for tasks of which nothing is known to be worse, or whose completions do not name the target.
     """
 
     def __init__(self, task: Trainable, mixture: Mixture, config: Rejecting, each: int, lists: Path | None) -> None:
         self.mixture, self._task, self._each, self._seed = mixture, task, each, mixture.seed
         self._drawn_by, self._lists = config.negatives, lists
-        events = task.split.log.item_codes[task.split.train_events]
-        self._counts = (
-            np.bincount(events, minlength=task.split.log.n_items).astype(np.float64) ** config.negatives_power
-        )
         self._view = ItemViews(task.split, task.index)
-        self._listed: dict[int, Ranking] = {}
+        events = task.split.log.item_codes[task.split.train_events]
+        counts = np.bincount(events, minlength=task.split.log.n_items).astype(np.float64)
+        weights = (
+            np.where(counts > 0, counts**config.negatives_power, 0.0)
+            if self._drawn_by == "popular"
+            else np.ones(len(counts))
+        )
+        self._below, self._drawable = np.cumsum(weights), np.flatnonzero(weights > 0)
+        self._listed: dict[int, tuple[NDArray[np.int64], Ranking]] = {}
         for spec, rows in mixture.tasks:
             if rows.kind == "text":
                 raise ValueError(
                     f"task `{spec.name}` writes texts, of which none is known to be worse. Give the stage `tasks` that name an item or "
                     "choose an answer."
                 )
+            if rows.kind == "answer":
+                self._enough(len(rows.answers) - 1, f"task `{spec.name}`", "answers")
+            elif "target" not in spec.template.arguments("completion"):
+                raise ValueError(
+                    f"task `{spec.name}`: the completion of `{spec.template.name}` does not read `target`, so it cannot name another item."
+                )
 
     def features(self, position: int, epoch: int) -> dict[str, Any]:
-        """`prompt_ids`, `chosen_ids`, and `rejected_ids`, a list of `each`."""
+        """`prompt_ids`, `chosen_ids`, and `rejected_ids`, a list of `each`. The prompt leaves room for the longest of them."""
         spec, rows, i = self.mixture.locate(position, epoch)
-        example = self.mixture.example(position, epoch)
-        rejected = []
-        for other in self.rejected(rows, i, epoch, f"task `{spec.name}`, row {int(rows.row[i])}"):
-            # encoded as the chosen one is; its own prompt is that of the chosen one, however long it is
-            encoded = self.mixture.encoder.completion_ids(
-                spec.template.completion(example.wording, {**rows.variables(i), **other}), end=spec.template.end
+        example, encoder, most = self.mixture.example(position, epoch), self.mixture.encoder, self.mixture.max_length
+        what = f"task `{spec.name}`, row {int(rows.row[i])}"
+        variables, prompt = rows.variables(i), example.prompt
+        rejected = [
+            encoder.completion_ids(
+                spec.template.completion(example.wording, {**variables, **other}), end=spec.template.end
             )
-            rejected.append(encoded)
-        return {"prompt_ids": example.prompt, "chosen_ids": example.completion, "rejected_ids": rejected}
+            for other in self.rejected(rows, i, epoch, what)
+        ]
+        if example.completion in rejected:
+            raise ValueError(f"{what}: what is rejected is written as the target is. Use an index whose names differ.")
+        longest = max(map(len, rejected))
+        if most is not None and len(prompt) + longest > most:
+            prompt, _ = fit_prompt(encoder, spec.template, example.wording, variables, room=most - longest, what=what)
+        return {"prompt_ids": prompt, "chosen_ids": example.completion, "rejected_ids": rejected}
 
     def rejected(self, rows: TaskRows, i: int, epoch: int, what: str) -> list[Variables]:
-        """What the template's `target` would be in the completions that are rejected. Raises ValueError where there are too few."""
+        """Variables of the completions that are rejected in row i. Raises ValueError where there are too few."""
         rng = seeded(self._seed, "rejected", epoch, int(rows.row[i]))
         if rows.kind == "answer":
             others = [answer for a, answer in enumerate(rows.answers) if a != int(rows.target[i])]
-            self._enough(len(others), what, "answers")
             return [others[int(a)] for a in rng.permutation(len(others))[: self._each]]
         return [{"target": self._view(int(item))} for item in self._items(rows, i, rng, what)]
 
-    def _items(self, rows: TaskRows, i: int, rng: np.random.Generator, what: str) -> NDArray[np.int64]:
-        taken = self.taken(rows, i)
+    def _items(self, rows: TaskRows, i: int, rng: np.random.Generator, what: str) -> list[int]:
         if self._drawn_by == "ranked":
-            listed = self._ranked(rows)
-            free = listed.items[i][listed.items[i] >= 0].astype(np.int64)
-            free = free[~np.isin(free, taken)]
+            free = self._free(rows, i)
             self._enough(len(free), what, "items of its list (`rank.beams`)")
-            return rng.permutation(free)[: self._each]
-        weights = self._counts if self._drawn_by == "popular" else np.ones(len(self._counts))
-        weights = weights.copy()
-        weights[taken] = 0
-        self._enough(int((weights > 0).sum()), what, "items")
-        # without replacement, in one pass: the largest of log(weight) + Gumbel noise
-        with np.errstate(divide="ignore"):
-            keys = np.log(weights) + rng.gumbel(size=len(weights))
-        return np.argpartition(-keys, self._each - 1)[: self._each]
+            return [int(item) for item in rng.permutation(free)[: self._each]]
+        taken = self.taken(rows, i)
+        self._enough(len(self._drawable) - int(np.isin(taken, self._drawable).sum()), what, "items")
+        found, no = list[int](), set(taken.tolist())
+        while (
+            len(found) < self._each
+        ):  # what is drawn again or taken is thrown away: an example costs no pass over the catalogue
+            for item in np.searchsorted(
+                self._below, rng.random(2 * self._each + 8) * self._below[-1], side="right"
+            ).tolist():
+                if item not in no and len(found) < self._each:
+                    found.append(item)
+                    no.add(item)
+        return found
 
     def _enough(self, there: int, what: str, of: str) -> None:
         if there < self._each:
@@ -116,21 +141,26 @@ class Preferences:
         parts: list[Any] = [[target]]
         if rows.history is not None:
             parts.append(rows.history(i))
-        user = self._user_of.get((int(rows.row[i]), target))
+        user = self._user_of(int(rows.row[i]), target)
         if user is not None:
             parts.append(self._events_of(user))
         return np.unique(np.concatenate(parts).astype(np.int64))
 
+    def _user_of(self, number: int, target: int) -> int | None:
+        """The user of a row of the split; rows of other tasks have numbers of other things, and other targets."""
+        numbers, targets, users = self._split_rows
+        at = int(np.searchsorted(numbers, number))
+        return int(users[at]) if at < len(numbers) and numbers[at] == number and targets[at] == target else None
+
     @cached_property
-    def _user_of(self) -> dict[tuple[int, int], int]:
-        """(row number, target) -> user of the split's rows; rows of other kinds have numbers of other things."""
+    def _split_rows(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Numbers, targets and users of the rows that are no test rows, by number."""
         split = self._task.split
-        found: dict[tuple[int, int], int] = {}
-        for part in (split.train, split.validation):
-            found.update(
-                zip(zip(part.row.tolist(), split.targets(part).tolist(), strict=True), part.user.tolist(), strict=True)
-            )
-        return found
+        parts = (split.train, split.validation)
+        numbers = np.concatenate([part.row for part in parts])
+        order = np.argsort(numbers, kind="stable")
+        targets = np.concatenate([split.targets(part) for part in parts])
+        return numbers[order], targets[order], np.concatenate([part.user for part in parts])[order]
 
     def _events_of(self, user: int) -> NDArray[np.int32]:
         users, items = self._sequences
@@ -143,33 +173,40 @@ class Preferences:
         order = np.argsort(users, kind="stable")
         return users[order], items[order]
 
-    def _ranked(self, rows: TaskRows) -> Ranking:
-        """The model's own lists of a task's rows, made in parts that are kept, so that a killed training goes on with them."""
-        if id(rows) not in self._listed:
-            assert self._lists is not None
-            number = next(n for n, (_, some) in enumerate(self.mixture.tasks) if some is rows)
-            self._lists.mkdir(exist_ok=True)
-            model, parts = self._task.model, []
-            was_training = model.training
-            for at in range(0, len(rows), LISTED):
-                file = self._lists / f"{number}-{at}.parquet"
-                if not file.exists():
-                    which = np.arange(at, min(at + LISTED, len(rows)))
-                    hidden = [self.taken(rows, int(i)).tolist() for i in which]
-                    found = self._task.search(model.eval(), rows.take(which), Shelf(hidden=hidden))
-                    found.save(file.with_suffix(".partial"))
-                    file.with_suffix(".partial").replace(file)
-                parts.append(Ranking.load(file))
-            model.train(was_training)
-            self._listed[id(rows)] = join_rankings(parts, rows.row.astype(np.int64))
-        return self._listed[id(rows)]
+    def _free(self, rows: TaskRows, i: int) -> NDArray[np.int64]:
+        which, listed = self._listed[id(rows)]
+        items: NDArray[np.int64] = listed.items[int(np.searchsorted(which, i))].astype(np.int64)
+        return np.setdiff1d(items, [-1, *self.taken(rows, i)])
 
-    def list_now(self) -> None:
-        """Make the lists while the model is as the stage found it."""
-        if self._drawn_by == "ranked":
-            for _, rows in self.mixture.tasks:
-                if rows.kind == "item":
-                    self._ranked(rows)
+    def list_now(self, positions: Ints | None = None) -> None:
+        """Make the lists while the model is as the stage found it: of every row, or of those that stand at `positions` in the first
+        epoch. Parts that are finished are kept, and a killed training goes on with them. Raises ValueError where a list is too short."""
+        if self._drawn_by != "ranked":
+            return
+        assert self._lists is not None
+        wanted = None if positions is None else [self.mixture.locate(int(p), 0) for p in positions]
+        model = self._task.model
+        was_training = model.training
+        for number, (spec, rows) in enumerate(self.mixture.tasks):
+            which = (
+                np.arange(len(rows))
+                if wanted is None
+                else np.unique([i for _, some, i in wanted if some is rows]).astype(np.int64)
+            )
+            if rows.kind != "item" or not len(which):
+                continue
+            place = self._lists / str(number)
+            place.mkdir(parents=True, exist_ok=True)
+            hidden = [self.taken(rows, int(i)).tolist() for i in which]
+            found = self._task.search(model.eval(), rows.take(which), Shelf(hidden=hidden), shards=place)
+            self._listed[id(rows)] = (which, found)
+            for i in which:
+                self._enough(
+                    len(self._free(rows, int(i))),
+                    f"task `{spec.name}`, row {int(rows.row[i])}",
+                    "items of its list (`rank.beams`)",
+                )
+        model.train(was_training)
 
 
 class AsItWas:
@@ -182,8 +219,13 @@ class AsItWas:
         self._before = [p.detach().clone() for p in self._trained]
 
     def __call__(self, **inputs: Any) -> Any:
-        with torch.no_grad(), self._put_in():
-            return self._model(**inputs)
+        was_training = self._model.training
+        self._model.eval()
+        try:
+            with torch.no_grad(), self._put_in():
+                return self._model(**inputs)
+        finally:
+            self._model.train(was_training)
 
     @contextmanager
     def _put_in(self) -> Iterator[None]:
@@ -221,27 +263,35 @@ class PreferenceTrainer(WholeCheckpoints, DPOTrainer):  # type: ignore[misc]
     def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
         return dataset
 
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        return SequentialSampler(eval_dataset)  # the library's, by length, reads columns of other trainers
+
 
 def tune(
     trainer: type[PreferenceTrainer], task: Trainable, config: Any, folder: Path, each: int, collator: Any
 ) -> None:
     """Tune `task.model` by preferences; leaves in `folder` what `sft` does, and raises what it does."""
+    if config.fsdp or config.deepspeed or any(os.environ.get(name) == "true" for name in SHARDING):
+        raise ValueError(
+            "FSDP and DeepSpeed cut weights into pieces, and preference tuning keeps those of its reference whole. Use several processes "
+            "without them."
+        )
     config.output_dir = str(folder / "checkpoints")
     parts = {
         part: Mixture(task.specs, part, task.encoder, seed=task.seed, max_length=config.max_length, loss_on_all=False)  # type: ignore[arg-type]
         for part in ("train", "validation")
     }
     check_room(task, config.max_length, len(parts["train"]))
-    sides = {
-        part: Preferences(task, mixture, config, each, folder / f"lists-{part}") for part, mixture in parts.items()
-    }
-    for part in ("train", "validation") if config.eval_strategy != "no" else ("train",):
-        sides[part].list_now()
-    evaluated = lazy(parts["validation"], sides["validation"].features, most=config.ranked_rows)
+    lists = folder / "checkpoints"  # they go when these go
+    sides = {part: Preferences(task, mixture, config, each, lists / f"lists-{part}") for part, mixture in parts.items()}
+    sides["train"].list_now()
+    evaluated, validation = None, parts["validation"]
+    if len(validation) and config.eval_strategy != "no":
+        sides["validation"].list_now(evenly(len(validation), config.ranked_rows))
+        evaluated = lazy(validation, sides["validation"].features, most=config.ranked_rows)
     made = trainer(
         task.model, args=config, processing_class=task.encoder.tokenizer, data_collator=collator,
-        train_dataset=lazy(parts["train"], sides["train"].features),
-        eval_dataset=evaluated if len(parts["validation"]) and config.eval_strategy != "no" else None,
+        train_dataset=lazy(parts["train"], sides["train"].features), eval_dataset=evaluated,
     )  # fmt: skip
     run(made, task, parts["train"], folder)
 
@@ -256,3 +306,22 @@ def config_defaults(given: dict[str, Any], *, cpu: bool, seed: int) -> dict[str,
 def searches(section: dict[str, Any]) -> bool:
     """Whether the training lists items by the search."""
     return section.get("negatives") == "ranked"
+
+
+def check_asked(config: Any, each: int, tasks: Sequence[Any], ranked: Any, beams: int) -> None:
+    """Raise ValueError for keys and tasks that the model's own lists do not serve; nothing is built yet.
+
+    `ranked`: the task that is ranked, whose prompt the lists answer; `beams`: how long they are.
+    """
+    if config.negatives != "ranked":
+        return
+    if each > beams:
+        raise ValueError(
+            f"`negatives_each` is {each}, and the model's own lists hold {beams} items. Raise `rank.beams`."
+        )
+    for task in tasks:
+        if task.template.hash != ranked.template.hash:
+            raise ValueError(
+                f"`negatives: ranked` lists items by `{ranked.template.name}` (`rank.template`), and `{task.key}` asks by "
+                f"`{task.template.name}`. Use the same template, or `random` or `popular`."
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,13 +12,14 @@ from torch.nn.functional import softplus
 from torch.nn.utils.rnn import pad_sequence
 from trl import DPOConfig
 
+from rectune.methods import preference
 from rectune.methods.choosing import Choosing
 from rectune.methods.contract import Trainable
 from rectune.methods.language_model import load
-from rectune.methods.preference import PreferenceTrainer, Rejecting, config_defaults, searches, tune
-from rectune.methods.sft import check_base, refuse_sharding
+from rectune.methods.preference import UNREAD, PreferenceTrainer, Rejecting, config_defaults, searches, tune
+from rectune.methods.sft import check_base
 
-__all__ = ["Config", "check_base", "config_defaults", "load", "searches", "softmax_loss", "train"]
+__all__ = ["Config", "check_asked", "check_base", "config_defaults", "load", "searches", "softmax_loss", "train"]
 
 _ONE_LOSS = "the loss of `s_dpo` is the softmax over its negatives; `dpo` has TRL's other losses"
 
@@ -26,7 +28,7 @@ _ONE_LOSS = "the loss of `s_dpo` is the softmax over its negatives; `dpo` has TR
 class Config(Choosing, Rejecting, DPOConfig):  # type: ignore[misc]
     """TRL's DPOConfig, without what belongs to losses of pairs, and keys of our own."""
 
-    refuses: ClassVar[dict[str, str]] = dict.fromkeys(
+    refuses: ClassVar[dict[str, str]] = UNREAD | dict.fromkeys(
         (
             "loss_type", "loss_weights", "label_smoothing", "ld_alpha", "f_divergence_type", "f_alpha_divergence_coef", "use_weighting",
             "discopop_tau",
@@ -47,8 +49,12 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
 
     The reference is the model as the stage began. With one negative this is `dpo` with its sigmoid loss.
     """
-    refuse_sharding(config, task)
     tune(Trainer, task, config, folder, config.negatives_each, Sets(int(task.encoder.tokenizer.pad_token_id)))
+
+
+def check_asked(config: Config, tasks: Sequence[Any], ranked: Any, beams: int) -> None:
+    """Raise ValueError for tasks that the model's own lists do not serve."""
+    preference.check_asked(config, config.negatives_each, tasks, ranked, beams)
 
 
 def softmax_loss(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
@@ -91,11 +97,12 @@ class Trainer(PreferenceTrainer):
             "fused_lm_head": True,
         }  # fmt: skip
         before = self.ref_model(**given).log_probs.sum(1)
-        out = model(**given)
+        out = model(**given, output_router_logits=True) if self.aux_loss_enabled else model(**given)
         sets = self.args.negatives_each + 1
         rewards = (self.args.beta * (out.log_probs.sum(1) - before)).view(sets, -1)
         self._note(rewards.detach(), out, inputs)
-        return softmax_loss(rewards[0], rewards[1:])
+        loss = softmax_loss(rewards[0], rewards[1:])
+        return loss + self.router_aux_loss_coef * out.aux_loss if self.aux_loss_enabled else loss
 
     def _note(self, rewards: torch.Tensor, out: Any, inputs: dict[str, torch.Tensor]) -> None:
         mode = "train" if self.model.training else "eval"

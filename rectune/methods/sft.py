@@ -18,6 +18,8 @@ from rectune.tasks.examples import Mixture
 
 __all__ = ["Config", "check_base", "config_defaults", "load", "train"]
 
+SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+
 
 @dataclass
 class Config(Choosing, SFTConfig):  # type: ignore[misc]
@@ -72,9 +74,7 @@ def check_base(config: Any) -> None:
 
 def refuse_sharding(config: Config, task: Trainable) -> None:
     """Raise ValueError for FSDP or DeepSpeed with an adapter or new tokens: trained rows are not shown to work there."""
-    sharded = bool(config.fsdp or config.deepspeed) or any(
-        os.environ.get(name) == "true" for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
-    )
+    sharded = bool(config.fsdp or config.deepspeed) or any(os.environ.get(name) == "true" for name in SHARDING)
     if sharded and (task.adapter or task.new_tokens):
         raise ValueError(
             "FSDP and DeepSpeed are only for full fine-tuning without new tokens (`use_peft: false`, an index of titles): "

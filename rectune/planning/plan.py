@@ -150,7 +150,8 @@ def _autocast(module: Any, section: dict[str, Any], config: Any, device: str) ->
     """Mixed precision as the trainer will use it on `device`; this machine's Config has another default where it has no GPU."""
     if device == "cpu":
         return torch.bfloat16 if config.bf16 else None
-    default = hasattr(config, "completion_only_loss") and not section.get("fp16")  # TRL's default
+    trl = any(kind.__module__.startswith("trl.") for kind in type(config).__mro__)
+    default = trl and not section.get("fp16")  # TRL's default
     if section.get("bf16", default):
         return torch.bfloat16
     return torch.float16 if section.get("fp16") else None

@@ -34,6 +34,7 @@ from rectune.runtime.near import shown
 from rectune.tasks.task_calls import TaskCall, ranked_task, read_tasks
 
 ANY = (ValueError, TypeError, OSError, ImportError)  # why a callable or its files may be missing
+LIST = 10  # items of the lists by which checkpoints are chosen, whatever `rank.beams` are
 WEIGHTS = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 
 
@@ -219,6 +220,12 @@ def _check_trainings(asked: Asked) -> None:
     """Raise ValueError for examples that a stage cannot train."""
     windows: list[str] = []
     for training in asked.trainings:
+        fits = getattr(training.method, "check_asked", None)
+        if fits is not None:
+            try:
+                fits(training.config(), training.tasks, asked.ranked, max(LIST, asked.rank.beams))
+            except ValueError as error:
+                raise ValueError(f"{asked.where(f'stages.{training.number}')}: {error}") from None
         whole = [task.key for task in training.tasks if task.call.arguments.get("examples") == "windows"]
         windows += whole
         if whole and vars(training.config()).get("completion_only_loss") is not False:

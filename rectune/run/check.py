@@ -8,8 +8,8 @@ import numpy as np
 
 from rectune.log.split import evenly
 from rectune.methods.validation import list_metrics
+from rectune.run.asked import LIST
 from rectune.run.run import Run
-from rectune.run.training_box import LIST
 from rectune.tasks.examples import fit_prompt
 
 PROMPTS = 20  # test rows whose prompts are tried

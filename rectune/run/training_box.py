@@ -23,7 +23,7 @@ from rectune.model.new_tokens import new_token_ids
 from rectune.model.settings import settings_for_fingerprint
 from rectune.recipe.box import Box, Held
 from rectune.recipe.fingerprints import name_of
-from rectune.run.asked import Asked, Training
+from rectune.run.asked import LIST, Asked, Training
 from rectune.runtime.attempts import Attempts
 from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import is_main, wait
@@ -33,9 +33,6 @@ from rectune.tasks.rows import TaskRows
 from rectune.tasks.task_calls import rows_of, specs_of
 
 SECONDS = "seconds.txt"  # of each attempt at a training
-
-
-LIST = 10  # items of the lists by which checkpoints are chosen, whatever `rank.beams` are
 
 
 def training_box(asked: Asked, training: Training, before: str | None, own: tuple[str, ...], without: Path) -> Box:
@@ -105,8 +102,8 @@ def _train(
         hidden = [split.seen(split.validation, int(i)).tolist() for i in which] if rows.kind == "item" else None
         return validation_metrics(as_ranker(model), rows.take(which), Shelf(hidden=hidden), items=split.log.n_items)
 
-    def search(model: Any, rows: TaskRows, shelf: Shelf) -> Ranking:
-        return as_ranker(model).rank(rows, shelf)
+    def search(model: Any, rows: TaskRows, shelf: Shelf, *, shards: Path | None = None) -> Ranking:
+        return as_ranker(model).rank(rows, shelf, shards=shards)
 
     at_first, clock = resident(), Attempts(folder / SECONDS)
     specs = specs_of(training.tasks, held)

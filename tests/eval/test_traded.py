@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from rectune.eval.page import traded
 
+BEST = {
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "eval_ndcg@10",
+    "greater_is_better": True,
+    "ranked_rows": 1000,
+}
+LAST = {"ranked_rows": 1000}
+
 
 def evaluation(step: int, ndcg: float, deep: float, coverage: float) -> dict[str, float]:
     return {
@@ -17,18 +25,26 @@ def evaluation(step: int, ndcg: float, deep: float, coverage: float) -> dict[str
 
 def test_a_stage_that_gave_up_the_end_of_its_lists_says_so() -> None:
     first, best, last = evaluation(0, 0.1, 0.6, 0.5), evaluation(5, 0.2, 0.5, 0.4), evaluation(9, 0.15, 0.7, 0.6)
-    assert traded([[{"loss": 1.0, "step": 1}], [first, {"loss": 0.5, "step": 3}, best, last]]) == [
+    log = [first, {"loss": 0.5, "step": 3}, best, last]
+    assert traded([[{"loss": 1.0, "step": 1}], log], [LAST, BEST]) == [
         "Stage 1 bought the top of its lists: on validation rows ndcg@10 rose from .1000 to .2000 while recall@50 fell from .6000 to .5000 "
         "and coverage@10 fell from .5000 to .4000."
     ]
+    assert traded([log], [LAST]) == []  # the weights that were kept are the last
 
 
 def test_a_stage_that_gave_up_nothing_or_won_nothing_says_nothing() -> None:
     first = evaluation(0, 0.1, 0.6, 0.5)
-    assert traded([[first, evaluation(5, 0.2, 0.6, 0.5)], [first, evaluation(5, 0.05, 0.1, 0.1)], [first], []]) == []
+    logs = [[first, evaluation(5, 0.2, 0.6, 0.5)], [first, evaluation(5, 0.05, 0.1, 0.1)], [first], []]
+    assert traded(logs, [LAST] * 4) == []
+    assert traded([[first, evaluation(5, 0.11, 0.58, 0.46)]], [LAST]) == []  # within what 1,000 rows tell apart
 
 
-def test_only_what_fell_is_named() -> None:
-    (told,) = traded([[evaluation(0, 0.1, 0.6, 0.5), evaluation(5, 0.2, 0.7, 0.4)]])
+def test_only_what_fell_is_named_and_the_lowest_loss_may_choose() -> None:
+    first, other = evaluation(0, 0.1, 0.6, 0.5), evaluation(5, 0.2, 0.7, 0.4)
+    (told,) = traded([[first, other]], [LAST])
     assert "recall@50" not in told
     assert told.endswith("while coverage@10 fell from .5000 to .4000.")
+    by_loss = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}
+    assert traded([[{**first, "eval_loss": 1.0}, {**other, "eval_loss": 2.0}]], [by_loss]) == []
+    assert len(traded([[{**first, "eval_loss": 3.0}, {**other, "eval_loss": 2.0}]], [by_loss])) == 1

@@ -24,6 +24,7 @@ from rectune.methods.preference import Preferences, PreferenceTrainer, Rejecting
 from rectune.tasks.rows import TaskRows
 from tests.conftest import QUICK
 from tests.runs import results, train
+from tests.test_cli import fails
 
 VOCABULARY = 60
 EXAMPLES = [
@@ -180,6 +181,18 @@ def shop() -> Any:
     return leave_one_out(make_log(events, items, source="made up", warn_unordered=False), max_history=2)
 
 
+class Reads:
+    """A template whose completion reads some variables."""
+
+    name = "own.jinja"
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def arguments(self, macro: str) -> tuple[str, ...]:
+        return self._names
+
+
 def sides(split: Any, negatives: str, each: int, lists: Path | None = None, search: Any = None, **keys: Any) -> tuple[Preferences, TaskRows]:  # fmt: skip
     rows = TaskRows(
         split.train.row,
@@ -191,7 +204,8 @@ def sides(split: Any, negatives: str, each: int, lists: Path | None = None, sear
     index = SimpleNamespace(codes=np.zeros((11, 0), dtype=np.int64), titles=[f"Item {n}" for n in range(11)])
     model = torch.nn.Linear(1, 1)
     task: Any = SimpleNamespace(split=split, index=index, model=model, search=search)
-    mixture: Any = SimpleNamespace(seed=0, tasks=[(SimpleNamespace(name="next_item"), rows)], encoder=None)
+    spec = SimpleNamespace(name="next_item", template=Reads("target"))
+    mixture: Any = SimpleNamespace(seed=0, tasks=[(spec, rows)], encoder=None, locate=lambda p, epoch: (spec, rows, p))
     made = Rejecting(negatives=negatives, **keys)  # type: ignore[arg-type]
     return Preferences(task, mixture, made, each, lists), rows
 
@@ -221,27 +235,23 @@ def test_neither_the_target_nor_what_the_user_did_is_rejected(negatives: str) ->
 def test_popular_items_are_drawn_by_their_counts() -> None:
     split = shop()
     counts = np.bincount(split.log.item_codes[split.train_events], minlength=11)
-    for power, steep in ((1.0, 1.0), (0.0, 0.0)):
+    for power in (1.0, 0.0):
         made, rows = sides(split, "popular", 1, negatives_power=power)
         seen = np.zeros(11)
         for epoch in range(3000):
             (view,) = made.rejected(rows, 0, epoch, "")
             seen[int(view["target"]["title"].split()[1])] += 1
-        free = (
-            np.setdiff1d(np.flatnonzero(counts), made.taken(rows, 0))
-            if steep
-            else np.setdiff1d(np.arange(11), made.taken(rows, 0))
-        )
-        weights = counts[free] ** power if steep else np.ones(len(free))
+        free = np.setdiff1d(np.flatnonzero(counts), made.taken(rows, 0))
+        weights = counts[free] ** power
         np.testing.assert_allclose(seen[free] / 3000, weights / weights.sum(), atol=0.04)
 
 
-def test_ranked_items_are_those_of_the_models_lists_and_are_listed_once(tmp_path: Path) -> None:
+def test_ranked_items_are_those_of_the_models_lists(tmp_path: Path) -> None:
     split, asked = shop(), []
 
-    def search(model: Any, rows: TaskRows, shelf: Any) -> Ranking:
+    def search(model: Any, rows: TaskRows, shelf: Any, *, shards: Path) -> Ranking:
         assert not model.training
-        asked.append(len(rows))
+        asked.append((len(rows), shards))
         free = [[n for n in (10, 9, 8, 7, 6, 0) if n not in hidden][:3] for hidden in shelf.hidden]
         items = np.array([[*some, *[-1] * (3 - len(some))] for some in free], dtype=np.int32)
         return Ranking(
@@ -250,12 +260,19 @@ def test_ranked_items_are_those_of_the_models_lists_and_are_listed_once(tmp_path
 
     made, rows = sides(split, "ranked", 2, tmp_path / "lists", search)
     made.list_now()
-    again, same = sides(split, "ranked", 2, tmp_path / "lists", lambda *given: pytest.fail("it was listed before"))
+    few, same = sides(split, "ranked", 2, tmp_path / "lists", search)
+    few.list_now(np.array([3, 1]))
     for i in range(len(rows)):
-        found = {int(view["target"]["title"].split()[1]) for view in again.rejected(same, i, 0, "")}
-        assert found <= {10, 9, 8, 7, 6, 0}
-        assert not found & set(made.taken(rows, i).tolist())
-    assert asked == [len(rows)]
+        found = [int(view["target"]["title"].split()[1]) for view in made.rejected(rows, i, 0, "")]
+        assert set(found) <= {10, 9, 8, 7, 6, 0}
+        assert not set(found) & set(made.taken(rows, i).tolist())
+        if i in (1, 3):
+            assert found == [int(view["target"]["title"].split()[1]) for view in few.rejected(same, i, 0, "")]
+    place = tmp_path / "lists" / "0"
+    assert asked == [(len(rows), place), (2, place)]
+    short, _ = sides(split, "ranked", 4, tmp_path / "short", search)
+    with pytest.raises(ValueError, match=r"task `next_item`, row 1: 4 are to be rejected, and 3 items of its list"):
+        short.list_now()
 
 
 def test_too_few_items_and_texts_are_refused() -> None:
@@ -264,10 +281,18 @@ def test_too_few_items_and_texts_are_refused() -> None:
     with pytest.raises(ValueError, match=r"task x: 9 are to be rejected, and 7 items are left"):
         made.rejected(rows, 0, 0, "task x")
     text = TaskRows(np.arange(2), lambda i: {}, "text", np.zeros(2, dtype=np.int64))
-    mixture: Any = SimpleNamespace(seed=0, tasks=[(SimpleNamespace(name="title_of"), text)])
     task: Any = SimpleNamespace(split=split, index=made._task.index)
-    with pytest.raises(ValueError, match="task `title_of` writes texts, of which none is known to be worse"):
-        Preferences(task, mixture, Rejecting(), 1, None)
+    two = TaskRows(
+        np.arange(2), lambda i: {}, "answer", np.zeros(2, dtype=np.int64), answers=({"answer": "Yes"}, {"answer": "No"})
+    )
+    for refused, reads, each, message in (
+        (text, "target", 1, "task `own` writes texts, of which none is known to be worse"),
+        (rows, "item", 1, "the completion of `own.jinja` does not read `target`, so it cannot name another item"),
+        (two, "target", 2, "task `own`: 2 are to be rejected, and 1 answers are left"),
+    ):
+        mixture: Any = SimpleNamespace(seed=0, tasks=[(SimpleNamespace(name="own", template=Reads(reads)), refused)])
+        with pytest.raises(ValueError, match=message):
+            Preferences(task, mixture, Rejecting(), each, None)
 
 
 def test_the_other_answers_are_rejected() -> None:
@@ -287,6 +312,7 @@ stages:
     negatives: NEGATIVES
     max_steps: 6
     per_device_train_batch_size: 8
+    train_sampling_strategy: group_by_length
     learning_rate: 1.0e-3
     max_length: 128
     logging_steps: 1
@@ -351,8 +377,44 @@ def test_a_run_tunes_by_preferences_and_goes_on_after_a_kill(
     assert first == pytest.approx(np.log(2 if method == "dpo" else 4), rel=1e-3)  # policy and reference are one
     assert any("eval_ndcg@10" in entry for entry in history)
     assert json.loads((stage / "audit.json").read_text())["gradient_in"] > 0
-    if lora:
-        assert not list(stage.glob("model/ref*"))
+    assert not list(stage.glob("model/ref*"))
+    assert not list(stage.rglob("lists*"))
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "message"),
+    [
+        ("s_dpo", ["--stages.1.negatives", "shown"], "`stages.1.negatives`: got 'shown', but it must be one of 'random', 'popular', 'ranked'"),
+        ("s_dpo", ["--stages.1.loss_type", "[hinge]"], "the loss of `s_dpo` is the softmax over its negatives"),
+        ("s_dpo", ["--stages.1.negatives_each", "11"], "`negatives_each` is 11, and the model's own lists hold 10 items"),
+        ("s_dpo", ["--stages.1.tasks", "[{call: next_item, template: next-item.jinja}]"], "lists items by `next-item-names.jinja` (`rank.template`), and `stages.1.tasks.0`"),
+        ("dpo", ["--stages.1.loss_type", "[hing]"], "`loss_type`: there is no loss 'hing'. Did you mean `hinge`?"),
+        ("dpo", ["--stages.1.loss_type", "[exo_pair]"], "`label_smoothing` must be above 0 with `loss_type: exo_pair`"),
+        ("dpo", ["--stages.1.loss_weights", "[1, 2]"], "`loss_weights` must have the same length as `loss_type`"),
+        ("dpo", ["--stages.1.beta", "0"], "`stages.1.beta`: got 0.0, but it must be a number above 0"),
+        ("dpo", ["--stages.1.sync_ref_model", "true"], "the reference is the model as the stage began"),
+        ("dpo", ["--stages.1.pad_to_multiple_of", "8"], "batches of preferences are padded to their longest"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_refused_before_anything_is_built(
+    method: str, more: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = QUICK.split("stages:")[0] + STAGE.replace("METHOD", method).replace("NEGATIVES", "ranked")
+    (tmp_path / "own.yaml").write_text(text + f"\nrank: {{beams: 10, k: 5}}\noutput_dir: {tmp_path / 'run'}\n")
+    assert message in fails(capsys, "train", str(tmp_path / "own.yaml"), *more)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_reference_has_no_dropout(tmp_path: Path) -> None:
+    policy = small_model("full")
+    policy.config.attention_dropout = 0.5
+    for layer in policy.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    trainer = trainer_of(dpo, policy.train(), tmp_path)
+    batch = trainer.data_collator(EXAMPLES)
+    asked = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    assert torch.equal(trainer.ref_model(**asked).logits, trainer.ref_model(**asked).logits)
+    assert policy.training
 
 
 BANDIT = """
