@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from rectune.log.split import PARTS, Part, Rows, Split
+from rectune.log.split import PARTS, Part, Rows, Split, evenly
 from rectune.run.run import Run, open_run
 
+TEXTS = 500  # of each task that are rendered
 ALIKE = 0.9  # rank correlation from which numbers follow an order
 OUTSIDE = ("given", "from_file")  # callables that read what was made elsewhere, from nobody knows which events
 
@@ -31,12 +32,20 @@ def leaks(folder: str | Path) -> list[Finding]:
     """Look for held-out events in what a finished run was trained on. Nothing is written.
 
     Looked at: targets among training events, targets and histories of training rows, the order of time inside each row, rows that
-    stand in two parts, targets among the seen items, training events that are later than test targets, names that follow the log's order, and
-    what index and vectors were fitted on. Raises what `open_run` does.
+    stand in two parts, targets among the seen items, training events that are later than test targets, names that follow the log's order,
+    what index and vectors were fitted on, and titles of held-out targets in rendered training texts. Raises what `open_run` does.
     """
     run = open_run(folder)
     split = run.split
-    return [*_events(split), *_times(split), *_twice(split), *_later(split), *_numbers(run), *_fitted(run)]
+    return [
+        *_events(split),
+        *_times(split),
+        *_twice(split),
+        *_later(split),
+        *_numbers(run),
+        *_fitted(run),
+        *_texts(run),
+    ]
 
 
 def _events(split: Split) -> Iterator[Finding]:
@@ -162,6 +171,42 @@ def _numbers(run: Run) -> Iterator[Finding]:
         )
     else:
         yield Finding("clean", what, f"rank correlation {alike:.2f}")
+
+
+def _texts(run: Run) -> Iterator[Finding]:
+    """Titles of a user's held-out targets in the training texts about that user, as a writer or a task of one's own may put them
+    there. A title may stand there by chance: other users' targets are looked for in the same texts."""
+    split, what = run.split, "titles of held-out targets in training texts about the same user"
+    titles = split.log.items["title"].to_list()
+    held = {int(user): int(target) for user, target in zip(split.test.user, split.targets(split.test), strict=True)}
+    user_of = dict(zip(split.train.row.tolist(), split.train.user.tolist(), strict=True))
+    users, items = split.train_sequences()
+    order = np.argsort(users, kind="stable")
+    users, items = users[order], items[order]
+    own = list(held)
+    other = {user: held[own[(n + 1) % len(own)]] for n, user in enumerate(own)}
+    looked, found, by_chance = 0, 0, 0
+    for training in run.asked.trainings:
+        for spec in run.specs(training.tasks):
+            rows = spec.rows("train")
+            for i in evenly(len(rows), TEXTS) if rows.history is not None else ():
+                user = user_of.get(int(rows.row[i]))
+                if user not in held:
+                    continue
+                begin, end = np.searchsorted(users, [user, user + 1])
+                taken = {titles[item] for item in items[begin:end]}
+                variables = rows.variables(int(i))
+                segments = [*spec.template.prompt(0, variables), *spec.template.completion(0, variables)]
+                text = "".join(segment.text for segment in segments if segment.kind != "codes")
+                for title in taken:
+                    text = text.replace(title, "")
+                looked += 1
+                found += titles[held[user]] in text and titles[held[user]] not in taken
+                by_chance += titles[other[user]] in text and titles[other[user]] not in taken
+    if found > 2 * by_chance + 3:
+        yield Finding("leak", what, f"in {found:,} of {looked:,} texts; another user's target in {by_chance:,}")
+    else:
+        yield Finding("clean", what, f"in {found:,} of {looked:,} texts, another user's target in {by_chance:,}")
 
 
 def _fitted(run: Run) -> Iterator[Finding]:

@@ -112,3 +112,41 @@ def test_a_split_in_time_has_no_later_training_event(quick_recipe: Path, tmp_pat
     more = ["--split", "{call: by_time, max_history: 10, validation: 0.2, test: 0.2}", "--eval.oracle", "null"]
     assert main(["train", str(quick_recipe), *more, "--traceback"]) == 0
     assert kinds(tmp_path / "run")["training events later than test targets"] == "clean"
+
+
+def test_a_text_that_tells_the_target_is_found(finished: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    what = "titles of held-out targets in training texts about the same user"
+    assert kinds(finished[1])[what] == "clean"
+
+    def opened(folder: Any) -> Any:
+        run = open_run(folder)
+        split, specs = run.split, run.specs
+        titles = split.log.items["title"].to_list()
+        target = dict(zip(split.test.user.tolist(), split.targets(split.test).tolist(), strict=True))
+        user = dict(zip(split.train.row.tolist(), split.train.user.tolist(), strict=True))
+
+        def leaky(tasks: Any) -> Any:
+            made = []
+            for spec in specs(tasks):
+
+                def rows(part: Any, spec: Any = spec) -> Any:
+                    before = spec.rows(part)
+
+                    def variables(i: int) -> Any:
+                        told = titles[target[user[int(before.row[i])]]]
+                        given = before.variables(i)
+                        return {
+                            **given,
+                            "history": [{**item, "name": f"{item['name']} {told}"} for item in given["history"]],
+                        }
+
+                    return replace(before, variables=variables)
+
+                made.append(replace(spec, rows=rows))
+            return made
+
+        run.specs = leaky  # type: ignore[method-assign]
+        return run
+
+    monkeypatch.setattr(looking, "open_run", opened)
+    assert kinds(finished[1])[what] == "leak"
