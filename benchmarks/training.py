@@ -1,6 +1,6 @@
 """Training steps and ranking on the base of a run: beside transformers' own Trainer, and beside its `generate`.
 
-    python -m benchmarks.training RUN [--steps 4] [--pairs 3] [--rows 64]
+    python -m benchmarks.training RUN [--steps 4] [--pairs 3] [--rows 64] [--stages.0.KEY VALUE …]
 
 RUN is a finished run of a recipe whose first stage is `sft` with an adapter. Both trainers begin with the same base and adapter and see the
 same examples in the same batches; where their losses part by more than 1 %, no ratio is printed. Of each training the first step is left out.
@@ -26,6 +26,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.decoding import claim, end_to_end, interval, say
 from benchmarks.gpu_sections.made import every_trainer_with, trainable
+from rectune.cli import parse_overrides
 from rectune.model.adapters import with_adapter
 from rectune.model.load import load_base
 from rectune.model.new_tokens import new_token_ids
@@ -69,7 +70,7 @@ class Case:
         self.config = self.training.config()
         self.config.max_steps, self.config.logging_steps = steps, 1
         self.config.train_sampling_strategy = "sequential"
-        self.config.early_stopping_patience = None
+        self.config.early_stopping_patience, self.config.disable_tqdm = None, True
         self.config.save_strategy = self.config.eval_strategy = "no"
         self.new_tokens = new_token_ids(run.encoder.tokenizer, run.index)
         on_all = self.config.completion_only_loss is False
@@ -149,12 +150,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--pairs", type=int, default=3, help="how often each side runs")
     parser.add_argument("--rows", type=int, default=64, help="users that are ranked")
-    args = parser.parse_args()
+    args, rest = parser.parse_known_args()
     say(
         f"torch {torch.__version__}, transformers {transformers.__version__}, {torch.get_num_threads()} thread, "
         f"{platform.machine()}, seed 0, {time.strftime('%Y-%m-%d')}"
     )
-    train(open_run(args.run), steps=args.steps, pairs=args.pairs)
+    train(open_run(args.run, parse_overrides(rest)), steps=args.steps, pairs=args.pairs)
     end_to_end(args.run, rows=args.rows, pairs=args.pairs)
 
 
