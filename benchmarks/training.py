@@ -149,14 +149,15 @@ def main() -> None:
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--pairs", type=int, default=3, help="how often each side runs")
-    parser.add_argument("--rows", type=int, default=64, help="users that are ranked")
+    parser.add_argument("--rows", type=int, default=64, help="users that are ranked; 0: leave it out")
     args, rest = parser.parse_known_args()
     say(
         f"torch {torch.__version__}, transformers {transformers.__version__}, {torch.get_num_threads()} thread, "
         f"{platform.machine()}, seed 0, {time.strftime('%Y-%m-%d')}"
     )
     train(open_run(args.run, parse_overrides(rest)), steps=args.steps, pairs=args.pairs)
-    end_to_end(args.run, rows=args.rows, pairs=args.pairs)
+    if args.rows:
+        end_to_end(args.run, rows=args.rows, pairs=args.pairs)
 
 
 if __name__ == "__main__":
