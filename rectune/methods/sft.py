@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from trl import SFTConfig, SFTTrainer
 
 from rectune.methods.choosing import Choosing
@@ -29,7 +30,8 @@ class Config(Choosing, SFTConfig):  # type: ignore[misc]
         default=None,
         metadata={
             "help": "Logits only where a label is (same loss and gradients). Default: where TRL's own head would score "
-            "every position, which is everywhere but on a GPU, and the loss is on the completion only."
+            "every position, which is everywhere but on a GPU, and the loss is on the completion only or the weights are in half precision, in "
+            "which that head does not multiply."
         },
     )
 
@@ -58,9 +60,17 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
         if len(parts["validation"])
         else None,
     )
-    if config.target_head or (config.target_head is None and not on_all and scores_everywhere(task.model)):
+    if wants_target_head(config, task.model, on_all=on_all):
         put_target_head(task.model)
     run(trainer, task, parts["train"], folder)
+
+
+def wants_target_head(config: Config, model: Any, *, on_all: bool) -> bool:
+    """Whether our head stands in for TRL's, which off a GPU scores every position, and in float32 whatever the weights are: on a CPU that
+    was half of a LoRA step of SmolLM2 in bfloat16 (`benchmarks/training.py`)."""
+    if config.target_head is not None:
+        return config.target_head
+    return scores_everywhere(model) and (not on_all or model.dtype in (torch.bfloat16, torch.float16))
 
 
 def check_base(config: Any) -> None:

@@ -139,7 +139,8 @@ def _loss(model: Any, inner: Any, shape: StepShape) -> torch.Tensor:
         labels = torch.zeros(rows, shape.target, dtype=torch.long)
         return torch.as_tensor(model(input_ids=ids, attention_mask=mask, labels=labels).loss)
     mask = torch.ones(rows, 1, length, length, dtype=torch.bool)
-    if shape.device == "cpu" and shape.head == "all":
+    half = model.dtype in (torch.bfloat16, torch.float16)  # then the head is ours, see `wants_target_head`
+    if shape.device == "cpu" and shape.head == "all" and not half:
         out = model(input_ids=ids, attention_mask=mask, labels=ids, use_cache=False, fused_lm_head=True)
         return torch.as_tensor(-out.log_probs.sum())
     body = inner.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state

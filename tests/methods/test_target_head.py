@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -114,3 +115,32 @@ def test_trained_rows_of_new_tokens_under_an_adapter_get_the_same_gradients() ->
     assert any("trainable_tokens" in name for name in sides[0])
     for name in sides[0]:
         torch.testing.assert_close(sides[0][name], sides[1][name], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("on_all", [False, True])
+@pytest.mark.parametrize("asked", [None, True, False])
+def test_our_head_is_the_default_where_the_library_s_does_more(
+    dtype: torch.dtype, on_all: bool, asked: bool | None
+) -> None:
+    from rectune.methods.sft import wants_target_head
+
+    config: Any = SimpleNamespace(target_head=asked)
+    expected = asked if asked is not None else not on_all or dtype == torch.bfloat16
+    assert wants_target_head(config, made("gpt2").to(dtype), on_all=on_all) == expected
+
+
+def test_a_loss_on_all_tokens_in_bfloat16_is_that_of_the_library() -> None:
+    labels = torch.where(MASK == 1, IDS, -100)
+    losses, slopes = [], []
+    for own in (False, True):
+        model = made("llama, untied").to(torch.bfloat16)
+        add_fused_lm_head(model, outputs=("log_probs", "entropy", "is_top1"))
+        if own:
+            put_target_head(model)
+        loss = -fused(model, labels).log_probs.sum()
+        loss.backward()
+        losses.append(float(loss.detach()))
+        slopes.append(torch.cat([g.float().flatten() for g in gradients(model).values()]))
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
+    assert float(torch.nn.functional.cosine_similarity(*slopes, 0)) > 0.999
