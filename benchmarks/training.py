@@ -5,7 +5,7 @@
 RUN is a finished run of a recipe whose first stage is `sft` with an adapter. Both trainers begin with the same base and adapter and see the
 same examples in the same batches; where their losses part by more than 1 %, no ratio is printed. Of each training the first step is left out.
 Seconds are those of the process's CPU, or of the clock where there is a GPU; tokens are those that attention sees. The ranking is that of
-`benchmarks/decoding.py --run`.
+`benchmarks/decoding.py --run`, in float32.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def main() -> None:
     )
     train(open_run(args.run, parse_overrides(rest)), steps=args.steps, pairs=args.pairs)
     if args.rows:
-        end_to_end(args.run, rows=args.rows, pairs=args.pairs)
+        end_to_end(args.run, rows=args.rows, pairs=args.pairs, overrides=[("model.dtype", "float32")])
 
 
 if __name__ == "__main__":
