@@ -36,7 +36,7 @@ def page(data: dict[str, Any], figures: dict[str, str], *, kind: str) -> str:
         recipe_text=_yaml(data["settings"]),
         mixed=mixed_verdict(data["results"]) if data["results"].get("mixed_against") else [],
         share=oracle_line(data["results"]) if kind == "ranking" else "",
-        traded=traded(data["training"], data["settings"]["stages"]) if kind == "ranking" else [],
+        traded=traded(data["training"], data["settings"].get("stages", [])) if kind == "ranking" else [],
         about_log=log_lines(data["results"]),
         worded=wording_line(data["results"]["wordings"]) if data["results"].get("wordings") else "",
     )
@@ -97,7 +97,7 @@ def ranking_text(data: dict[str, Any]) -> str:
         parts.append(wording_line(results["wordings"]))
     proven = results["proven_exact"][HIDDEN]["tuned model"]
     parts.append(f"{proven:.1%} of the tuned model's lists are proven to be its exact top {results['beams']}.")
-    parts += [*traded(data["training"], data["settings"]["stages"]), *log_lines(results)]
+    parts += [*traded(data["training"], data["settings"].get("stages", [])), *log_lines(results)]
     parts.append(_took(data["measured"]))
     return "\n".join(parts)
 
@@ -284,7 +284,7 @@ def traded(training: list[list[dict[str, Any]]], stages: list[dict[str, Any]]) -
     A recall has fallen where it did so by more than two deviations of a share of `ranked_rows` rows, coverage by more than a tenth.
     """
     told = []
-    for stage, (log, settings) in enumerate(zip(training, stages, strict=True)):
+    for stage, (log, settings) in enumerate(zip(training, stages, strict=False)):
         evaluations = [entry for entry in log if "eval_ndcg@10" in entry]
         if len(evaluations) < 2:
             continue
