@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,6 +94,18 @@ class Split:
     def train_sequences(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """User and item of each training event, user after user, oldest first; shapes (training events,)."""
         return self.log.user_codes[self.train_events], self.log.item_codes[self.train_events]
+
+    def trained(self, user: int) -> NDArray[np.int32]:
+        """Item codes of the training events of a user, oldest first, shape (events,)."""
+        users, items = self._trained
+        begin, end = np.searchsorted(users, [user, user + 1])
+        return items[begin:end]
+
+    @cached_property
+    def _trained(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        users, items = self.train_sequences()
+        order = np.argsort(users, kind="stable")  # few rows of a log that came cut may stand otherwise
+        return users[order], items[order]
 
     def save(self, folder: Path) -> None:
         """Write the offsets (not the log) into an existing folder."""

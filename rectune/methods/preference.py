@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from torch.utils.data import SequentialSampler
 from trl import DPOTrainer
 
+from rectune.baselines.scoring import train_counts
 from rectune.decoding.ranking import Ranking
 from rectune.decoding.shelf import Shelf
 from rectune.log.split import Ints, evenly
 from rectune.methods.contract import Trainable
 from rectune.methods.sft import SHARDING
 from rectune.methods.target_head import put_target_head, scores_everywhere
-from rectune.methods.training import DEFAULTS, WholeCheckpoints, check_room, lazy, run
+from rectune.methods.training import WholeCheckpoints, filled, lazy, mixtures, run
 from rectune.runtime.seeded import seeded
 from rectune.tasks.examples import Mixture, fit_prompt
 from rectune.tasks.rows import TaskRows, Variables
@@ -63,8 +64,7 @@ class Preferences:
         self.mixture, self._task, self._each, self._seed = mixture, task, each, mixture.seed
         self._drawn_by, self._lists = config.negatives, lists
         self._view = ItemViews(task.split, task.index)
-        events = task.split.log.item_codes[task.split.train_events]
-        counts = np.bincount(events, minlength=task.split.log.n_items).astype(np.float64)
+        counts = train_counts(task.split)
         weights = (
             np.where(counts > 0, counts**config.negatives_power, 0.0)
             if self._drawn_by == "popular"
@@ -114,18 +114,14 @@ class Preferences:
 
     def _items(self, rows: TaskRows, i: int, rng: np.random.Generator, what: str) -> list[int]:
         if self._drawn_by == "ranked":
-            free = self._free(rows, i)
-            self._enough(len(free), what, "items of its list (`rank.beams`)")
-            return [int(item) for item in rng.permutation(free)[: self._each]]
+            return [int(item) for item in rng.permutation(self._free(rows, i))[: self._each]]
         taken = self.taken(rows, i)
         self._enough(len(self._drawable) - int(np.isin(taken, self._drawable).sum()), what, "items")
         found, no = list[int](), set(taken.tolist())
-        while (
-            len(found) < self._each
-        ):  # what is drawn again or taken is thrown away: an example costs no pass over the catalogue
-            for item in np.searchsorted(
-                self._below, rng.random(2 * self._each + 8) * self._below[-1], side="right"
-            ).tolist():
+        # What is drawn again or taken is thrown away: an example costs no pass over the catalogue.
+        while len(found) < self._each:
+            drawn = rng.random(2 * self._each + 8) * self._below[-1]
+            for item in np.searchsorted(self._below, drawn, side="right").tolist():
                 if item not in no and len(found) < self._each:
                     found.append(item)
                     no.add(item)
@@ -143,7 +139,7 @@ class Preferences:
             parts.append(rows.history(i))
         user = self._user_of(int(rows.row[i]), target)
         if user is not None:
-            parts.append(self._events_of(user))
+            parts.append(self._task.split.trained(user))
         return np.unique(np.concatenate(parts).astype(np.int64))
 
     def _user_of(self, number: int, target: int) -> int | None:
@@ -161,17 +157,6 @@ class Preferences:
         order = np.argsort(numbers, kind="stable")
         targets = np.concatenate([split.targets(part) for part in parts])
         return numbers[order], targets[order], np.concatenate([part.user for part in parts])[order]
-
-    def _events_of(self, user: int) -> NDArray[np.int32]:
-        users, items = self._sequences
-        a, b = np.searchsorted(users, [user, user + 1])
-        return items[a:b]
-
-    @cached_property
-    def _sequences(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        users, items = self._task.split.train_sequences()
-        order = np.argsort(users, kind="stable")
-        return users[order], items[order]
 
     def _free(self, rows: TaskRows, i: int) -> NDArray[np.int64]:
         which, listed = self._listed[id(rows)]
@@ -277,11 +262,7 @@ def tune(
             "without them."
         )
     config.output_dir = str(folder / "checkpoints")
-    parts = {
-        part: Mixture(task.specs, part, task.encoder, seed=task.seed, max_length=config.max_length, loss_on_all=False)  # type: ignore[arg-type]
-        for part in ("train", "validation")
-    }
-    check_room(task, config.max_length, len(parts["train"]))
+    parts = mixtures(task, config.max_length, loss_on_all=False)
     lists = folder / "checkpoints"  # they go when these go
     sides = {part: Preferences(task, mixture, config, each, lists / f"lists-{part}") for part, mixture in parts.items()}
     sides["train"].list_now()
@@ -298,9 +279,7 @@ def tune(
 
 def config_defaults(given: dict[str, Any], *, cpu: bool, seed: int) -> dict[str, Any]:
     """The keys of a stage with what rectune fills in: the recipe's seed, what the device can do, lazy rendering."""
-    device = {"use_cpu": True, "bf16": False} if cpu else {}
-    ours = {"remove_unused_columns": False, "output_dir": "checkpoints"}
-    return {**DEFAULTS, "activation_checkpointing": False, **device, "seed": seed, **given, **ours}
+    return filled({"activation_checkpointing": False, **given}, cpu=cpu, seed=seed)
 
 
 def searches(section: dict[str, Any]) -> bool:

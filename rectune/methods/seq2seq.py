@@ -13,7 +13,7 @@ from rectune.methods.choosing import Choosing
 from rectune.methods.contract import Trainable
 from rectune.methods.language_model import load
 from rectune.methods.sft import refuse_sharding
-from rectune.methods.training import DEFAULTS, WholeCheckpoints, check_room, lazy, run
+from rectune.methods.training import WholeCheckpoints, filled, lazy, mixtures, run
 from rectune.tasks.examples import Mixture
 
 __all__ = ["Config", "check_base", "config_defaults", "load", "train"]
@@ -33,11 +33,7 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
     config.output_dir = str(folder / "checkpoints")
     check_base(task.model.config)
     refuse_sharding(config, task)
-    parts = {
-        part: Mixture(task.specs, part, task.encoder, seed=task.seed, max_length=config.max_length, loss_on_all=False)
-        for part in ("train", "validation")
-    }
-    check_room(task, config.max_length, len(parts["train"]))
+    parts = mixtures(task, config.max_length, loss_on_all=False)
     train_rows, validation_rows = parts["train"], parts["validation"]
     trainer = _Trainer(
         model=task.model,
@@ -68,9 +64,7 @@ def features(mixture: Mixture, position: int, epoch: int) -> dict[str, list[int]
 
 def config_defaults(given: dict[str, Any], *, cpu: bool, seed: int) -> dict[str, Any]:
     """The keys of a stage with what rectune fills in: the recipe's seed, what the device can do, lazy rendering."""
-    device = {"use_cpu": True, "bf16": False} if cpu else {}
-    ours = {"remove_unused_columns": False, "output_dir": "checkpoints"}
-    return {**DEFAULTS, **device, "seed": seed, **given, **ours}
+    return filled(given, cpu=cpu, seed=seed)
 
 
 class _Trainer(WholeCheckpoints, Trainer):  # type: ignore[misc]

@@ -14,8 +14,7 @@ from rectune.methods.choosing import Choosing
 from rectune.methods.contract import Trainable
 from rectune.methods.language_model import load
 from rectune.methods.target_head import put_target_head, scores_everywhere
-from rectune.methods.training import DEFAULTS, WholeCheckpoints, check_room, lazy, run
-from rectune.tasks.examples import Mixture
+from rectune.methods.training import WholeCheckpoints, filled, lazy, mixtures, run
 
 __all__ = ["Config", "check_base", "config_defaults", "load", "train"]
 
@@ -45,12 +44,8 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
     check_base(task.model.config)
     config.output_dir = str(folder / "checkpoints")
     on_all = config.completion_only_loss is False
-    parts = {
-        part: Mixture(task.specs, part, task.encoder, seed=task.seed, max_length=config.max_length, loss_on_all=on_all)  # type: ignore[arg-type]
-        for part in ("train", "validation")
-    }
     refuse_sharding(config, task)
-    check_room(task, config.max_length, len(parts["train"]))
+    parts = mixtures(task, config.max_length, loss_on_all=on_all)
     trainer = _Trainer(
         model=task.model,
         args=config,
@@ -98,10 +93,6 @@ class _Trainer(WholeCheckpoints, SFTTrainer):  # type: ignore[misc]
 
 def config_defaults(given: dict[str, Any], *, cpu: bool, seed: int) -> dict[str, Any]:
     """The keys of a stage with what rectune fills in: the recipe's seed, what the device can do, lazy rendering."""
-    device = {"use_cpu": True, "bf16": False} if cpu else {}
-    ours = {
-        "remove_unused_columns": False,
-        "dataset_kwargs": {"skip_prepare_dataset": True},
-        "output_dir": "checkpoints",
-    }
-    return {**DEFAULTS, "activation_checkpointing": False, **device, "seed": seed, **given, **ours}
+    return filled(
+        {"activation_checkpointing": False, **given}, cpu=cpu, seed=seed, dataset_kwargs={"skip_prepare_dataset": True}
+    )

@@ -13,7 +13,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from rectune.decoding.language_model import positions_of
-from rectune.log.split import evenly
+from rectune.log.split import Part, evenly
 from rectune.methods.choosing import RankedMetrics, early_stopping
 from rectune.methods.contract import Trainable
 from rectune.methods.measured import FILE as MEASURED
@@ -39,6 +39,25 @@ def check_room(task: Trainable, max_length: int | None, examples: int) -> None:
         raise ValueError(
             "there is no training example: no user has two training events. Use a longer log or another split."
         )
+
+
+def filled(given: dict[str, Any], *, cpu: bool, seed: int, **ours: Any) -> dict[str, Any]:
+    """The keys of a stage with what every trainer is told: the recipe's seed, what the device can do, lazy rendering. `ours`: what
+    the recipe cannot change."""
+    device = {"use_cpu": True, "bf16": False} if cpu else {}
+    fixed = {"remove_unused_columns": False, "output_dir": "checkpoints", **ours}
+    return {**DEFAULTS, **device, "seed": seed, **given, **fixed}
+
+
+def mixtures(task: Trainable, max_length: int | None, *, loss_on_all: bool) -> dict[Part, Mixture]:
+    """The examples of both parts. Raises ValueError as `check_room` does."""
+    parts: tuple[Part, ...] = ("train", "validation")
+    made = {
+        part: Mixture(task.specs, part, task.encoder, seed=task.seed, max_length=max_length, loss_on_all=loss_on_all)
+        for part in parts
+    }
+    check_room(task, max_length, len(made["train"]))
+    return made
 
 
 def run(trainer: Any, task: Trainable, examples: Mixture, folder: Path) -> None:

@@ -109,6 +109,11 @@ class Asked:
         """The keys of `eval`, defaults filled in."""
         return {**defaults_of(self.judge.function), **self.judge_arguments}
 
+    @property
+    def list_width(self) -> int:
+        """Items of the lists that a training asks for, by which checkpoints are chosen."""
+        return max(LIST, self.rank.beams)
+
     def where(self, key: str) -> str:
         """How messages name a key."""
         return self.recipe.where(key)
@@ -223,7 +228,7 @@ def _check_trainings(asked: Asked) -> None:
         fits = getattr(training.method, "check_asked", None)
         if fits is not None:
             try:
-                fits(training.config(), training.tasks, asked.ranked, max(LIST, asked.rank.beams))
+                fits(training.config(), training.tasks, asked.ranked, asked.list_width)
             except ValueError as error:
                 raise ValueError(f"{asked.where(f'stages.{training.number}')}: {error}") from None
         whole = [task.key for task in training.tasks if task.call.arguments.get("examples") == "windows"]

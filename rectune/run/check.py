@@ -8,7 +8,6 @@ import numpy as np
 
 from rectune.log.split import evenly
 from rectune.methods.validation import list_metrics
-from rectune.run.asked import LIST
 from rectune.run.run import Run
 from rectune.tasks.examples import fit_prompt
 
@@ -30,7 +29,7 @@ def check(run: Run) -> None:
             f"{asked.where('rank.prior')}: the ranked task lists no items, so a prior over items has no place."
         )
     if not run.folder.pinned:
-        given = {"item": list_metrics(max(LIST, asked.rank.beams)), "answer": ["auc"], "rating": ["rmse"]}
+        given = {"item": list_metrics(asked.list_width), "answer": ["auc"], "rating": ["rmse"]}
         _check_metrics(run, given.get(told, []))
     if kind == "answer" and not run.folder.pinned:
         _check_answers(run)

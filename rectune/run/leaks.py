@@ -178,35 +178,33 @@ def _texts(run: Run) -> Iterator[Finding]:
     there. A title may stand there by chance: other users' targets are looked for in the same texts."""
     split, what = run.split, "titles of held-out targets in training texts about the same user"
     titles = split.log.items["title"].to_list()
-    held = {int(user): int(target) for user, target in zip(split.test.user, split.targets(split.test), strict=True)}
-    user_of = dict(zip(split.train.row.tolist(), split.train.user.tolist(), strict=True))
-    users, items = split.train_sequences()
-    order = np.argsort(users, kind="stable")
-    users, items = users[order], items[order]
-    own = list(held)
-    other = {user: held[own[(n + 1) % len(own)]] for n, user in enumerate(own)}
+    held = {int(user): titles[target] for user, target in zip(split.test.user, split.targets(split.test), strict=True)}
+    others = dict(zip(held, [*list(held.values())[1:], *list(held.values())[:1]], strict=True))
     looked, found, by_chance = 0, 0, 0
-    for training in run.asked.trainings:
-        for spec in run.specs(training.tasks):
-            rows = spec.rows("train")
-            for i in evenly(len(rows), TEXTS) if rows.history is not None else ():
-                user = user_of.get(int(rows.row[i]))
-                if user not in held:
-                    continue
-                begin, end = np.searchsorted(users, [user, user + 1])
-                taken = {titles[item] for item in items[begin:end]}
-                variables = rows.variables(int(i))
-                segments = [*spec.template.prompt(0, variables), *spec.template.completion(0, variables)]
-                text = "".join(segment.text for segment in segments if segment.kind != "codes")
-                for title in taken:
-                    text = text.replace(title, "")
-                looked += 1
-                found += titles[held[user]] in text and titles[held[user]] not in taken
-                by_chance += titles[other[user]] in text and titles[other[user]] not in taken
+    for user, text in _rendered(run):
+        if user not in held:
+            continue
+        taken = {titles[item] for item in split.trained(user)}
+        for title in taken:
+            text = text.replace(title, "")
+        looked += 1
+        found += held[user] in text and held[user] not in taken
+        by_chance += others[user] in text and others[user] not in taken
     if found > 2 * by_chance + 3:
         yield Finding("leak", what, f"in {found:,} of {looked:,} texts; another user's target in {by_chance:,}")
     else:
         yield Finding("clean", what, f"in {found:,} of {looked:,} texts, another user's target in {by_chance:,}")
+
+
+def _rendered(run: Run) -> Iterator[tuple[int, str]]:
+    """User and text of a sample of the training examples that have a history; codes are left out."""
+    user_of = dict(zip(run.split.train.row.tolist(), run.split.train.user.tolist(), strict=True))
+    for spec in (spec for training in run.asked.trainings for spec in run.specs(training.tasks)):
+        rows = spec.rows("train")
+        for i in evenly(len(rows), TEXTS) if rows.history is not None else ():
+            variables = rows.variables(int(i))
+            segments = [*spec.template.prompt(0, variables), *spec.template.completion(0, variables)]
+            yield user_of.get(int(rows.row[i]), -1), "".join(s.text for s in segments if s.kind != "codes")
 
 
 def _fitted(run: Run) -> Iterator[Finding]:

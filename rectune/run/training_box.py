@@ -23,7 +23,7 @@ from rectune.model.new_tokens import new_token_ids
 from rectune.model.settings import settings_for_fingerprint
 from rectune.recipe.box import Box, Held
 from rectune.recipe.fingerprints import name_of
-from rectune.run.asked import LIST, Asked, Training
+from rectune.run.asked import Asked, Training
 from rectune.runtime.attempts import Attempts
 from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import is_main, wait
@@ -93,7 +93,7 @@ def _train(
 
     def as_ranker(model: Any) -> LanguageModelRanker:
         # The beam chooses checkpoints, whatever lists are for.
-        rank = replace(asked.rank, exact=False, beams=max(LIST, asked.rank.beams))
+        rank = replace(asked.rank, exact=False, beams=asked.list_width)
         return LanguageModelRanker(model, encoder, asked.template, rank, held["trie"], progress=False)
 
     def rank_validation(model: Any, most: int) -> dict[str, float]:

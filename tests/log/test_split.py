@@ -110,3 +110,11 @@ def test_a_split_survives_saving(tmp_path: Path, tiny_log: Log) -> None:
     again = Split.load(tmp_path, tiny_log)
     assert shown(again, "test") == shown(split, "test")
     assert np.array_equal(again.train_events, split.train_events)
+
+
+def test_what_a_user_trained_on_is_found_in_every_split(small_shop: Log) -> None:
+    for split in (leave_one_out(small_shop), by_time(small_shop)):
+        users, items = split.train_sequences()
+        assert np.all(np.diff(users) >= 0)
+        for user in range(small_shop.n_users):
+            assert split.trained(user).tolist() == items[users == user].tolist()
