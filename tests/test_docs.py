@@ -206,19 +206,19 @@ def keys_page() -> str:
 
     from trl import ModelConfig
 
-    from rectune.methods import dpo, s_dpo, seq2seq, sft
+    from rectune.methods import dpo, grpo, s_dpo, seq2seq, sft
     from rectune.methods.keys import OURS, PASSED, REFUSED
     from rectune.model.settings import OWN, READ
 
     def default(kind: type, name: str) -> str:
         value = next(
-            (f.default for kind in (kind, s_dpo.Config) for f in dataclasses.fields(kind) if f.name == name), None
+            (f.default for kind in (kind, s_dpo.Config, grpo.Config) for f in dataclasses.fields(kind) if f.name == name), None
         )
         value = None if value is dataclasses.MISSING else getattr(value, "value", value)
         return f"`{value}`" if value not in (None, "") else ""
 
     def methods(name: str) -> str:
-        kinds = {"sft": sft.Config, "seq2seq": seq2seq.Config, "dpo": dpo.Config, "s_dpo": s_dpo.Config}
+        kinds = {"sft": sft.Config, "seq2seq": seq2seq.Config, "dpo": dpo.Config, "s_dpo": s_dpo.Config, "grpo": grpo.Config}
         return ", ".join(
             call
             for call, kind in kinds.items()

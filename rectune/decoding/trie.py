@@ -155,6 +155,17 @@ class Trie:
     def _first_of(self, nodes: Ints) -> NDArray[np.int32]:
         return self.first[np.minimum(nodes, len(self.first) - 1)]
 
+    def names(self) -> Ints:
+        """Token ids of the name of every item, (items, depth), -1 after the end of shorter ones."""
+        node = self.leaf_of(np.arange(self.n_items))
+        out = np.full((self.n_items, self.depth), -1, dtype=np.int64)
+        level = self.level_of(node)
+        for column in range(self.depth - 1, -1, -1):
+            here = np.flatnonzero(level == column + 1)
+            out[here, column] = self.tokens[column][self.codes[node[here]]]
+            node[here], level[here] = self.parent_of(node[here]), column
+        return out
+
     def save(self, file: Path) -> None:
         """Write one safetensors file."""
         from safetensors.numpy import save_file

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from rectune.decoding.language_model import Ranker, RankSettings
 from rectune.decoding.ranking import Ranking
+from rectune.decoding.rollouts import Rollouts
 from rectune.decoding.trie import Trie
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Split
@@ -24,7 +25,8 @@ class Trainable:
 
     `load()` gives the model: the base with an adapter where the recipe asks for one, or what the stage before left. `new_tokens`: ids
     of the index vocabulary. `rank_validation(model, rows)`: metrics by name of so many validation rows. `search(model, rows, shelf)`:
-    the lists of a model in training, for rollouts; with `shards=folder` kept in parts. `boxes`: folders of the boxes that the method asked for.
+    the lists of a model in training; with `shards=folder` kept in parts. `rollouts()`: groups of items of a model in training. `boxes`: folders
+    of the boxes that the method asked for; `held`: the line's own that it `needs`, loaded.
     """
 
     load: Callable[[], Any]
@@ -37,7 +39,9 @@ class Trainable:
     adapter: bool
     rank_validation: Callable[[Any, int], dict[str, float]]
     search: Callable[..., Ranking]
+    rollouts: Callable[[], Rollouts]
     boxes: dict[str, Path] = field(default_factory=dict)
+    held: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def model(self) -> Any:
@@ -69,7 +73,9 @@ class Method(Protocol):
 
     `boxes(section, seed) -> list[Box]`, where there is one, gives boxes of its own: they are built before the training, which finds
     their folders in `Trainable.boxes`. `check_base(config)`, where there is one, raises ValueError for a base that the method cannot train;
-    it is asked before anything is built. `searches(section)`, where there is one, says whether the training calls `Trainable.search`.
+    it is asked before anything is built. `searches(section)`, where there is one, says whether the training calls `Trainable.search`
+    or `Trainable.rollouts`. `needs(section)` gives names of the line's boxes that it reads, `vectors` or `prior`, and `made_by(section)` functions
+    whose code is the training's as well.
     `check_asked(config, tasks, ranked, beams)`, where there is one, raises ValueError for what does not go together; nothing is built yet. `load` with None instead of a folder gives the model before it was tuned. `export(given, folder, to)`, where there
     is one, writes what a bundle needs; without it the tuned model is one that transformers loads.
     """

@@ -19,6 +19,11 @@ OURS = {
     "negatives": "where rejected items come from: `random`, `popular` or `ranked`, the model's own lists as the stage begins",
     "negatives_power": "`popular`: the power of an item's count with which it is drawn",
     "negatives_each": "items that are rejected beside each target",
+    "rewards": "what a rolled-out item is worth: `hit`, `rank`, `similarity`, `prior`, or a function of your own",
+    "rollouts": "how a group is made: `beams`, `independent` or `without_replacement`",
+    "log_probs": "whose log-probabilities the loss takes: `catalogue` or `vocabulary`",
+    "hints": "most codes of its target that a group without it is given",
+    "importance": "items that were drawn `without_replacement` are weighted",
     "max_length": "most tokens of an example; the oldest history goes first, no target is cut",
     "completion_only_loss": "`false`: the loss is on prompt and completion, which `examples: windows` needs",
     "train_sampling_strategy": "`group_by_length` goes by the lengths of each epoch's own examples",
@@ -58,6 +63,10 @@ PASSED = {
     "TRL's SFTTrainer": "router_aux_loss_coef padding_free pad_to_multiple_of loss_type activation_offloading pad_token",
     "TRL's DPOTrainer": "beta loss_weights label_smoothing ld_alpha f_divergence_type f_alpha_divergence_coef use_weighting discopop_tau "
     "disable_dropout",
+    "TRL's GRPOTrainer": "num_generations generation_batch_size steps_per_generation num_iterations temperature reward_weights scale_rewards "
+    "multi_objective_aggregation epsilon epsilon_high delta importance_sampling_level off_policy_mask_threshold use_bias_correction_kl "
+    "top_entropy_quantile entropy_coef use_adaptive_entropy entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target "
+    "sapo_temperature_pos sapo_temperature_neg vespo_k_pos vespo_lambda_pos vespo_k_neg vespo_lambda_neg",
 }  # fmt: skip
 _HUB = "a training sends nothing to the Hub, which is not supported yet. `rectune export` writes a folder that can be uploaded"
 _ROWS = "rectune makes the examples itself, from tasks and templates"
@@ -87,6 +96,26 @@ REFUSED = {
         ("precompute_ref_log_probs", "precompute_ref_batch_size", "sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps"),
         "the reference is the model as the stage began: its trained weights are kept beside it",
     ),
+    **dict.fromkeys(
+        (
+            "top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs", "cache_implementation", "max_completion_length",
+            "mask_truncated_completions", "num_generations_eval", "ds3_gather_for_generation", "use_transformers_continuous_batching",
+            "transformers_continuous_batching_config", "use_transformers_paged", "use_vllm", "vllm_mode", "vllm_model_impl",
+            "vllm_enable_sleep_mode", "vllm_structured_outputs_regex", "vllm_server_base_url", "vllm_server_host", "vllm_server_port",
+            "vllm_server_timeout", "vllm_group_port", "vllm_gpu_memory_utilization", "vllm_max_model_length", "vllm_tensor_parallel_size",
+            "vllm_importance_sampling_correction", "vllm_importance_sampling_mode", "vllm_importance_sampling_clip_max",
+            "vllm_importance_sampling_clip_min", "vllm_importance_sampling_cap",
+        ),
+        "items are rolled out by the search under the trie, not by `generate` or a server",
+    ),
+    **dict.fromkeys(
+        (
+            "chat_template_kwargs", "max_tool_calling_iterations", "log_completions", "log_completions_hub_repo", "log_multimodal",
+            "log_unique_prompts", "num_completions_to_print",
+        ),
+        "what is rolled out are items, and no text",
+    ),
+    "cast_lm_head_to_fp32": "the loss takes logits in float32 anyway",
     "output_dir": "checkpoints lie in the run folder, which is the recipe's `output_dir`",
     "resume_from_checkpoint": "the same command goes on from the last whole checkpoint by itself",
     "ignore_data_skip": "a training that was stopped goes on with the examples that it had not seen",
@@ -109,6 +138,10 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_length"), FROM_1),
     "beta": ABOVE_0,
     "negatives_power": FROM_0,
+    **dict.fromkeys(("temperature", "epsilon"), ABOVE_0),
+    "num_generations": Range(2),
+    "hints": FROM_0,
+    **dict.fromkeys(("num_iterations", "steps_per_generation", "generation_batch_size"), FROM_1),
     **dict.fromkeys(("ranked_rows", "negatives_each", "early_stopping_patience", "save_total_limit", "torch_empty_cache_steps", "ddp_bucket_cap_mb"), FROM_1),
     **dict.fromkeys(("eval_accumulation_steps", "dataloader_prefetch_factor", "pad_to_multiple_of"), FROM_1),
     **dict.fromkeys(("adam_beta1", "adam_beta2", "label_smoothing_factor"), SHARE),
@@ -144,7 +177,7 @@ def check_keys(kind: type, section: dict[str, Any], where: Callable[[str], str])
 
 def ranges_of(kind: type) -> dict[str, Range]:
     """The numbers that keys of a training may have; none for a method of another kind."""
-    return RANGES if issubclass(kind, Choosing) else {}
+    return {**RANGES, **getattr(kind, "ranges", {})} if issubclass(kind, Choosing) else {}
 
 
 def _check_trackers(given: Any, where: str) -> None:

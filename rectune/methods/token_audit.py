@@ -18,7 +18,8 @@ PROBE = "probe.safetensors"
 
 
 class TokenAudit(TrainerCallback):  # type: ignore[misc]
-    """Checks at the first optimizer step that gradient reaches the rows of the new tokens, in and out."""
+    """Checks at the first optimizer step that has a gradient (of reinforcement not every one has) that it reaches the rows of the new
+    tokens, in and out."""
 
     def __init__(self, new_tokens: list[int], kept: Path) -> None:
         """`kept` is a file that remembers the first step for a training that is killed and continued."""
@@ -30,6 +31,8 @@ class TokenAudit(TrainerCallback):  # type: ignore[misc]
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if not self._new or "gradient_in" in self.report:
             return
+        if not any(p.grad is not None and bool(p.grad.any()) for p in model.parameters()):
+            return
         gradients = row_gradients(model, self._new)
         for side, gradient in gradients.items():
             self.report[f"gradient_{side}"] = int((gradient.abs().sum(-1) > 0).sum())
@@ -40,6 +43,13 @@ class TokenAudit(TrainerCallback):  # type: ignore[misc]
                 )
         if args.should_save:
             write_atomic(self._kept, json.dumps(self.report))
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._new and state.global_step and "gradient_in" not in self.report:
+            raise ValueError(
+                f"new-token audit: none of {state.global_step} steps had a gradient, so the model is what it was. A reward that differs inside no group "
+                "teaches nothing: take larger groups, more prompts a step, or `hints`."
+            )
 
 
 def row_gradients(model: Any, ids: list[int]) -> dict[str, torch.Tensor]:

@@ -58,6 +58,9 @@ HOMES = {
     ),
     "tasks.writer": Home("rectune.tasks.writers", returns="list[str]"),
     "stages": Home("rectune.methods", needs=("Config", "config_defaults", "train", "load")),
+    "stages.rewards": Home(
+        "rectune.methods.rewards", returns="Reward", whole=True, first=("groups",), may=("vectors", "prior")
+    ),
     "rank.prior": Home("rectune.baselines", needs=("fit", "load")),
     "eval": Home("rectune.eval", returns="Report", first=("evidence",)),
     "eval.oracle": Home("rectune.data_builders", attribute="oracle"),

@@ -54,6 +54,12 @@ class Training:
         """The name of its box."""
         return f"train{self.number}"
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Boxes of the line that the method reads beside the usual ones: `vectors`, `prior`."""
+        needs = getattr(self.method, "needs", None)
+        return () if needs is None else tuple(needs(self.section))
+
 
 @dataclass(frozen=True)
 class Prior:
@@ -176,6 +182,7 @@ def ask(recipe: Recipe, *, need: Literal["all", "no files", "ranking"] = "all") 
     return replace(
         asked,
         reads_vectors=index.wants("vectors")
+        or any("vectors" in training.needs for training in asked.trainings)
         or any(task.reads_vectors for task in asked.every_task)
         or (sasrec is not None and sasrec.reads_vectors),
     )
@@ -225,6 +232,11 @@ def _check_trainings(asked: Asked) -> None:
     """Raise ValueError for examples that a stage cannot train."""
     windows: list[str] = []
     for training in asked.trainings:
+        for name, there in (("vectors", asked.vectors), ("rank.prior", asked.prior)):
+            if name.rpartition(".")[2] in training.needs and not there:
+                raise ValueError(
+                    f"{asked.where(f'stages.{training.number}')}: it reads the run's {name.rpartition('.')[2]}, and the recipe has no section `{name}`."
+                )
         fits = getattr(training.method, "check_asked", None)
         if fits is not None:
             try:

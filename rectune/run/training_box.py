@@ -11,6 +11,7 @@ from typing import Any
 
 from rectune.decoding.language_model import LanguageModelRanker
 from rectune.decoding.ranking import Ranking
+from rectune.decoding.rollouts import Rollouts
 from rectune.decoding.shelf import Shelf
 from rectune.log.split import evenly
 from rectune.methods.contract import Trainable
@@ -40,8 +41,10 @@ def training_box(asked: Asked, training: Training, before: str | None, own: tupl
     evaluates = training.section.get("eval_strategy", "no") != "no"
     searches = getattr(training.method, "searches", None)
     evaluates = evaluates or (searches is not None and searches(training.section))
-    chosen = any(task.reads_vectors for task in (*training.tasks, asked.ranked))
-    needs = ("split", "index", "base", *(("vectors",) * chosen), *(("trie",) * evaluates), *own)
+    reads = training.needs
+    chosen = any(task.reads_vectors for task in (*training.tasks, asked.ranked)) or "vectors" in reads
+    strong = ("prior",) * ("prior" in reads)
+    needs = ("split", "index", "base", *(("vectors",) * chosen), *(("trie",) * evaluates), *strong, *own)
 
     def keys() -> dict[str, Any]:
         said: dict[str, Any] = {
@@ -61,6 +64,8 @@ def training_box(asked: Asked, training: Training, before: str | None, own: tupl
         _train(asked, training, before, own, held, folder)
 
     made_by = (training.method.train, load_tuned, load_base, *(f for task in training.tasks for f in task.made_by))
+    if hasattr(training.method, "made_by"):
+        made_by = (*made_by, *training.method.made_by(training.section))
     if evaluates:
         made_by = (*made_by, validation_metrics)
     if not all(task.call.known for task in training.tasks):
@@ -105,6 +110,10 @@ def _train(
     def search(model: Any, rows: TaskRows, shelf: Shelf, *, shards: Path | None = None) -> Ranking:
         return as_ranker(model).rank(rows, shelf, shards=shards)
 
+    def rollouts() -> Rollouts:
+        pad, rank = int(encoder.tokenizer.pad_token_id), asked.rank
+        return Rollouts(held["trie"], pad=pad, scores=rank.scores, batch_tokens=rank.batch_tokens)
+
     at_first, clock = resident(), Attempts(folder / SECONDS)
     specs = specs_of(training.tasks, held)
     if is_main():
@@ -114,8 +123,8 @@ def _train(
     named = tokens if names_items else []  # a stage's own tasks, such as instructions, need not
     with clock if is_main() else nullcontext(), advised(training.number, config):
         task = Trainable(
-            load, held["split"], index, encoder, specs, named, asked.seed, adapter, rank_validation, search,
-            {name: held.folder(name) for name in own},
+            load, held["split"], index, encoder, specs, named, asked.seed, adapter, rank_validation, search, rollouts,
+            {name: held.folder(name) for name in own}, {name: held[name] for name in training.needs},
         )  # fmt: skip
         training.method.train(task, config, folder)
     if is_main():

@@ -11,7 +11,7 @@ import pytest
 from trl import ModelConfig
 
 from rectune.cli import main
-from rectune.methods import dpo, s_dpo, seq2seq, sft
+from rectune.methods import dpo, grpo, s_dpo, seq2seq, sft
 from rectune.methods.keys import OURS, PASSED, RANGES, REFUSED, TRACKERS, check_keys
 from rectune.model.settings import OWN_KEYS, READ
 from tests.test_cli import fails
@@ -25,7 +25,7 @@ def fields_of(*kinds: type) -> set[str]:
 def test_every_key_of_a_training_is_listed_once() -> None:
     passed = [key for keys in PASSED.values() for key in keys.split()]
     listed = [*OURS, *REFUSED, *passed]
-    known = fields_of(sft.Config, seq2seq.Config, dpo.Config, s_dpo.Config)
+    known = fields_of(sft.Config, seq2seq.Config, dpo.Config, s_dpo.Config, grpo.Config)
     assert sorted(listed) == sorted(set(listed))
     assert known - set(listed) == set(), "keys that are new: are they passed through, ours, or refused?"
     assert set(listed) - known == set(), "keys that are gone"
