@@ -67,7 +67,8 @@ class Rollouts:
         only: Sequence[Sequence[int]] | None = None,
     ) -> RolledOut:  # fmt: skip
         """`each` items for each prompt, those in `only` alone where it is given: the best ones of a beam, independent draws, or
-        draws without replacement. The same `seeds`, one a prompt, give the same items."""
+        draws without replacement. Of `only` each code is drawn among those that lead to one of them: where they are all items that
+        begin alike, from the catalogue's distribution given that. The same `seed` gives the same items."""
         body = self._body(model, prompts)
         prefix = shared_prefix(body, prompts)
         longest = max(map(len, prompts)) + each * self.trie.depth

@@ -132,10 +132,11 @@ def _piece(
     logits = head(states).float() * scale
     if cap is not None:
         logits = cap * torch.tanh(logits / cap)
+    logits = logits / temperature
     if follow is None:
         labels = names
     else:
         logits = logits.gather(1, follow.clamp(min=0)).masked_fill(follow < 0, torch.finfo(torch.float32).min)
         labels = (follow == names[:, None]).int().argmax(1)
-    every = (logits / temperature).log_softmax(-1)
+    every = logits.log_softmax(-1)
     return every.gather(1, labels[:, None])[:, 0], -(every.exp() * every).sum(-1)

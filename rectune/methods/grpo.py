@@ -24,7 +24,7 @@ from rectune.methods.language_model import load
 from rectune.methods.preference import AsItWas
 from rectune.methods.rewards import RolledGroups
 from rectune.methods.sft import SHARDING, check_base
-from rectune.methods.training import WholeCheckpoints, filled, lazy, mixtures, run
+from rectune.methods.training import WholeCheckpoints, filled, lazy, mixtures, run, without_dropout
 from rectune.recipe.calls import HOMES, check_first, named
 from rectune.recipe.library import FROM_0, Range
 from rectune.runtime.near import near
@@ -104,7 +104,8 @@ class Config(Choosing, GRPOConfig):  # type: ignore[misc]
 def config_defaults(given: dict[str, Any], *, cpu: bool, seed: int) -> dict[str, Any]:
     """The keys of a stage with what rectune fills in: the recipe's seed, what the device can do, lazy rendering."""
     size = {"per_device_eval_batch_size": given.get("num_generations", 8)}  # TRL wants whole groups, and evaluations roll nothing out
-    return filled({"activation_checkpointing": False, **size, **given}, cpu=cpu, seed=seed)
+    # Items are rolled out without dropout: with it the loss would be of another distribution.
+    return filled({"activation_checkpointing": False, "disable_dropout": True, **size, **given}, cpu=cpu, seed=seed)
 
 
 def searches(section: dict[str, Any]) -> bool:
@@ -233,6 +234,8 @@ class GroupTrainer(WholeCheckpoints, GRPOTrainer):  # type: ignore[misc]
         self.aux_loss_enabled = False
         self.max_completion_length = rollouts.trie.depth  # by which dr_grpo divides
         put_group_head(model)
+        if args.disable_dropout:
+            without_dropout(model)
         if beta:
             self.ref_model = AsItWas(model)
 

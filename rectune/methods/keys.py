@@ -34,6 +34,7 @@ OURS = {
     "metric_for_best_model": "must be a metric that an evaluation of this run gives",
     "load_best_model_at_end": "needs evaluations and saves at the same steps",
     "disable_tqdm": "no bar and no lines of progress",
+    "disable_dropout": "preference tuning and reinforcement leave dropout out where it is not given",
     "fsdp": "only where no adapter and no new token is trained",
     "deepspeed": "only where no adapter and no new token is trained",
     "activation_checkpointing": "less memory, same result; a stopped training may go on with another value",
@@ -61,8 +62,7 @@ PASSED = {
     "dataloader_prefetch_factor dataloader_multiprocessing_context dataloader_in_order ddp_find_unused_parameters ddp_bucket_cap_mb "
     "ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout fsdp_config",
     "TRL's SFTTrainer": "router_aux_loss_coef padding_free pad_to_multiple_of loss_type activation_offloading pad_token",
-    "TRL's DPOTrainer": "beta loss_weights label_smoothing ld_alpha f_divergence_type f_alpha_divergence_coef use_weighting discopop_tau "
-    "disable_dropout",
+    "TRL's DPOTrainer": "beta loss_weights label_smoothing ld_alpha f_divergence_type f_alpha_divergence_coef use_weighting discopop_tau",
     "TRL's GRPOTrainer": "num_generations generation_batch_size steps_per_generation num_iterations temperature reward_weights scale_rewards "
     "multi_objective_aggregation epsilon epsilon_high delta importance_sampling_level off_policy_mask_threshold use_bias_correction_kl "
     "top_entropy_quantile entropy_coef use_adaptive_entropy entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target "

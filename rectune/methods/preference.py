@@ -23,7 +23,7 @@ from rectune.log.split import Ints, evenly
 from rectune.methods.contract import Trainable
 from rectune.methods.sft import SHARDING
 from rectune.methods.target_head import put_target_head, scores_everywhere
-from rectune.methods.training import WholeCheckpoints, filled, lazy, mixtures, run
+from rectune.methods.training import WholeCheckpoints, filled, lazy, mixtures, run, without_dropout
 from rectune.runtime.seeded import seeded
 from rectune.tasks.examples import Mixture, fit_prompt
 from rectune.tasks.rows import TaskRows, Variables
@@ -242,6 +242,8 @@ class PreferenceTrainer(WholeCheckpoints, DPOTrainer):  # type: ignore[misc]
     def __init__(self, model: Any, **given: Any) -> None:
         super().__init__(model=model, ref_model=_Nobody(model.config), **given)
         self.ref_model = AsItWas(model)
+        if self.args.disable_dropout:
+            without_dropout(model)
         if scores_everywhere(model) and not self.use_weighting:
             put_target_head(model)
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
@@ -58,6 +59,15 @@ def mixtures(task: Trainable, max_length: int | None, *, loss_on_all: bool) -> d
     }
     check_room(task, max_length, len(made["train"]))
     return made
+
+
+def without_dropout(model: Any) -> None:
+    """Switch all dropout off for good, that of attention too, which is a number and no layer in most architectures."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
 
 
 def run(trainer: Any, task: Trainable, examples: Mixture, folder: Path) -> None:

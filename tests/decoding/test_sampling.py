@@ -1,0 +1,122 @@
+"""Draws from a model's distribution over the catalogue, beside what can be worked out by hand."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rectune.decoding.rollouts import RolledOut, Rollouts
+from rectune.decoding.trie import build_trie
+from tests.methods.test_preference import small_model
+
+# Names of two and three tokens, one of a single token, a node with one child.
+NAMES = [[50, 51], [50, 52], [51, 50, 53], [51, 50, 54], [52], [53, 50], [53, 51], [53, 55]]
+PROMPTS = [[5, 6, 7], [8]]
+MANY = 6000
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return small_model("lora").eval()
+
+
+@pytest.fixture(scope="module")
+def rollouts() -> Rollouts:
+    return Rollouts(build_trie(NAMES, fixed_length=False), pad=0, scores="catalogue", batch_tokens=200_000)
+
+
+def by_hand(model: Any, prompt: list[int], temperature: float = 1.0) -> np.ndarray[Any, Any]:
+    """Log-probability of each item: at every place over the tokens that some name has there."""
+    out = []
+    for name in NAMES:
+        total = 0.0
+        for place, token in enumerate(name):
+            follow = sorted({other[place] for other in NAMES if other[:place] == name[:place]})
+            logits = model(input_ids=torch.tensor([prompt + name[:place]])).logits[0, -1] / temperature
+            total += float(logits[follow].log_softmax(-1)[follow.index(token)].detach())
+        out.append(total)
+    return np.array(out)
+
+
+def test_a_trie_gives_back_the_names_it_was_made_of(rollouts: Rollouts) -> None:
+    assert [rollouts.name(item) for item in range(len(NAMES))] == NAMES
+    assert rollouts.beginning(2, 1).tolist() == [2, 3]
+    assert rollouts.beginning(5, 1).tolist() == [5, 6, 7]
+
+
+@pytest.mark.parametrize("how", ["beams", "independent", "without_replacement"])
+def test_log_probabilities_are_those_of_the_model(model: Any, rollouts: Rollouts, how: Any) -> None:
+    for temperature in (1.0,) if how == "beams" else (1.0, 0.5):
+        found = rollouts.draw(model, PROMPTS, how=how, each=5, seed=[1], temperature=temperature)
+        for row, prompt in enumerate(PROMPTS):
+            own = by_hand(model, prompt, temperature)
+            np.testing.assert_allclose(found.log_probs[row], own[found.items[row]], atol=1e-5)
+            assert np.exp(own).sum() == pytest.approx(1)
+
+
+def test_independent_draws_come_as_often_as_they_are_likely(model: Any, rollouts: Rollouts) -> None:
+    found = rollouts.draw(model, PROMPTS * MANY, how="independent", each=4, seed=[2])
+    for row, prompt in enumerate(PROMPTS):
+        p = np.exp(by_hand(model, prompt))
+        items = found.items[row::2]
+        np.testing.assert_allclose(np.bincount(items.ravel(), minlength=8) / items.size, p, atol=5 * (0.25 / items.size) ** 0.5)
+        twice = (items[:, 0] == items[:, 1]).mean()  # the draws of a group don't know of each other
+        assert twice == pytest.approx((p**2).sum(), abs=5 * (0.25 / MANY) ** 0.5)
+
+
+def test_draws_without_replacement_come_in_the_order_of_single_draws(model: Any, rollouts: Rollouts) -> None:
+    found = rollouts.draw(model, PROMPTS * MANY, how="without_replacement", each=3, seed=[3])
+    slack = 5 * (0.25 / MANY) ** 0.5
+    for row, prompt in enumerate(PROMPTS):
+        p, items = np.exp(by_hand(model, prompt)), found.items[row::2]
+        assert all(len(set(group)) == 3 for group in items.tolist())
+        taken, second = np.zeros(8), np.zeros(8)
+        for a, b, c in permutations(range(8), 3):
+            chance = p[a] * p[b] / (1 - p[a]) * p[c] / (1 - p[a] - p[b])
+            taken[[a, b, c]] += chance
+            second[b] += chance
+        np.testing.assert_allclose(np.bincount(items[:, 0], minlength=8) / MANY, p, atol=slack)
+        np.testing.assert_allclose(np.bincount(items[:, 1], minlength=8) / MANY, second, atol=slack)
+        np.testing.assert_allclose(np.bincount(items.ravel(), minlength=8) / MANY, taken, atol=slack)
+        # p / (chance to be drawn, given the others) makes any mean over the catalogue right on average (Kool et al., section 4.2)
+        weight = np.exp(found.log_probs[row::2] - found.within[row::2])
+        for value in (np.arange(8.0), np.eye(8)[4]):
+            means = (weight * value[items]).sum(1)
+            assert means.mean() == pytest.approx((p * value).sum(), abs=5 * means.std() / MANY**0.5)
+
+
+def test_what_is_asked_for_alone_is_drawn_alone(model: Any, rollouts: Rollouts) -> None:
+    only = [[2, 3], [5, 6, 7]]  # all below one code
+    for how in ("independent", "without_replacement"):
+        found = rollouts.draw(model, PROMPTS, how=how, each=3, seed=[4], only=only)  # type: ignore[arg-type]
+        for row, prompt in enumerate(PROMPTS):
+            own = by_hand(model, prompt)
+            there = found.items[row] >= 0
+            assert set(found.items[row][there].tolist()) <= set(only[row])
+            expected = own - np.log(np.exp(own[only[row]]).sum())
+            np.testing.assert_allclose(found.log_probs[row][there], expected[found.items[row][there]], atol=1e-5)
+        if how == "without_replacement":  # two items are all there are of the first row: both are drawn for sure
+            assert (found.items[0] >= 0).tolist() == [True, True, False]
+            np.testing.assert_array_equal(found.within[0][:2], 0)
+            assert sorted(found.items[1].tolist()) == only[1]
+
+
+def test_the_same_seed_draws_the_same_and_parts_draw_as_well(model: Any, rollouts: Rollouts) -> None:
+    def drawn(seed: int, tokens: int) -> RolledOut:
+        made = Rollouts(rollouts.trie, pad=0, scores="catalogue", batch_tokens=tokens)
+        return made.draw(model, PROMPTS * 20, how="independent", each=4, seed=[seed])
+
+    assert np.array_equal(drawn(1, 10**6).items, drawn(1, 10**6).items)
+    assert not np.array_equal(drawn(1, 10**6).items, drawn(2, 10**6).items)
+    few = drawn(1, 20)  # a prompt or two at a time, each part with numbers of its own
+    assert len(np.unique(few.items[::2], axis=0)) > 10
+
+
+def test_a_search_wider_than_the_catalogue_finds_all_of_it(model: Any, rollouts: Rollouts) -> None:
+    found = rollouts.draw(model, PROMPTS, how="without_replacement", each=10, seed=[5])
+    assert sorted(found.items[0].tolist()) == [-1, -1, *range(8)]
+    assert np.isneginf(found.log_probs[0][found.items[0] < 0]).all()
