@@ -212,13 +212,25 @@ def keys_page() -> str:
 
     def default(kind: type, name: str) -> str:
         value = next(
-            (f.default for kind in (kind, s_dpo.Config, grpo.Config) for f in dataclasses.fields(kind) if f.name == name), None
+            (
+                f.default
+                for kind in (kind, s_dpo.Config, grpo.Config)
+                for f in dataclasses.fields(kind)
+                if f.name == name
+            ),
+            None,
         )
         value = None if value is dataclasses.MISSING else getattr(value, "value", value)
         return f"`{value}`" if value not in (None, "") else ""
 
     def methods(name: str) -> str:
-        kinds = {"sft": sft.Config, "seq2seq": seq2seq.Config, "dpo": dpo.Config, "s_dpo": s_dpo.Config, "grpo": grpo.Config}
+        kinds = {
+            "sft": sft.Config,
+            "seq2seq": seq2seq.Config,
+            "dpo": dpo.Config,
+            "s_dpo": s_dpo.Config,
+            "grpo": grpo.Config,
+        }
         return ", ".join(
             call
             for call, kind in kinds.items()

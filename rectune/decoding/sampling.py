@@ -81,7 +81,9 @@ def _distinct(node: torch.Tensor, parent: torch.Tensor) -> Beams:
     node, parent = node.gather(1, order), parent.gather(1, order)
     first = torch.ones_like(node, dtype=torch.bool)
     first[:, 1:] = node[:, 1:] != node[:, :-1]
-    return in_order(node, torch.zeros(node.shape, device=node.device).masked_fill(~first | (node < 0), -torch.inf), parent)
+    return in_order(
+        node, torch.zeros(node.shape, device=node.device).masked_fill(~first | (node < 0), -torch.inf), parent
+    )
 
 
 def _going(

@@ -80,7 +80,9 @@ def inputs_of(groups: Groups, table: Table | None, *, temperature: float, dtype:
     seen[:start, :start] = torch.ones((start, start), dtype=torch.bool, device=ids.device).tril()
     seen[start:, :start] = True
     seen[start:, start:] = own_seen
-    visible = (seen & inside[:, None]) | torch.eye(len(seen), dtype=torch.bool, device=ids.device)  # padding sees itself
+    visible = (seen & inside[:, None]) | torch.eye(
+        len(seen), dtype=torch.bool, device=ids.device
+    )  # padding sees itself
     place = torch.full((each, length), start - 1, device=ids.device)
     place[:, 1:] = start + torch.arange(each * (length - 1), device=ids.device).view(each, length - 1)
     after = mask.sum(1, keepdim=True) + at

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from rectune.decoding.ranking import Ranking
 from rectune.decoding.shelf import Shelf
 from rectune.log.split import Ints, evenly
 from rectune.methods.contract import Trainable
-from rectune.methods.sft import SHARDING
+from rectune.methods.sft import refuse_pieces
 from rectune.methods.target_head import put_target_head, scores_everywhere
 from rectune.methods.training import WholeCheckpoints, filled, lazy, mixtures, run, without_dropout
 from rectune.runtime.seeded import seeded
@@ -258,11 +257,7 @@ def tune(
     trainer: type[PreferenceTrainer], task: Trainable, config: Any, folder: Path, each: int, collator: Any
 ) -> None:
     """Tune `task.model` by preferences; leaves in `folder` what `sft` does, and raises what it does."""
-    if config.fsdp or config.deepspeed or any(os.environ.get(name) == "true" for name in SHARDING):
-        raise ValueError(
-            "FSDP and DeepSpeed cut weights into pieces, and preference tuning keeps those of its reference whole. Use several processes "
-            "without them."
-        )
+    refuse_pieces(config, "preference tuning keeps those of its reference whole")
     config.output_dir = str(folder / "checkpoints")
     parts = mixtures(task, config.max_length, loss_on_all=False)
     lists = folder / "checkpoints"  # they go when these go

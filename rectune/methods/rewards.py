@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rectune.baselines.prior import Score
 from rectune.log.split import Split
+from rectune.recipe.calls import HOMES, check_first, named
 from rectune.vectors.item_vectors import ItemVectors
 
 Reward = NDArray[np.floating]
@@ -65,8 +69,62 @@ def prior(groups: RolledGroups, prior: Score) -> Reward:
     order = np.argsort(rows.row, kind="stable")
     at = order[np.minimum(np.searchsorted(rows.row[order], groups.row), len(order) - 1)]
     if not np.array_equal(rows.row[at], groups.row):
-        raise ValueError("the reward `prior` scores rows of the split, and a task has rows of its own. Leave one of them out.")
+        raise ValueError(
+            "the reward `prior` scores rows of the split, and a task has rows of its own. Leave one of them out."
+        )
     scores = np.asarray(prior(groups.split, rows.take(at)), dtype=np.float64)
     mean, best = scores.mean(1, keepdims=True), scores.max(1, keepdims=True)
     own = np.take_along_axis(scores, groups.items.astype(np.int64), 1)
     return np.asarray((own - mean) / np.maximum(best - mean, 1e-12))
+
+
+def rewards_of(names: Sequence[str]) -> list[Callable[..., Any]]:
+    """The functions that rewards name. Raises ValueError for a name that means nothing or a function that takes something else."""
+    home, where = HOMES["stages.rewards"], "`rewards`"
+    found = []
+    for name in names:
+        function = named(name, home, where)
+        check_first(function, home, where)
+        found.append(function)
+    return found
+
+
+def reads_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Boxes of the run that rewards read, by their parameters."""
+    wanted = {parameter for reward in rewards_of(names) for parameter in inspect.signature(reward).parameters}
+    return tuple(name for name in HOMES["stages.rewards"].may if name in wanted)
+
+
+class Rewards:
+    """The rewards of a stage as functions that GRPOTrainer calls, each told what it reads of the run."""
+
+    def __init__(self, names: Sequence[str], *, split: Split, held: dict[str, Any], each: int) -> None:
+        self._split, self._each = split, each
+        self.functions = [
+            self._wrapped(name, function, {read: held[read] for read in reads_of([name])})
+            for name, function in zip(names, rewards_of(names), strict=True)
+        ]
+
+    def _wrapped(self, name: str, function: Callable[..., Any], held: dict[str, Any]) -> Callable[..., list[float]]:
+        def reward(
+            *, item: list[int], log_prob: list[float], target: list[int], row: list[int], **rest: Any
+        ) -> list[float]:
+            groups = RolledGroups(
+                np.array(item, dtype=np.int32).reshape(-1, self._each), np.array(log_prob, dtype=np.float32).reshape(-1, self._each),
+                np.array(target[:: self._each]), np.array(row[:: self._each]), self._split,
+            )  # fmt: skip
+            found = np.asarray(function(groups, **held), dtype=np.float64)
+            if found.shape != groups.items.shape:
+                raise ValueError(
+                    f"the reward `{name}` gave numbers of shape {found.shape} for items of shape {groups.items.shape}."
+                )
+            if not np.isfinite(found).all():
+                g, i = np.argwhere(~np.isfinite(found))[0]
+                raise ValueError(
+                    f"the reward `{name}` gave {found[g, i]} for item {self._split.log.items['item_id'][int(groups.items[g, i])]} in row {groups.row[g]}; it "
+                    "must be a number."
+                )
+            return [float(value) for value in found.ravel()]
+
+        reward.__name__ = name.rpartition(":")[2]
+        return reward

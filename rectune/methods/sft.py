@@ -87,6 +87,12 @@ def refuse_sharding(config: Config, task: Trainable) -> None:
         )
 
 
+def refuse_pieces(config: Any, why: str) -> None:
+    """Raise ValueError for FSDP or DeepSpeed in a method that does not go with weights in pieces."""
+    if config.fsdp or config.deepspeed or any(os.environ.get(name) == "true" for name in SHARDING):
+        raise ValueError(f"FSDP and DeepSpeed cut weights into pieces, and {why}. Use several processes without them.")
+
+
 class _Trainer(WholeCheckpoints, SFTTrainer):  # type: ignore[misc]
     """SFTTrainer with whole checkpoints."""
 

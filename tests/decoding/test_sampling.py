@@ -63,7 +63,9 @@ def test_independent_draws_come_as_often_as_they_are_likely(model: Any, rollouts
     for row, prompt in enumerate(PROMPTS):
         p = np.exp(by_hand(model, prompt))
         items = found.items[row::2]
-        np.testing.assert_allclose(np.bincount(items.ravel(), minlength=8) / items.size, p, atol=5 * (0.25 / items.size) ** 0.5)
+        np.testing.assert_allclose(
+            np.bincount(items.ravel(), minlength=8) / items.size, p, atol=5 * (0.25 / items.size) ** 0.5
+        )
         twice = (items[:, 0] == items[:, 1]).mean()  # the draws of a group don't know of each other
         assert twice == pytest.approx((p**2).sum(), abs=5 * (0.25 / MANY) ** 0.5)
 

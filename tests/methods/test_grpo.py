@@ -1,343 +1,201 @@
-"""GRPO: rewards and log-probabilities by hand, the loss beside plain PyTorch, what draws cost, and whole runs."""
+"""Whole runs of GRPO: killed and gone on with, what is refused, and a bandit that is learnt."""
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from datasets import Dataset
 
 from rectune.cli import main
-from rectune.decoding.rollouts import RolledOut, Rollouts
-from rectune.decoding.trie import build_trie
 from rectune.methods import grpo
-from rectune.methods.group_head import Groups, inputs_of, put_group_head
-from rectune.methods.grpo import GroupTrainer, Rewards, WholeGroups, weighted
-from rectune.methods.rewards import RolledGroups, hit, prior, rank, similarity
-from rectune.vectors.item_vectors import ItemVectors
+from rectune.methods.group_trainer import GroupTrainer
+from rectune.methods.rewards import hit
 from tests.conftest import QUICK
-from tests.methods.test_preference import LORA, move, shop, small_model
+from tests.methods.test_group_trainer import own_nan, own_short
+from tests.methods.test_preference import LORA
 from tests.runs import results, train
 from tests.test_cli import fails
+from tests.test_docs import ROOT
 
-NAMES = [[50, 51], [50, 52], [51, 50, 53], [51, 50, 54], [52], [53, 50], [53, 51], [53, 55]]
-ROWS = [{"prompt": [5, 6, 7], "target": 2, "row": 0}, {"prompt": [8], "target": 7, "row": 1}]
-EACH = 4
-
-
-def rolled(split: Any = None, **more: Any) -> RolledGroups:
-    given = {
-        "items": np.array([[3, 1, 2], [4, 5, 6]], dtype=np.int32), "log_probs": np.array([[-2.0, -1.0, -3.0], [-1.0, -2.0, -3.0]], dtype=np.float32),
-        "target": np.array([2, 9]), "row": np.array([1, 3]), "split": split, **more,
-    }  # fmt: skip
-    return RolledGroups(**given)
-
-
-# ---------------------------------------------------------------------------------------------------------------- rewards
-
-
-def test_hit_and_rank_by_hand() -> None:
-    np.testing.assert_array_equal(hit(rolled()), [[0, 0, 1], [0, 0, 0]])
-    discount = 1 / np.log2(np.array([2.0, 3.0, 4.0]))  # item 1 is ranked first, then 3, then the target
-    expected = -discount / discount.sum()
-    np.testing.assert_allclose(rank(rolled()), [[expected[1], expected[0], 0], [0, 0, 0]])
-
-
-def test_similarity_is_the_cosine_to_the_target() -> None:
-    block = np.random.default_rng(0).normal(size=(11, 4)).astype(np.float32)
-    block[5] = 0  # an item without a vector is like nothing
-    vectors = ItemVectors(tuple(f"i{n}" for n in range(11)), (block,), (False,))
-    found = similarity(rolled(), vectors)
-    joined = vectors.joined()
-    for g, target in enumerate((2, 9)):
-        for i, item in enumerate(rolled().items[g]):
-            size = np.linalg.norm(joined[item]) * np.linalg.norm(joined[target])
-            assert found[g, i] == pytest.approx(joined[item] @ joined[target] / size if size else 0.0, abs=1e-6)
-
-
-def test_the_prior_scores_the_row_of_the_group() -> None:
-    split = shop()
-
-    def scores(given: Any, rows: Any) -> Any:
-        return np.arange(11.0) * (1 + split.targets(rows)[:, None])
-
-    rows = np.array([split.train.row[2], split.train.row[0]])
-    found = prior(rolled(split, row=rows), scores)
-    np.testing.assert_allclose(found, (np.array([[3, 1, 2], [4, 5, 6]]) - 5.0) / 5)  # the mean is 0, the best 1
-    with pytest.raises(ValueError, match="a task has rows of its own"):
-        prior(rolled(split, row=np.array([1, 10**6])), scores)
-
-
-def own_nan(groups: RolledGroups) -> Any:
-    found = np.zeros(groups.items.shape)
-    found[1, 0] = np.nan
-    return found
-
-
-def own_short(groups: RolledGroups) -> Any:
-    return np.zeros(len(groups.items))
+STAGE = """
+tasks: [{call: next_item, template: next-item-names.jinja}]
+stages:
+  - {call: sft, completion_only_loss: true, max_steps: 30, per_device_train_batch_size: 16, learning_rate: 1.0e-2, max_length: 128}
+  - call: grpo
+    rewards: [hit, rank, similarity]
+    reward_weights: [1.0, 1.0, 0.1]
+    num_generations: 4
+    beta: 0.04
+    max_steps: 6
+    per_device_train_batch_size: 16
+    learning_rate: 1.0e-3
+    max_length: 128
+    logging_steps: 1
+    save_strategy: steps
+    save_steps: 2
+    eval_strategy: steps
+    eval_steps: 3
+    ranked_rows: 20
+"""
+RANK = "\nrank: {batch_tokens: 1024, beams: 10, k: 5}\neval: {k: [1, 5], shuffled_rows: 0}\n"
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("more", "lora"),
     [
-        ("own_nan", r"the reward `.*own_nan` gave nan for item i4 in row 3; it must be a number"),
-        ("own_short", r"the reward `.*own_short` gave numbers of shape \(2,\) for items of shape \(2, 3\)"),
+        ({}, True),
+        ({"rollouts": "without_replacement", "hints": 1, "num_iterations": 2}, False),
+        ({"rollouts": "independent", "gradient_accumulation_steps": 2}, False),
     ],
 )
-def test_a_reward_that_gives_no_number_for_each_item_is_told(name: str, message: str) -> None:
-    task: Any = SimpleNamespace(split=shop(), held={})
-    config: Any = SimpleNamespace(num_generations=3, rewards=[f"{__name__}:{name}"])
-    (reward,) = Rewards(task, config).functions
-    with pytest.raises(ValueError, match=message):
-        reward(item=[3, 1, 2, 4, 5, 6], log_prob=[0.0] * 6, target=[2] * 3 + [9] * 3, row=[1] * 3 + [3] * 3, prompts=[])
+def test_a_run_is_tuned_by_rewards_and_goes_on_after_a_kill(
+    more: dict[str, Any], lora: bool, tmp_path: Path, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "own.yaml"
+    text = QUICK.split("stages:")[0] + STAGE + "".join(f"    {key}: {value}\n" for key, value in more.items()) + RANK
+    if lora:
+        text = (
+            text[: text.index("model:")] + text[text.index("tasks:") :] + LORA.replace("BASE", str(checkpoints["tied"]))
+        )
+    recipe.write_text(text)
+    train(recipe, "--output_dir", str(tmp_path / "whole"))
+
+    class Killed(BaseException):
+        pass
+
+    plain, steps = GroupTrainer.training_step, []
+
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if len(steps) == 5:
+            raise Killed
+        steps.append(1)
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(GroupTrainer, "training_step", step)
+    with pytest.raises(Killed):
+        train(recipe, "--output_dir", str(tmp_path / "killed"))
+    monkeypatch.undo()
+    train(recipe, "--output_dir", str(tmp_path / "killed"))
+    weights = [
+        sorted((tmp_path / run / "stages").glob("train1-*/model/*model.safetensors")) for run in ("whole", "killed")
+    ]
+    before = sorted((tmp_path / "whole" / "stages").glob("train0-*/model/*model.safetensors"))
+    assert weights[0]
+    assert weights[0][0].read_bytes() != before[0].read_bytes()
+    assert [file.read_bytes() for file in weights[0]] == [file.read_bytes() for file in weights[1]]
+    assert results(tmp_path / "whole")["protocols"] == results(tmp_path / "killed")["protocols"]
+    stage = weights[0][0].parents[1]
+    history = json.loads((stage / "log_history.json").read_text())
+    said = {"reward", "kl", "entropy", "frac_reward_zero_std", "rollouts/hit", "rewards/rank/mean"}
+    assert said | ({"rollouts/hinted"} if "hints" in more else set()) <= history[0].keys()
+    assert not [key for key in history[0] if key.startswith("completions/")]
+    assert history[0]["kl"] == pytest.approx(0, abs=1e-6)  # policy and reference are one
+    assert any("eval_ndcg@5" in entry or "eval_ndcg@10" in entry for entry in history)
+    assert json.loads((stage / "audit.json").read_text())["gradient_in"] > 0
+    assert json.loads((stage / "measured.json").read_text())["tokens"] > 0
+    assert not list(stage.glob("model/ref*"))
 
 
-# ---------------------------------------------------------------------------------------------------- log-probabilities
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--stages.1.num_generations", "1"], "`stages.1.num_generations`: got 1, but it must be a number from 2 on"),
+        (["--stages.1.per_device_train_batch_size", "6"], "`per_device_train_batch_size` counts items, and is 6; it must be a multiple of a group"),
+        (["--stages.1.rewards", "[hits, hit, rank]"], "there is no `hits`. Did you mean `hit`?"),
+        (["--stages.1.rewards", "[hit]"], "`reward_weights` has 3 numbers for 1 `rewards`"),
+        (["--stages.1.rewards", "[hit, rank, prior]"], "it reads the run's prior, and the recipe has no section `rank.prior`"),
+        (["--vectors", "null", "--index", "{call: atomic}"], "it reads the run's vectors, and the recipe has no section `vectors`"),
+        (["--stages.1.rollouts", "sampled"], "`stages.1.rollouts`: got 'sampled', but it must be one of 'beams', 'independent', 'without_replacement'"),
+        (["--stages.1.temperature", "0.5"], "`temperature` is for drawn items; `rollouts: beams` takes the best ones"),
+        (["--stages.1.rollouts", "independent", "--stages.1.log_probs", "vocabulary"], "`log_probs: vocabulary` does not go with drawn items"),
+        (["--stages.1.loss_type", "gpo"], "`loss_type`: there is no loss 'gpo'. Did you mean"),
+        (["--stages.1.use_vllm", "true"], "items are rolled out by the search under the trie, not by `generate`"),
+        (["--stages.1.num_iterations", "4"], "rollouts are used for 4 steps (`num_iterations`, `steps_per_generation`)"),
+        (["--stages.1.train_sampling_strategy", "group_by_length"], "the items of a group stay together"),
+        (["--stages.1.sync_ref_model", "true"], "the reference is the model as the stage began"),
+        (["--stages.1.tasks", "[{call: next_item, template: next-item.jinja}]"], "`stages.1.tasks.0` ends its answers otherwise than `next-item-names.jinja`"),
+        (["--stages.1.rewards", "[json:dumps, hit, rank]"], "`dumps` begins with (obj), but functions of this section are called with (groups)"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_refused_before_anything_is_built(
+    more: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = QUICK.split("stages:")[0] + STAGE + RANK
+    (tmp_path / "own.yaml").write_text(text + f"output_dir: {tmp_path / 'run'}\n")
+    assert message in fails(capsys, "train", str(tmp_path / "own.yaml"), *more)
+    assert not (tmp_path / "run").exists()
 
 
-def plain(model: Any, prompt: list[int], name: list[int], catalogue: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of each token of a name, and entropy there, by forward passes of their own."""
-    logps, entropies = [], []
-    for place, token in enumerate(name):
-        logits = model(input_ids=torch.tensor([prompt + name[:place]])).logits[0, -1] / 0.7
-        if catalogue:
-            follow = sorted({other[place] for other in NAMES if len(other) > place and other[:place] == name[:place]})
-            logits, token = logits[follow], follow.index(token)
-        every = logits.log_softmax(-1)
-        logps.append(every[token])
-        entropies.append(-(every.exp() * every).sum())
-    return torch.stack(logps), torch.stack(entropies)
-
-
-def groups_of(prompts: list[list[int]], items: list[list[int]]) -> Groups:
-    longest, deepest = max(map(len, prompts)), max(map(len, NAMES))
-    prompt, mask = (torch.zeros((len(prompts), longest), dtype=torch.long) for _ in range(2))
-    names, named = (torch.zeros((len(items), len(items[0]), deepest), dtype=torch.long) for _ in range(2))
-    for row, (ids, group) in enumerate(zip(prompts, items, strict=True)):
-        prompt[row, longest - len(ids) :], mask[row, longest - len(ids) :] = torch.tensor(ids), 1
-        for place, item in enumerate(group):
-            names[row, place, : len(NAMES[item])], named[row, place, : len(NAMES[item])] = torch.tensor(NAMES[item]), 1
-    return Groups(prompt, mask, names, named)
-
-
-@pytest.mark.parametrize("kind", ["full", "lora"])
-@pytest.mark.parametrize("catalogue", [True, False])
-def test_a_prompt_that_is_read_once_gives_what_single_passes_give(kind: str, catalogue: bool) -> None:
-    model = small_model(kind).eval()
-    beside = copy.deepcopy(model)
-    put_group_head(model)
-    table = Rollouts(build_trie(NAMES, fixed_length=False), pad=0, scores="full", batch_tokens=10).table(torch.device("cpu"))
-    items = [[3, 4, 2, 2], [7, 0, 5, 4]]
-    prompts = [row["prompt"] for row in ROWS]
-    given = groups_of(prompts, items)  # type: ignore[arg-type]
-    out = model(**inputs_of(given, table if catalogue else None, temperature=0.7, dtype=torch.float32))
-    weight = torch.randn(given.names.shape, generator=torch.Generator().manual_seed(0))
-    (out.log_probs * weight * given.named).sum().backward()
-    total: Any = 0.0
-    for row, prompt in enumerate(prompts):
-        for place, item in enumerate(items[row]):
-            logp, entropy = plain(beside, prompt, NAMES[item], catalogue)  # type: ignore[arg-type]
-            torch.testing.assert_close(out.log_probs[row, place, : len(logp)], logp, rtol=1e-5, atol=1e-5)
-            torch.testing.assert_close(out.entropy[row, place, : len(logp)], entropy, rtol=1e-5, atol=1e-5)
-            total = total + (logp * weight[row, place, : len(logp)]).sum()
-    total.backward()
-    theirs = {name: p.grad for name, p in beside.named_parameters()}
-    compared = 0
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None:
-            torch.testing.assert_close(parameter.grad, theirs[name], rtol=1e-4, atol=1e-5)
-            compared += int(parameter.grad.abs().sum() > 0)
-    assert compared > 10
-    assert model(input_ids=torch.tensor([[5, 6]])).logits.shape[-1] == 60  # other calls stay as they were
-
-
-# ------------------------------------------------------------------------------------------------------- the trainer
-
-
-def trainer_of(model: Any, folder: Path, rewards: list[str] | None = None, **keys: Any) -> GroupTrainer:
-    from rectune.model.new_tokens import train_tokenizer
-
-    given = {"num_generations": EACH, "per_device_train_batch_size": 2 * EACH, "per_device_eval_batch_size": EACH, **keys}
-    config = grpo.Config(
-        output_dir=str(folder), use_cpu=True, bf16=False, report_to="none", remove_unused_columns=False, rewards=rewards or ["hit", "rank"], **given
-    )  # fmt: skip
-    task: Any = SimpleNamespace(split=shop(), held={})
-    mixture: Any = SimpleNamespace(epoch=0, __len__=lambda self: 2)
-    rollouts = Rollouts(build_trie(NAMES, fixed_length=False), pad=0, scores="catalogue", batch_tokens=10_000)
-    made = GroupTrainer(
-        model, rollouts=rollouts, rewards=Rewards(task, config), mixture=mixture, args=config, processing_class=train_tokenizer(["a b c"], 300),
-        train_dataset=Dataset.from_list(ROWS),
-    )  # fmt: skip
-    made.meter = SimpleNamespace(saw=lambda batch: None)  # type: ignore[assignment]
-    made.current_gradient_accumulation_steps = 1
-    return made
-
-
-def asked() -> list[dict[str, Any]]:
-    return [dict(row) for row in ROWS for _ in range(EACH)]
-
-
-@pytest.mark.parametrize("kind", ["full", "lora"])
-@pytest.mark.parametrize("log_probs", ["catalogue", "vocabulary"])
-def test_the_loss_and_its_gradients_are_those_of_plain_pytorch(kind: str, log_probs: str, tmp_path: Path) -> None:
-    policy = small_model(kind)
-    before, beside = copy.deepcopy(policy).eval(), copy.deepcopy(policy).eval()
-    trainer = trainer_of(policy, tmp_path, beta=0.3, log_probs=log_probs, temperature=1.0, loss_type="grpo", use_bias_correction_kl=False)
-    for model in (policy, beside):
-        move(model)  # the policy has gone on from its reference
-    policy.eval()
-    batch = trainer._generate_and_score_completions(asked())
-    items = [[NAMES.index(ids[: int(n)]) for ids, n in zip(batch["completion_ids"].tolist(), batch["completion_mask"].sum(1), strict=True)]]
-    items = np.array(items).reshape(2, EACH).tolist()
-    loss = trainer._compute_loss(policy, batch)
-    loss.backward()
-
-    def score(model: Any, prompt: Any, item: int) -> torch.Tensor:
-        logps = []
-        for place, token in enumerate(NAMES[item]):
-            logits = model(input_ids=torch.tensor([prompt + NAMES[item][:place]])).logits[0, -1]
-            follow = sorted({n[place] for n in NAMES if len(n) > place and n[:place] == NAMES[item][:place]})
-            catalogue = log_probs == "catalogue"
-            every = (logits[follow] if catalogue else logits).log_softmax(-1)
-            logps.append(every[follow.index(token) if catalogue else token])
-        return torch.stack(logps)
-
-    losses = []
-    for row, group in zip(ROWS, items, strict=True):
-        own = [score(beside, row["prompt"], item) for item in group]
-        discount = 1 / np.log2(np.arange(EACH) + 2.0)  # as the search lists them, best first
-        there = row["target"] in group
-        reward = np.array([1.0 if item == row["target"] else -discount[i] / discount.sum() if there else 0.0 for i, item in enumerate(group)])
-        advantage = (reward - reward.mean()) / (reward.std(ddof=1) + 1e-4)
-        for i, (item, logp) in enumerate(zip(group, own, strict=True)):
-            with torch.no_grad():
-                reference = score(before, row["prompt"], item)
-            kl = torch.exp(reference - logp) - (reference - logp) - 1
-            losses.append((-torch.exp(logp - logp.detach()) * advantage[i] + 0.3 * kl).mean())
-    expected = torch.stack(losses).mean()
-    expected.backward()
-    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
-    theirs = {name: p.grad for name, p in beside.named_parameters()}
-    compared = 0
-    for name, parameter in policy.named_parameters():
-        if parameter.grad is not None:
-            torch.testing.assert_close(parameter.grad, theirs[name], rtol=1e-3, atol=1e-5)
-            compared += int(parameter.grad.abs().sum() > 0)
-    assert compared > 10
-    if kind == "lora":
-        assert policy.peft_config.keys() == {"default"}
-
-
-def test_a_group_without_variance_changes_nothing(tmp_path: Path) -> None:
-    policy = small_model("lora").train()
-    trainer = trainer_of(policy, tmp_path, rewards=["hit"])
-    batch = trainer._generate_and_score_completions([{**row, "target": 10} for row in asked()])  # no item of the trie
-    assert batch["advantages"].abs().sum() == 0
-    loss = trainer._compute_loss(policy, batch)
-    loss.backward()
-    assert float(loss.detach()) == 0
-    assert all(p.grad is None or not p.grad.any() for p in policy.parameters())
-    assert trainer._metrics["train"]["frac_reward_zero_std"] == [1.0]
-
-
-@pytest.mark.parametrize("rollouts", ["beams", "independent", "without_replacement"])
-def test_log_probabilities_in_the_loss_are_the_searchs_scores(rollouts: str, tmp_path: Path) -> None:
-    policy = small_model("lora").eval()
-    trainer = trainer_of(policy, tmp_path, rollouts=rollouts, **({} if rollouts == "beams" else {"temperature": 0.6}))
-    batch = trainer._generate_and_score_completions(asked())
-    ids, mask = (torch.cat([batch[f"prompt_{x}"], batch[f"completion_{x}"]], 1) for x in ("ids", "mask"))
-    logps, _, _ = trainer._get_per_token_logps_and_entropies(policy, ids, mask, batch["completion_ids"].shape[1])
-    np.testing.assert_allclose(
-        (logps * batch["completion_mask"]).sum(1).detach(), trainer._drawn.log_probs.ravel(), atol=1e-5
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--stages.1.rewards", "[hit, rank, OWN:half]"], "the reward `OWN:half` gave nan for item"),
+        (["--stages.1.num_generations", "400", "--stages.1.per_device_train_batch_size", "400"], "`num_generations` is 400, and the catalogue has"),
+        (["--stages.1.tasks", "[{call: next_item, template: OWN.jinja}]"], "its template writes the target otherwise than that of `rank`"),
+    ],
+)  # fmt: skip
+def test_what_shows_with_the_data_is_one_line(
+    more: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ownreward.py").write_text(
+        "import numpy as np\n\n\ndef half(groups):\n    return np.full(groups.items.shape, np.nan)\n"
     )
+    own = (
+        (ROOT / "templates" / "next-item-names.jinja").read_text().replace("{{ target.name }}", "the {{ target.name }}")
+    )
+    (tmp_path / "ownreward.jinja").write_text(own)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    text = (QUICK.split("stages:")[0] + STAGE + RANK).replace("max_steps: 30", "max_steps: 1")
+    (tmp_path / "own.yaml").write_text(text + f"output_dir: {tmp_path / 'run'}\n")
+    given = [word.replace("OWN", "ownreward") for word in more]
+    assert message.replace("OWN", "ownreward") in fails(capsys, "train", str(tmp_path / "own.yaml"), *given)
 
 
-def test_hints_show_codes_of_the_target_until_it_is_there(tmp_path: Path) -> None:
-    policy = small_model("lora").eval()
-    trainer = trainer_of(policy, tmp_path, num_generations=2, per_device_train_batch_size=4, per_device_eval_batch_size=2, hints=2)
-    best = trainer._rollouts.draw(policy, [row["prompt"] for row in ROWS], how="beams", each=8, seed=[0]).items  # type: ignore[misc]
-    # The last item of the first row's list that has another one below its first code, and one that is found without a hint.
-    lacking = next(int(item) for item in best[0][::-1] if len(trainer._rollouts.beginning(int(item), 1)) >= 2 and item not in best[0][:2])
-    rows = [{**ROWS[0], "target": lacking}, {**ROWS[1], "target": int(best[1][0])}]
-    batch = trainer._generate_and_score_completions([dict(row) for row in rows for _ in range(2)])
-    shown = 1 - batch["tool_mask"]
-    assert shown[:2, 0].tolist() == [1, 1]  # its code stands in the names, and no loss on it
-    assert shown[2:].sum() == 0
-    below = set(trainer._rollouts.beginning(lacking, 1).tolist())
-    assert set(trainer._drawn.items[0].tolist()) <= below
-    assert trainer._drawn.items[1].tolist() == best[1][:2].tolist()
-    assert trainer._metrics["eval"]["rollouts/hinted"] == [0.5]
+def test_what_a_reward_of_ones_own_says_marks_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (
+        grpo.made_by({"rewards": ["hit", name]})
+        for name in (f"{own_nan.__module__}:own_nan", f"{own_nan.__module__}:own_short")
+    )
+    assert first == (hit, own_nan)
+    assert second == (hit, own_short)
+    assert grpo.needs({"rewards": ["similarity", "hit"]}) == ("vectors",)
+    assert grpo.needs({"rewards": ["prior", "similarity"]}) == ("vectors", "prior")
+    assert grpo.needs({}) == ()
 
 
-# ---------------------------------------------------------------------------------------------- what draws are worth
+BANDIT = """
+include: quickstart.yaml
+data: {call: table, path: log.csv, time: time, items_path: items.csv}
+split: {call: leave_one_out, max_history: 1}
+vectors: null
+index: {call: atomic}
+tasks: [{call: next_item, template: next-item-names.jinja}]
+model:
+  from_scratch: {hidden_size: 48, intermediate_size: 96, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 2, head_dim: 24}
+stages:
+  - {call: grpo, rollouts: independent, num_generations: 16, max_steps: 300, per_device_train_batch_size: 800, learning_rate: 1.0e-2, max_length: 16}
+rank: {beams: 10, k: 5}
+eval: {k: [1], shuffled_rows: 0, oracle: null}
+output_dir: run
+"""
 
 
-def policy_gradients(draw: str, importance: bool, groups: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The gradient of the mean reward of a softmax over ten items, and its estimate from groups of four: mean and deviation of it."""
-    rng = np.random.default_rng(0)
-    logits, reward = rng.normal(size=10), np.arange(10.0) / 9
-    p = np.exp(logits) / np.exp(logits).sum()
-    exact = p * (reward - p @ reward)
-    keys = np.log(p) + rng.gumbel(size=(groups, 10))
-    order = np.argsort(-keys, axis=1)
-    if draw == "without_replacement":
-        items = order[:, :EACH]
-        kappa = np.take_along_axis(keys, order[:, EACH : EACH + 1], 1)
-        within = np.log(-np.expm1(-np.exp(np.log(p)[items] - kappa)))
-    elif draw == "independent":
-        items, within = rng.choice(10, p=p, size=(groups, EACH)), np.zeros((groups, EACH))
-    else:
-        items, within = np.tile(np.argsort(-p)[:EACH], (groups, 1)), np.zeros((groups, EACH))
-    own = torch.from_numpy(reward[items] - reward[items].mean(1, keepdims=True)).flatten()
-    if importance:
-        own = weighted(own, RolledOut(items.astype(np.int32), np.log(p)[items], within))
-    advantage = own.view(groups, EACH).numpy()
-    per_group = np.zeros((groups, 10))
-    for i in range(EACH):
-        per_group[np.arange(groups), items[:, i]] += advantage[:, i] / EACH
-        per_group -= advantage[:, i : i + 1] / EACH * p
-    return exact, per_group.mean(0), per_group.std(0) / groups**0.5
-
-
-def test_weights_mend_most_of_what_drawing_without_replacement_gets_wrong() -> None:
-    """The bias of each kind of group, as the cosine and the size of its mean gradient beside the exact one."""
-    found = {}
-    for draw, importance in (("independent", False), ("without_replacement", True), ("without_replacement", False), ("beams", False)):
-        exact, mean, error = policy_gradients(draw, importance, 20_000)
-        cosine = float(mean @ exact / np.linalg.norm(mean) / np.linalg.norm(exact))
-        found[draw, importance] = (cosine, float(np.linalg.norm(mean) / np.linalg.norm(exact)))
-        if draw == "independent":  # unbiased but for the baseline, which takes 1 / group of each item's own reward
-            np.testing.assert_allclose(mean, exact * (1 - 1 / EACH), atol=5 * error.max())
-    assert found["independent", False][0] > 0.999
-    assert found["without_replacement", True][0] > 0.99
-    assert found["without_replacement", True][0] > found["without_replacement", False][0]
-    assert found["beams", False][0] < found["without_replacement", False][0]
-
-
-def test_whole_groups_are_drawn_in_an_order_of_the_seed_and_the_epoch() -> None:
-    class Ten:
-        epoch = 0
-
-        def __len__(self) -> int:
-            return 10
-
-    mixture: Any = Ten()
-    sampler = WholeGroups(mixture, each=2, prompts=3, repeats=2, seed=5)
-    first = list(sampler)
-    assert len(first) == len(sampler) == 9 * 2 * 2
-    for at in range(0, len(first), 12):  # three prompts, each twice, and once more for the second use
-        assert first[at : at + 6] == first[at + 6 : at + 12]
-        assert first[at : at + 6 : 2] == first[at + 1 : at + 6 : 2]
-    assert len(set(first)) == 9
-    assert list(sampler) == first
-    mixture.epoch = 1
-    assert list(sampler) != first
-    with pytest.raises(ValueError, match="a rollout takes 11 prompts, and there are 10 examples"):
-        WholeGroups(mixture, each=2, prompts=11, repeats=1, seed=5)
+def test_a_bandit_whose_best_policy_is_known_is_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After item n comes item n + 7 (mod 50): a random policy finds out by what its own draws are worth."""
+    monkeypatch.chdir(tmp_path)
+    lines, rng = ["user,item,time"], np.random.default_rng(0)
+    for user in range(100):
+        item = int(rng.integers(50))
+        for step in range(6):
+            lines.append(f"u{user},i{item},{step}")
+            item = (item + 7) % 50
+    Path("log.csv").write_text("\n".join(lines) + "\n")
+    Path("items.csv").write_text("item,title\n" + "".join(f"i{n},Thing {n}\n" for n in range(50)))
+    Path("bandit.yaml").write_text(BANDIT)
+    assert main(["train", "bandit.yaml", "--traceback"]) == 0
+    row = results(tmp_path / "run")["protocols"]["seen items not hidden"]["tuned model"]
+    assert row["recall@1"][0] >= 0.95

@@ -405,12 +405,20 @@ def test_what_does_not_go_together_is_refused_before_anything_is_built(
     assert not (tmp_path / "run").exists()
 
 
+def test_dropout_is_left_out_that_of_attention_too(tmp_path: Path) -> None:
+    for left_out in (True, False):
+        policy = small_model("full")
+        for layer in policy.model.layers:
+            layer.self_attn.attention_dropout = 0.5
+        trainer_of(dpo, policy, tmp_path, disable_dropout=left_out)
+        assert {layer.self_attn.attention_dropout for layer in policy.model.layers} == {0.0 if left_out else 0.5}
+
+
 def test_the_reference_has_no_dropout(tmp_path: Path) -> None:
     policy = small_model("full")
-    policy.config.attention_dropout = 0.5
+    trainer = trainer_of(dpo, policy.train(), tmp_path)
     for layer in policy.model.layers:
         layer.self_attn.attention_dropout = 0.5
-    trainer = trainer_of(dpo, policy.train(), tmp_path)
     batch = trainer.data_collator(EXAMPLES)
     asked = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     assert torch.equal(trainer.ref_model(**asked).logits, trainer.ref_model(**asked).logits)
