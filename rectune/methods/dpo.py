@@ -41,6 +41,8 @@ class Config(Choosing, Rejecting, DPOConfig):  # type: ignore[misc]
         if self.use_weighting and {"aot", "aot_unpaired"} & set(self.loss_type):
             raise ValueError("`use_weighting` does not go with `loss_type` aot or aot_unpaired.")
 
+    keeps_reference: ClassVar[bool] = True
+
     @property
     def sequences(self) -> int:
         """Sequences that a step forwards for each example."""

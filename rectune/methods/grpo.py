@@ -106,6 +106,16 @@ class Config(Choosing, GRPOConfig):  # type: ignore[misc]
             )
 
     @property
+    def group(self) -> int:
+        """Items whose prompt a step forwards once."""
+        return int(self.num_generations)
+
+    @property
+    def keeps_reference(self) -> bool:
+        """Whether the stage's first weights are kept beside it."""
+        return bool(self.beta)
+
+    @property
     def cycle(self) -> int:
         """Optimizer steps between one rollout and the next."""
         return max(1, int(self.steps_per_generation * self.num_iterations // self.gradient_accumulation_steps))

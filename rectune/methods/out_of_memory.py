@@ -42,8 +42,9 @@ def ran_out(error: BaseException) -> bool:
 def advice(stage: int, config: Any) -> str:
     """Keys and values that take less memory and change the result least, the best first."""
     batch, steps = config.per_device_train_batch_size, config.gradient_accumulation_steps
-    if batch > 1:
-        half = largest_divisor(batch, batch // 2)
+    group = int(getattr(config, "group", 1))  # which stays whole
+    if batch > group:
+        half = group * largest_divisor(batch // group, batch // group // 2)
         less = f"`--stages.{stage}.{BATCH[0]} {half} --stages.{stage}.{BATCH[1]} {steps * batch // half}` (the same global batch)"
         more = "" if config.activation_checkpointing else f", or `--stages.{stage}.activation_checkpointing true`"
         return f"Give {less}{more}."

@@ -38,6 +38,8 @@ class Config(Choosing, Rejecting, DPOConfig):  # type: ignore[misc]
 
     negatives_each: int = field(default=3, metadata={"help": "Items that are rejected beside each target."})
 
+    keeps_reference: ClassVar[bool] = True
+
     @property
     def sequences(self) -> int:
         """Sequences that a step forwards for each example."""

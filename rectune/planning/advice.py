@@ -27,20 +27,24 @@ def change_for(recipe: Recipe, card: Card, stage: StageForecast) -> Change | Non
     optimiser, an adapter, a quantised base, and last of all shorter examples; one after the other until it fits."""
     if stage.fits_rows:
         most = min(stage.fits_rows, stage.rows - 1)
-        while most:  # accumulated gradients are alive at the peak, so what fits without them may not
-            rows = largest_divisor(stage.rows, most)
+        while (
+            most >= stage.plan.group
+        ):  # accumulated gradients are alive at the peak, so what fits without them may not
+            rows = _whole(stage, most)
             keys = _batch(stage.stage, rows, stage.rows * stage.accumulation // rows)
             total = _smaller(recipe, keys, card, stage.stage).need.total
             if total <= card.memory:
                 return Change(_typed(keys), total, ", the same global batch")
             most = rows - 1
     given: list[tuple[str, Any]] = []
-    note = ""
+    note, group = "", stage.plan.group
     for keys, what in _steps(recipe, stage):
         given, note = [*given, *keys], f"{note}, {what}"
-        one = _smaller(recipe, [*given, *_batch(stage.stage, 1, stage.rows * stage.accumulation)], card, stage.stage)
+        one = _smaller(
+            recipe, [*given, *_batch(stage.stage, group, stage.rows * stage.accumulation // group)], card, stage.stage
+        )
         if one.need.total <= card.memory:
-            rows = largest_divisor(stage.rows, min(one.fits_rows or 1, stage.rows))
+            rows = _whole(stage, min(one.fits_rows or group, stage.rows))
             found = [*given, *_batch(stage.stage, rows, stage.rows * stage.accumulation // rows)]
             return Change(_typed(found), _smaller(recipe, found, card, stage.stage).need.total, note)
     return None
@@ -62,6 +66,12 @@ def _steps(recipe: Recipe, stage: StageForecast) -> Iterator[tuple[list[tuple[st
     while length > 128:
         length //= 2
         yield [(f"{key}.max_length", length)], f"histories cut to {length} tokens"
+
+
+def _whole(stage: StageForecast, most: int) -> int:
+    """The largest batch of at most so many rows that divides the stage's, groups left whole."""
+    group = stage.plan.group
+    return group * largest_divisor(stage.rows // group, most // group)
 
 
 def _batch(stage: int, rows: int, times: int) -> list[tuple[str, Any]]:

@@ -57,7 +57,7 @@ def _planned(run: Run, training: Training, trained: Path) -> dict[str, Any]:
     )  # fmt: skip
     largest = json.loads((trained / FILE).read_text())["largest_batch"]
     own = (config.per_device_train_batch_size, length_of(plan.model, config))
-    needs = {"own": plan.need(*own), "largest": plan.need(-(-largest[0] // plan.sequences), largest[1])}
+    needs = {"own": plan.need(*own), "largest": plan.need(*plan.asked(*largest))}
     # PyTorch's counters do not see the CUDA context, so the plan is compared without it.
     total = {name: need.total - (need.fixed if cuda else 0) for name, need in needs.items()}
     return {"batch": list(own), "bytes": total["own"], "bytes_of_largest_batch": total["largest"]}

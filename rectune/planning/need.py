@@ -65,9 +65,9 @@ class StagePlan:
     target: int
     head: Literal["all", "targets"] = "all"
     fixed: int | None = None
-    sequences: int = (
-        1  # that a step forwards for each example; above 1 also for a reference, whose trained weights are kept beside
-    )
+    sequences: int = 1  # that a step forwards for each example
+    group: int = 1  # rows whose prompt is forwarded once, their names after it
+    keeps_reference: bool = False  # the trained weights once more
 
     def __post_init__(self) -> None:
         from trl.trainer.utils import add_fused_lm_head
@@ -77,7 +77,7 @@ class StagePlan:
         self.adapts = hasattr(self.model, "peft_config")
         inner = self.model.get_base_model() if self.adapts else self.model
         self.weights = bytes_of([*self.model.parameters(), *self.model.buffers()])
-        self.reference = bytes_of(self.trained) if self.sequences > 1 else 0
+        self.reference = bytes_of(self.trained) if self.keeps_reference else 0
         self.adapter = bytes_of(self.trained) if self.adapts else 0
         self.state, self.update = optimiser_bytes(self.optimiser, self.trained)
         self.gradients = bytes_of(self.trained)
@@ -95,11 +95,20 @@ class StagePlan:
             self.fixed = _CUDA_FIXED if self.device == "cuda" else resident()
         self._needs: dict[tuple[int, int], Need] = {}
 
+    def forwarded(self, rows: int, length: int) -> tuple[int, int]:
+        """Sequences and tokens of each that a step forwards for `rows` examples of `length` tokens."""
+        return -(-rows // self.group) * self.sequences, length + (self.group - 1) * (self.target - 1)
+
+    def asked(self, sequences: int, length: int) -> tuple[int, int]:
+        """The examples and their length that were forwarded as so many sequences of so many tokens."""
+        return -(-sequences // self.sequences) * self.group, length - (self.group - 1) * (self.target - 1)
+
     def need(self, rows: int, length: int) -> Need:
         """What a step of `rows` examples of `length` tokens takes."""
         if (rows, length) not in self._needs:
+            sequences, tokens = self.forwarded(rows, length)
             shape = StepShape(
-                rows=rows * self.sequences, length=length, target=self.target, head=self.head, accumulates=self.accumulates,
+                rows=sequences, length=tokens, target=self.target * self.group, head=self.head, accumulates=self.accumulates,
                 autocast=self.autocast, device=self.device,
             )  # fmt: skip
             self._needs[rows, length] = self._need(step_peaks(self.model, self._mode, shape))

@@ -99,7 +99,7 @@ def stage_plan(
         model=model, device=device, optimiser=str(getattr(config.optim, "value", config.optim)),
         checkpointing=bool(config.activation_checkpointing), checkpointing_arguments=config.activation_checkpointing_kwargs,
         accumulates=config.gradient_accumulation_steps > 1, autocast=_autocast(module, section, config, device),
-        target=target, head=_head(config, device), fixed=fixed, sequences=sequences_of(config),
+        target=target, head=_head(config, device), fixed=fixed, **in_a_step(config),
     )  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def _stage(
         device=device,
     )  # fmt: skip
     rows, length = config.per_device_train_batch_size, length_of(plan.model, config)
-    fits = None if card is None else plan.largest_batch(card.memory, length, near=rows)
+    fits = None if card is None else plan.largest_batch(card.memory, length, near=rows) // plan.group * plan.group
     return StageForecast(
         stage=training.number, plan=plan, rows=rows, accumulation=config.gradient_accumulation_steps, length=length,
         need=plan.need(rows, length), work=_work(plan, config, examples, length), disk=_disk(settings, plan, config),
@@ -125,9 +125,11 @@ def _stage(
     )  # fmt: skip
 
 
-def sequences_of(config: Any) -> int:
-    """Sequences that a step of a training forwards for each example."""
-    return int(getattr(config, "sequences", 1))
+def in_a_step(config: Any) -> dict[str, Any]:
+    """What a step of a training forwards for its examples, where its method says so: sequences of each (preferences), a group of names
+    after one prompt (rollouts), and whether its first weights are kept beside it."""
+    sequences, group = int(getattr(config, "sequences", 1)), int(getattr(config, "group", 1))
+    return {"sequences": sequences, "group": group, "keeps_reference": bool(getattr(config, "keeps_reference", False))}
 
 
 def length_of(model: Any, config: Any) -> int:
@@ -164,16 +166,17 @@ def _work(plan: StagePlan, config: Any, examples: Examples | None, length: int) 
     text = plan.model.config.get_text_config()
     embedding = plan.model.get_input_embeddings().weight.numel()
     tied = bool(text.tie_word_embeddings)
-    passes = 2 + (0 if plan.adapts else 1) + (1 if plan.checkpointing else 0) + (1 if plan.sequences > 1 else 0)
+    passes = 2 + (0 if plan.adapts else 1) + (1 if plan.checkpointing else 0) + (1 if plan.keeps_reference else 0)
     used = plan.parameters - (0 if tied else embedding)
     flops = passes * (2 * used + 2 * text.num_hidden_layers * text.hidden_size * length)
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
     steps = config.max_steps if config.max_steps > 0 else None
     if steps is None and examples is not None:
         steps = math.ceil(math.ceil(examples.number / batch) * config.num_train_epochs)
-    tokens = (
-        None if steps is None or examples is None else steps * batch * plan.sequences * min(examples.length, length)
-    )
+    tokens = None
+    if steps is not None and examples is not None:
+        sequences, each = plan.forwarded(batch, round(min(examples.length, length)))
+        tokens = steps * sequences * each
     return Work(steps, tokens, flops)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rectune.planning.advice import Change
 from rectune.planning.cards import GB
 from rectune.planning.judging import Judging
@@ -46,10 +48,14 @@ def _judging(judging: Judging) -> str:
 
 def _stage(forecast: Forecast, stage: StageForecast) -> list[str]:
     plan, need = stage.plan, stage.need
-    several = f"{plan.sequences} sequences, each " if plan.sequences > 1 else ""
+    made_of = f"{stage.rows} examples of up to {stage.length} tokens"
+    if plan.sequences > 1:
+        made_of = f"{stage.rows} examples of {plan.sequences} sequences, each up to {stage.length} tokens"
+    elif plan.group > 1:
+        made_of = f"{stage.rows // plan.group} prompts with {plan.group} items each, up to {stage.length} tokens with one of them"
     lines = [
         f"stage {stage.stage}: {plan.parameters:,} parameters, {plan.trainable:,} trained ({plan.trainable / plan.parameters:.2%})",
-        f"  a step: {stage.rows} examples of {several}up to {stage.length} tokens, {stage.accumulation} times; {plan.optimiser}"
+        f"  a step: {made_of}, {stage.accumulation} times; {plan.optimiser}"
         + (", activations checkpointed" if plan.checkpointing else ""),
         f"  memory at its peak, {_MOMENTS[need.moment]}:",
     ]
@@ -86,7 +92,7 @@ def _work(forecast: Forecast, stage: StageForecast) -> list[str]:
     tokens = (
         work.tokens
         if work.tokens is not None
-        else work.steps * stage.rows * plan.sequences * stage.accumulation * stage.length
+        else work.steps * stage.accumulation * math.prod(plan.forwarded(stage.rows, stage.length))
     )
     at_most = "" if work.tokens is not None else ", if every example had its full length"
     if card is not None and card.rate is not None:
