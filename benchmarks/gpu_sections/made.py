@@ -95,14 +95,19 @@ def write_recipe(file: Path, **settings: Any) -> Path:
     return file
 
 
-def trainable(run: Any, model: Any, new_tokens: list[int]) -> Any:
-    """What the first training of a run trains with, the model given; nothing is ranked."""
+def trainable(run: Any, model: Any, new_tokens: list[int], *, number: int = 0) -> Any:
+    """What a training of a run trains with, by default the first, the model given; no validation rows are ranked."""
+    from rectune.decoding.rollouts import Rollouts
     from rectune.methods.contract import Trainable
 
-    specs = run.specs(run.asked.trainings[0].tasks)
+    training, rank = run.asked.trainings[number], run.asked.rank
+    pad = int(run.encoder.tokenizer.pad_token_id)
+    specs = run.specs(training.tasks)
     return Trainable(
         lambda: model, run.split, run.index, run.encoder, specs, new_tokens, 0, True, lambda model, rows: {},
         lambda model, rows, shelf, **more: run.models["tuned"].rank(rows, shelf, **more),
+        lambda: Rollouts(run["trie"], pad=pad, scores=rank.scores, batch_tokens=rank.batch_tokens),
+        held={name: run[name] for name in training.needs},
     )  # fmt: skip
 
 

@@ -186,7 +186,7 @@ def test_sharding_with_new_tokens_is_refused(monkeypatch: pytest.MonkeyPatch, va
     from rectune.methods.sft import Config, refuse_sharding
 
     config = Config(output_dir="x", use_cpu=True, bf16=False)
-    task = Trainable(None, None, None, None, [], [5], 0, False, lambda m, n: {}, None)  # type: ignore[arg-type]
+    task = Trainable(None, None, None, None, [], [5], 0, False, lambda m, n: {}, None, None)  # type: ignore[arg-type]
     refuse_sharding(config, task)
     monkeypatch.setenv(variable, "true")
     with pytest.raises(ValueError, match="only for full fine-tuning without new tokens"):
