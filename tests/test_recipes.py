@@ -19,7 +19,7 @@ RECIPES = sorted(file for folder in bundled("recipes") for file in folder.glob("
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Small files in the formats that the recipes read, by builder."""
     place = tmp_path_factory.mktemp("sources")
-    for name in ("lc_rec", "movielens", "tallrec", "book_crossing"):
+    for name in ("lc_rec", "movielens", "tallrec", "book_crossing", "minionerec"):
         (place / name).mkdir()
     titles = [f"Item {i} {'with a longer name' if i % 3 else ''}" for i in range(40)]
     sequences = {str(u): [(u * 7 + s * 3) % 40 for s in range(6)] for u in range(20)}
@@ -56,7 +56,15 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     stars = [f'"{u}";"{i}";"{1 + (3 * n + int(u)) % 10}"' for u, s in sequences.items() for n, i in enumerate(s)]
     (place / "book_crossing" / "BX-Book-Ratings.csv").write_text("\n".join(['"User-ID";"ISBN";"Book-Rating"', *stars]))
     (place / "said.json").write_text(json.dumps([{"instruction": "Say yes.", "output": "Yes."}] * 3))
-    names = ("lc_rec", "movielens", "tallrec", "book_crossing")
+    (place / "minionerec" / "index").mkdir()
+    (place / "minionerec" / "index" / "S.item.json").write_text(
+        json.dumps({str(i): {"title": t, **item} for i, t in enumerate(titles)})
+    )
+    for part in ("train", "valid", "test"):
+        (place / "minionerec" / part).mkdir()
+        lines = [f'{u},"[{", ".join(f"{i!r}" for i in map(str, s[:3]))}]",{s[3]}' for u, s in sequences.items()]
+        (place / "minionerec" / part / "S.csv").write_text("\n".join(["user_id,history_item_id,item_id", *lines]))
+    names = ("lc_rec", "movielens", "tallrec", "book_crossing", "minionerec")
     return {**{name: place / name for name in names}, "instructions": place / "said.json"}
 
 
@@ -78,6 +86,8 @@ def test_a_recipe_loads_resolves_and_renders(
         overrides += [("split.rows", "40"), ("split.history", "3"), ("split.shots", "null")]
     if settings["split"]["call"] == "by_user":
         overrides.append(("split.min_history", "3"))
+    if builder in sources and max(settings["eval"].get("k") or [1]) > 40:  # the catalogue is small
+        overrides.append(("eval.k", "[1, 10]"))
     for i, stage in enumerate(settings["stages"]):
         if any("path" in task for task in stage.get("tasks", [])):
             overrides.append((f"stages.{i}.tasks.0.path", str(sources["instructions"])))
