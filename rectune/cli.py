@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import warnings
@@ -48,6 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"`--{overrides[0][0]}`: `rectune {known.command}` has no such option. See `rectune {known.command} --help`."
             )
         code: int = known.run(known, overrides) or 0
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads the output, such as `head`, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
     except Exception as error:
         if known.traceback or not of_the_user(error):
             raise

@@ -42,15 +42,16 @@ def _ls_home(section: str) -> None:
         raise ValueError(f"`rectune ls {section}`: no section of that name is made of callables.{near(section, HOMES)}")
     names = offered(HOMES[section])
     width = max(map(len, names))
+    home = HOMES[section]
+    call = "{}" if home.plain else "{{call: {}, …}}"
     own = (
-        "module of your own: {call: 'module', …}"
-        if HOMES[section].needs
-        else "function of your own: {call: 'module:function', …}"
+        "a module of your own: " + call.format("'module'")
+        if home.needs
+        else "a function of your own: " + call.format("'module:function'")
     )
-    print(f"{section}: {{call: NAME, …}} in a recipe, or a {own}")
+    print(f"{section}: {call.format('NAME')} in a recipe, or {own}")
     for name, sentence in names.items():
         print(f"  {name:<{width}}  {sentence}")
-    home = HOMES[section]
     if home.needs:
         print(f"one of your own is a module that defines {', '.join(home.needs)}")
     elif home.first or home.may:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +284,13 @@ def test_libraries_are_silent_and_our_warnings_are_told_once(quick_recipe: Path,
     assert said.startswith("warning: ranking falls back to `generate`")
     assert "\n" not in said
     assert said_by("export", str(tmp_path / "run")) in ("", f"{said}\n")
+
+
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    command = f"{sys.executable} -m rectune ls data | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[0].startswith("data: ")
+    assert done.stdout.splitlines()[1] in ("0", "141")  # the rest may have been on its way already

@@ -29,7 +29,7 @@ class Home:
     `place`: a package, whose file `name.py` offers `attribute` (by default the function `name`), or a module, whose public
     functions are the names (`whole`). `returns`: the annotation by which an offered function is known; `needs`: what a module
     must define that is named itself. `first`: the parameters that a function must begin with, as it is called with them; `may`: those
-    that it is given where it has them.
+    that it is given where it has them. `plain`: named by itself, it takes no keys.
     """
 
     place: str
@@ -39,6 +39,7 @@ class Home:
     whole: bool = False
     first: tuple[str, ...] = ()
     may: tuple[str, ...] = ()
+    plain: bool = False
 
     def full(self, name: str) -> str:
         """The dotted name of a short one."""
@@ -59,11 +60,11 @@ HOMES = {
     "tasks.writer": Home("rectune.tasks.writers", returns="list[str]"),
     "stages": Home("rectune.methods", needs=("Config", "config_defaults", "train", "load")),
     "stages.rewards": Home(
-        "rectune.methods.rewards", returns="Reward", whole=True, first=("groups",), may=("vectors", "prior")
+        "rectune.methods.rewards", returns="Reward", whole=True, first=("groups",), may=("vectors", "prior"), plain=True
     ),
     "rank.prior": Home("rectune.baselines", needs=("fit", "load")),
     "eval": Home("rectune.eval", returns="Report", first=("evidence",)),
-    "eval.oracle": Home("rectune.data_builders", attribute="oracle"),
+    "eval.oracle": Home("rectune.data_builders", attribute="oracle", plain=True),
 }
 # Where a dotted name stood before the folders were cut by their jobs -> the section whose short name is the same word.
 MOVED = {

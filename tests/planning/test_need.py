@@ -149,7 +149,19 @@ def test_a_config_that_is_not_there_or_not_known_is_one_line(checkpoints: dict[s
 
 
 def test_preferences_take_several_sequences_an_example_and_a_copy_of_what_is_trained() -> None:
-    plain, pairs = plan_of(llama(3), head="targets"), plan_of(llama(3), head="targets", sequences=3)
+    plain, pairs = (
+        plan_of(llama(3), head="targets"),
+        plan_of(llama(3), head="targets", sequences=3, keeps_reference=True),
+    )
     one, several = pairs.need(2, 32), plain.need(6, 32)
     assert one.activations == several.activations > 2 * plain.need(2, 32).activations
     assert one.weights == several.weights + plain.gradients
+
+
+def test_a_group_takes_its_prompt_once() -> None:
+    plain, groups = plan_of(llama(3), head="targets"), plan_of(llama(3), head="targets", group=4)
+    assert groups.forwarded(8, 32) == (2, 32 + 3 * (groups.target - 1))
+    assert groups.asked(*groups.forwarded(8, 32)) == (8, 32)
+    assert groups.need(8, 32).activations < plain.need(8, 32).activations
+    assert groups.need(8, 32).activations > plain.need(2, 32).activations
+    assert groups.need(8, 32).weights == plain.need(8, 32).weights  # no reference is kept

@@ -51,7 +51,8 @@ def test_the_homes_hold_what_recipes_need_and_no_helper() -> None:
     }
     assert names["split"] == {"leave_one_out", "by_time", "given", "by_user", "tallrec_movie"}
     assert names["vectors"] == {"sentences", "tfidf", "hidden_states", "sasrec", "from_file"}
-    assert names["stages"] == {"dpo", "s_dpo", "seq2seq", "sft"}
+    assert names["stages"] == {"dpo", "grpo", "s_dpo", "seq2seq", "sft"}
+    assert names["stages.rewards"] == {"hit", "rank", "similarity", "prior"}
     assert names["tasks.history"] == {"window", "recent", "similar", "mixed"}
     assert names["tasks.writer"] == {"extractive", "causal_model"}
     assert names["rank.prior"] == {"prior"}
