@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if overrides and known.command in (
             "ls",
             "recommend",
+            "rank",
             "compare",
             "check",
             "index",
@@ -69,7 +70,7 @@ def trusted(args: argparse.Namespace) -> bool:
     if args.command in ("push", "serve", "demo"):
         return False
     folder = getattr(args, "folder", None)
-    return args.command not in ("recommend", "export") or (Path(str(folder)) / "run.json").exists()
+    return args.command not in ("recommend", "rank", "export") or (Path(str(folder)) / "run.json").exists()
 
 
 def entry() -> None:
@@ -236,6 +237,24 @@ def build_parser() -> argparse.ArgumentParser:
     recommend.add_argument("--k", type=int, default=None, help="how many items (default: rank.k of the recipe)")
     recommend.add_argument("--show-seen", action="store_true", help="also list items of the history")
     recommend.add_argument("--json", action="store_true", help="print JSON lines")
+    everybody = _command(group, "rank", commands.rank, "write lists for every user of a file, in Parquet")
+    everybody.add_argument("folder", help="a run folder, an exported one, or a repository of the Hub (USER/REPO)")
+    everybody.add_argument(
+        "--users",
+        required=True,
+        metavar="PATH",
+        help="a file, or a folder of files: Parquet with the columns `user` and `items` (item ids, oldest first), or JSON lines with these keys",
+    )
+    everybody.add_argument(
+        "--to", required=True, metavar="FOLDER", help="where to; a job that was stopped goes on there"
+    )
+    everybody.add_argument("--allow", default=None, metavar="FILE", help="list only these items (one id a line)")
+    everybody.add_argument("--deny", default=None, metavar="FILE", help="don't list these items (one id a line)")
+    everybody.add_argument("--k", type=int, default=None, help="how many items (default: rank.k of the recipe)")
+    everybody.add_argument("--show-seen", action="store_true", help="also list items of the history")
+    everybody.add_argument(
+        "--shard", type=int, default=4096, metavar="USERS", help="users of a file that is written (default: 4096)"
+    )
     export = _command(group, "export", commands.export, "write a run as a folder that transformers alone loads")
     export.add_argument("folder", help="a run folder, or, with --for, an exported one")
     export.add_argument("--to", default=None, metavar="FOLDER", help="where to (default: export in the run folder)")

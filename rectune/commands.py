@@ -212,6 +212,28 @@ def recommend(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> Non
             print(f"{place:3}. {item.title}  [{item.item_id}]  {item.score:.3f}")
 
 
+def rank(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
+    """Write lists for every user of a file."""
+    _quiet_libraries()
+    from rectune.bundle.everybody import rank_everybody
+    from rectune.bundle.recommender import Recommender
+    from rectune.runtime.processes import is_main, start_processes
+
+    start_processes()
+    recommender = Recommender.from_pretrained(args.folder)
+    found = rank_everybody(
+        recommender, Path(args.users), Path(args.to), k=min(recommender.bundle.rank.k, recommender.max_k) if args.k is None else args.k,
+        hide_seen=not args.show_seen, allow=None if args.allow is None else _ids(args.allow), deny=() if args.deny is None else _ids(args.deny),
+        size=args.shard, named=args.folder,
+    )  # fmt: skip
+    if not is_main():
+        return
+    kept = f", {found['kept']:,} of them kept" if found["kept"] else ""
+    print(f"{found['lists']:,} lists in {found['shards']:,} files of {args.to}{kept}")
+    if found["unknown"]:
+        print(f"{found['unknown']:,} items of histories are not in the catalogue and counted for nothing")
+
+
 def clean(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Remove what a run folder no longer uses."""
     _quiet_libraries()

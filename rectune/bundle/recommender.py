@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rectune.bundle.bundle import Bundle
 from rectune.decoding.language_model import LanguageModelRanker
+from rectune.decoding.ranking import Ranking
 from rectune.decoding.shelf import Shelf
 from rectune.log.catalogue import Catalogue
 from rectune.run.new_items import checked_items, read_items
@@ -250,9 +251,10 @@ class Recommender:
         ids, titles = self.items["item_id"], self.items["title"]
         return [Recommendation(ids[item], titles[item], float(row[item]), True, self.bundle.commit) for item in best]
 
-    def _ranked(
-        self, wishes: Sequence[Wish], allowed: NDArray[np.bool_] | None, weight: float | None
-    ) -> list[list[Recommendation]]:
+    def rank(
+        self, wishes: Sequence[Wish], allowed: NDArray[np.bool_] | None = None, weight: float | None = None
+    ) -> Ranking:
+        """The lists of wishes that all have candidates, or none of which has any, as item codes; as long as is searched. `weight`: of the prior."""
         bundle = self.bundle
         asked = bundle.outside.split([wish.history for wish in wishes], [wish.user for wish in wishes])
         shelf = Shelf(
@@ -261,7 +263,12 @@ class Recommender:
             only=None if wishes[0].only is None else [sorted(wish.only or ()) for wish in wishes],
             prior=None if bundle.prior is None else bundle.prior(asked, weight),
         )
-        ranking = bundle.ranker.rank(bundle.rows(asked), shelf)
+        return bundle.ranker.rank(bundle.rows(asked), shelf)
+
+    def _ranked(
+        self, wishes: Sequence[Wish], allowed: NDArray[np.bool_] | None, weight: float | None
+    ) -> list[list[Recommendation]]:
+        bundle, ranking = self.bundle, self.rank(wishes, allowed, weight)
         ids, titles = self.items["item_id"], self.items["title"]
         return [
             [

@@ -40,9 +40,13 @@ class Catalogue:
                 )
         return [self._codes[name] for name in names]
 
+    def those_known(self, names: Sequence[str]) -> list[int]:
+        """The codes of those names that the catalogue holds, in their order."""
+        return [self._codes[name] for name in names if name in self._codes]
+
     def known(self, names: Sequence[str]) -> set[int]:
         """The codes of those names that the catalogue holds."""
-        return {self._codes[name] for name in names if name in self._codes}
+        return set(self.those_known(names))
 
     def allowed(self, allow: Sequence[str] | None, deny: Sequence[str]) -> NDArray[np.bool_] | None:
         """Which items may be listed, (items,), or None for all. Warns of names that the catalogue does not hold."""

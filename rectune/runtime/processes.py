@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+_by_itself = False
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it this process works for itself, whatever the others do."""
+    global _by_itself
+    before, _by_itself = _by_itself, True
+    try:
+        yield
+    finally:
+        _by_itself = before
 
 
 def world_size() -> int:
     """How many processes work on this run (1 without a launcher)."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return 1 if _by_itself else int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
     """The number of this process, from 0."""
-    return int(os.environ.get("RANK", "0"))
+    return 0 if _by_itself else int(os.environ.get("RANK", "0"))
 
 
 def local_rank() -> int:

@@ -81,6 +81,27 @@ def read_lines(path: Path, *, encoding: str | None = None) -> Iterator[tuple[int
     yield from lines_of(read_text(path, encoding=encoding))
 
 
+def stream_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """As `read_lines` of UTF-8, a line at a time, for files that do not fit into memory."""
+    with open_bytes(path) as file:
+        try:
+            for number, raw in enumerate(file, 1):
+                line = _decoded(raw, path.name, None) if number == 1 else _line(raw, number, path.name)
+                if line.strip():
+                    yield number, line.rstrip("\r\n")
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{path.name}: damaged gzip file ({error}).") from None
+
+
+def _line(raw: bytes, number: int, name: str) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{name}:{number}: not UTF-8 text (byte {error.start} of the line). Save the file as UTF-8."
+        ) from None
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, its kind where it says nothing: libraries' errors are pages."""
     return next((line.strip() for _, line in lines_of(str(error))), type(error).__name__)
