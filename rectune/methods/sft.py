@@ -65,7 +65,12 @@ def wants_target_head(config: Config, model: Any, *, on_all: bool) -> bool:
     was half of a LoRA step of SmolLM2 in bfloat16 (`benchmarks/training.py`)."""
     if config.target_head is not None:
         return config.target_head
-    return scores_everywhere(model) and (not on_all or model.dtype in (torch.bfloat16, torch.float16))
+    return scores_everywhere(model) and own_head(None, model.dtype, on_all=on_all)
+
+
+def own_head(asked: bool | None, dtype: torch.dtype, *, on_all: bool) -> bool:
+    """Whether our head scores off a GPU. `asked`: the key `target_head`."""
+    return asked if asked is not None else not on_all or dtype in (torch.bfloat16, torch.float16)
 
 
 def check_base(config: Any) -> None:

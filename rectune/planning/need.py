@@ -12,7 +12,7 @@ from rectune.planning.cards import GB
 from rectune.planning.model import bytes_of, make_fake
 from rectune.planning.optimisers import optimiser_bytes
 from rectune.planning.quantised import QuantisedLinear
-from rectune.planning.step import Moment, StepPeaks, StepShape, step_peaks
+from rectune.planning.step import Head, Moment, StepPeaks, StepShape, step_peaks
 from rectune.runtime.resident import resident
 
 # CUDA's context with the kernels of PyTorch (0.51 GB on an H100, docs/gpu.md) and cuBLAS' workspace (32 MiB on Hopper, 8 MiB before;
@@ -63,7 +63,7 @@ class StagePlan:
     accumulates: bool
     autocast: torch.dtype | None
     target: int
-    head: Literal["all", "targets"] = "all"
+    head: Head = "all"
     fixed: int | None = None
     sequences: int = 1  # that a step forwards for each example
     group: int = 1  # rows whose prompt is forwarded once, their names after it

@@ -9,12 +9,14 @@ from typing import Any, Literal
 
 import torch
 
+from rectune.methods.sft import own_head
 from rectune.model.settings import ModelSettings, pick_device
 from rectune.planning.cards import Card
 from rectune.planning.judging import Judging, judging_of
 from rectune.planning.known import UNREAD, ClosedFolder, Examples, Known, examples_of, known_of
 from rectune.planning.model import base_config, planned_model
 from rectune.planning.need import Need, StagePlan
+from rectune.planning.step import Head
 from rectune.recipe.load import Recipe
 from rectune.run.asked import Training, ask
 from rectune.run.run import Run
@@ -99,7 +101,7 @@ def stage_plan(
         model=model, device=device, optimiser=str(getattr(config.optim, "value", config.optim)),
         checkpointing=bool(config.activation_checkpointing), checkpointing_arguments=config.activation_checkpointing_kwargs,
         accumulates=config.gradient_accumulation_steps > 1, autocast=_autocast(module, section, config, device),
-        target=target, head=_head(config, device), fixed=fixed, **in_a_step(config),
+        target=target, head=_head(config, model, device), fixed=fixed, **in_a_step(config),
     )  # fmt: skip
 
 
@@ -140,12 +142,12 @@ def length_of(model: Any, config: Any) -> int:
     return int(config.max_length if config.max_length is not None else limit if limit is not None else _LONGEST)
 
 
-def _head(config: Any, device: str) -> Literal["all", "targets"]:
-    """Which positions the loss of `sft` makes logits for; on a GPU TRL's own head knows the labels too."""
+def _head(config: Any, model: Any, device: str) -> Head:
+    """Which positions a loss makes logits for, and whose head does; on a GPU TRL's own knows the labels too."""
     options = vars(config)
-    if options.get("completion_only_loss") is False:
-        return "all"
-    return "targets" if device == "cuda" or options.get("target_head") in (None, True) else "all"
+    on_all = options.get("completion_only_loss") is False
+    ours = own_head(options.get("target_head"), model.dtype, on_all=on_all) and not options.get("use_weighting")
+    return "library" if device == "cpu" and not ours else "all" if on_all else "targets"
 
 
 def _autocast(module: Any, section: dict[str, Any], config: Any, device: str) -> torch.dtype | None:

@@ -17,15 +17,19 @@ from rectune.planning.live_memory import LiveMemory
 Moment = Literal["forward", "backward", "update"]
 
 
+Head = Literal["all", "targets", "library"]
+
+
 @dataclass(frozen=True)
 class StepShape:
     """What a step is made of. `rows` x `length` tokens a device; `target`: tokens of a completion (an encoder-decoder's decoder,
-    and the scored positions where `head` is 'targets'; 'all': every position is scored). `autocast`: mixed precision."""
+    and the scored positions where `head` is 'targets'; 'all': every position is scored; 'library': and by TRL's own head, in float32). `autocast`:
+    mixed precision."""
 
     rows: int
     length: int
     target: int
-    head: Literal["all", "targets"]
+    head: Head
     accumulates: bool
     autocast: torch.dtype | None
     device: Literal["cpu", "cuda"]
@@ -139,8 +143,7 @@ def _loss(model: Any, inner: Any, shape: StepShape) -> torch.Tensor:
         labels = torch.zeros(rows, shape.target, dtype=torch.long)
         return torch.as_tensor(model(input_ids=ids, attention_mask=mask, labels=labels).loss)
     mask = torch.ones(rows, 1, length, length, dtype=torch.bool)
-    half = model.dtype in (torch.bfloat16, torch.float16)  # then the head is ours, see `wants_target_head`
-    if shape.device == "cpu" and shape.head == "all" and not half:
+    if shape.head == "library":
         out = model(input_ids=ids, attention_mask=mask, labels=ids, use_cache=False, fused_lm_head=True)
         return torch.as_tensor(-out.log_probs.sum())
     body = inner.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state

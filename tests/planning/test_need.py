@@ -88,7 +88,7 @@ def test_checkpointing_keeps_less_and_a_longer_example_more() -> None:
 
 def test_scoring_only_targets_takes_fewer_positions() -> None:
     model, other = llama(4, vocabulary=5000), llama(4, vocabulary=5000)
-    every, few = plan_of(model, head="all").need(4, 64), plan_of(other, head="targets").need(4, 64)
+    every, few = plan_of(model, head="library").need(4, 64), plan_of(other, head="targets").need(4, 64)
     # a tile is positions x 32,768 float32: 4 x 64 positions against 4 x 4
     assert every.logits - few.logits >= (4 * 64 - 4 * 4) * 32_768 * 4
 
@@ -165,3 +165,19 @@ def test_a_group_takes_its_prompt_once() -> None:
     assert groups.need(8, 32).activations < plain.need(8, 32).activations
     assert groups.need(8, 32).activations > plain.need(2, 32).activations
     assert groups.need(8, 32).weights == plain.need(8, 32).weights  # no reference is kept
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("on_all", [True, False])
+@pytest.mark.parametrize("asked", [None, True, False])
+def test_the_plan_scores_with_the_head_that_trains(asked: bool | None, on_all: bool, dtype: torch.dtype) -> None:
+    from types import SimpleNamespace
+
+    from rectune.methods.sft import wants_target_head
+    from rectune.planning.plan import _head
+
+    model = SimpleNamespace(dtype=dtype, device=torch.device("cpu"))
+    config = SimpleNamespace(target_head=asked, completion_only_loss=not on_all)
+    ours = wants_target_head(config, model, on_all=on_all)  # type: ignore[arg-type]
+    assert _head(config, model, "cpu") == ("library" if not ours else "all" if on_all else "targets")
+    assert _head(config, model, "cuda") == ("all" if on_all else "targets")
