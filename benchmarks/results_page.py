@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rectune.eval.page import interval, number, signed, word_of
 from rectune.eval.ranking import MIXED, PRIOR, TUNED, UNTUNED
+from rectune.eval.sentences import interval, number, signed, word_of
 
 from benchmarks import results
 from benchmarks.results import Entry

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rectune.eval.figures import answer_figures
 from rectune.eval.intervals import Bootstrap
 from rectune.eval.metrics.auc import auc
 from rectune.eval.metrics.calibration_error import calibration_error
 from rectune.eval.metrics.log_loss import log_loss
 from rectune.eval.metrics.user_auc import mean_user_auc
-from rectune.eval.page import answer_figures, answer_text, page, verdict
+from rectune.eval.page import answer_text, page
+from rectune.eval.sentences import verdict
 from rectune.eval.several import over_wordings, summarise
 
 from rectune.baselines.likes import both, item_like_rate, logistic, share_of_likes

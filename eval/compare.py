@@ -20,8 +20,9 @@ from rectune.eval.metrics.ndcg import ndcg
 from rectune.eval.metrics.recall import recall
 from rectune.eval.metrics.rmse import rmse
 from rectune.eval.metrics.user_auc import mean_user_auc
-from rectune.eval.page import interval, said, text_table, word_of
+from rectune.eval.page import text_table
 from rectune.eval.ranking import MIXED, TUNED, UNTUNED, model_lists
+from rectune.eval.sentences import interval, said, word_of
 
 from rectune.run.folder import MARK
 from rectune.run.judged import HIDDEN, SHOWN

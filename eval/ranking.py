@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rectune.eval.figures import ranking_figures
 from rectune.eval.intervals import Bootstrap
 from rectune.eval.metrics.coverage import coverage
 from rectune.eval.metrics.hits import hits_at
@@ -18,7 +19,8 @@ from rectune.eval.metrics.mrr import mrr
 from rectune.eval.metrics.ndcg import ndcg
 from rectune.eval.metrics.novelty import novelty
 from rectune.eval.metrics.recall import recall
-from rectune.eval.page import page, ranking_figures, ranking_text, ranking_words
+from rectune.eval.page import page, ranking_text
+from rectune.eval.sentences import ranking_words
 from rectune.eval.several import over_wordings, summarise
 
 from rectune.baselines.ease import ease, ease_with_markov

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rectune.eval.figures import rating_figures
 from rectune.eval.intervals import Bootstrap
 from rectune.eval.metrics.accuracy import accuracy
 from rectune.eval.metrics.auc import auc
 from rectune.eval.metrics.mae import mae
 from rectune.eval.metrics.rmse import rmse
-from rectune.eval.page import page, rating_figures, rating_text, verdict
+from rectune.eval.page import page, rating_text
+from rectune.eval.sentences import verdict
 from rectune.eval.several import summarise
 
 from rectune.baselines.rating_rows import rating_rows

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from rectune.eval.page import interval, new_figure, number, signed, svg, text_table
+from rectune.eval.figures import new_figure, svg
+from rectune.eval.page import text_table
+from rectune.eval.sentences import interval, number, signed
 from rectune.eval.undefined import defined, undefined
 
 from rectune.run.judged import Report

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rectune.eval.page import mixed_verdict
+from rectune.eval.sentences import mixed_verdict
 
 from rectune.baselines import prior
 from rectune.baselines.ease import ease

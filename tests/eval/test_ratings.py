@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 from rectune.eval import ratings as judge
-from rectune.eval.page import verdict
+from rectune.eval.sentences import verdict
 from rectune.eval.several import summarise
 
 from rectune.indexing.atomic import atomic

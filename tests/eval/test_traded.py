@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rectune.eval.page import traded
+from rectune.eval.sentences import traded
 
 BEST = {
     "load_best_model_at_end": True,

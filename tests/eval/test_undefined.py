@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from rectune.eval.answers import answers
-from rectune.eval.page import verdict, wording_line
 from rectune.eval.ranking import ranking
 from rectune.eval.ratings import ratings
+from rectune.eval.sentences import verdict, wording_line
 from rectune.eval.several import summarise
 from rectune.eval.undefined import defined, undefined
 
