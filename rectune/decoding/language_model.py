@@ -30,7 +30,7 @@ from rectune.log.split import evenly
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Segment, Template, codes_value
 from rectune.runtime.processes import gather, wait
-from rectune.tasks.examples import fit_prompt
+from rectune.tasks.examples import RowPrompts
 from rectune.tasks.rows import TaskRows
 
 _WIDEST = 2**24  # scored children in one batch; each takes about 25 bytes
@@ -97,19 +97,18 @@ class LanguageModelRanker:
     progress: bool = True
     _pad: int = field(init=False)
     _batches: Batches = field(init=False)
+    _prompts: RowPrompts = field(init=False)
 
     def __post_init__(self) -> None:
         self._pad = int(self.encoder.tokenizer.pad_token_id)
         self._batches = Batches(self.settings.batch_tokens)
+        self._prompts = RowPrompts(self.encoder, self.template)
 
     def prompts(self, rows: TaskRows, which: Sequence[int] | NDArray[np.int64]) -> list[list[int]]:
         """Token ids of the prompts of some rows, the oldest history left out where it does not fit."""
         room, wording = self.room(), self.settings.wording
         return [
-            fit_prompt(
-                self.encoder, self.template, wording, rows.variables(int(i)), room=room, what=f"row {int(rows.row[i])}"
-            )[0]
-            for i in which
+            self._prompts.prompt(rows, int(i), wording, room=room, what=f"row {int(rows.row[i])}")[0] for i in which
         ]
 
     def room(self) -> int | None:

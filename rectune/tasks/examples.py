@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rectune.log.split import Ints, Part, evenly
+from rectune.prompts.assembled import Assembly
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template, draw_wording
 from rectune.runtime.seeded import seeded
@@ -82,20 +83,76 @@ def fit_prompt(
     encoder: Encoder, template: Template, wording: int, variables: Variables, *, room: int | None, what: str
 ) -> tuple[list[int], int]:
     """Encode a prompt in at most `room` tokens and say how many of the oldest history entries were left out."""
+    history = variables.get("history") or []
+
+    def rendered(dropped: int) -> list[int]:
+        some = {**variables, "history": history[dropped:]} if dropped else variables
+        return encoder.prompt_ids(template.prompt(wording, some))
+
+    return shortened(rendered, len(history), room=room, what=what, name=template.name)
+
+
+def shortened(
+    ids_of: Callable[[int], list[int]], length: int, *, room: int | None, what: str, name: str
+) -> tuple[list[int], int]:
+    """The prompt of at most `room` tokens, and how many of the `length` entries of its history were left out. `ids_of(dropped)`: without so many."""
     dropped = 0
     while True:
-        ids = encoder.prompt_ids(template.prompt(wording, variables))
-        history = variables.get("history") or []
+        ids = ids_of(dropped)
         if room is None or len(ids) <= room:
             return ids, dropped
-        if not history:
+        if dropped == length:
             raise ValueError(
                 f"{what}: {len(ids)} tokens of prompt without any history, but only {max(room, 0)} fit beside the target. "
-                f"Raise `max_length` or shorten `{template.name}`."
+                f"Raise `max_length` or shorten `{name}`."
             )
-        surplus = max(1, int(len(history) * (1 - room / len(ids)) * 0.5))
-        variables = {**variables, "history": history[surplus:]}
-        dropped += surplus
+        dropped += max(1, int((length - dropped) * (1 - room / len(ids)) * 0.5))
+
+
+class RowPrompts:
+    """Prompts of the rows of tasks, put together where that is known to be the same as rendering them."""
+
+    def __init__(self, encoder: Encoder, template: Template) -> None:
+        self._encoder, self._template = encoder, template
+        self._assembly: tuple[Any, Assembly] | None = None
+
+    def prompt(self, rows: TaskRows, i: int, wording: int, *, room: int | None, what: str) -> tuple[list[int], int]:
+        """As `fit_prompt`, of row i."""
+        assembly = self._of(rows)
+        if assembly is None or rows.history is None:
+            return fit_prompt(self._encoder, self._template, wording, rows.variables(i), room=room, what=what)
+        history = rows.history(i).tolist()
+
+        def ids(dropped: int) -> list[int]:
+            return assembly.prompt(wording, history[dropped:], lambda: self._rendered(rows, i, wording, dropped))
+
+        return shortened(ids, len(history), room=room, what=what, name=self._template.name)
+
+    def example(self, rows: TaskRows, i: int, wording: int, *, max_length: int | None, what: str) -> Example:
+        """As `fit`, of row i."""
+        assembly = self._of(rows)
+        if assembly is None:
+            return fit(self._encoder, self._template, wording, rows.variables(i), max_length=max_length, what=what)
+        completion = assembly.completion(wording, int(rows.target[i]), lambda: self._answer(rows, i, wording))
+        room = None if max_length is None else max_length - len(completion)
+        prompt, dropped = self.prompt(rows, i, wording, room=room, what=what)
+        return Example(prompt, completion, dropped, wording)
+
+    def _of(self, rows: TaskRows) -> Assembly | None:
+        if rows.names is None:
+            return None
+        if self._assembly is None or self._assembly[0] is not rows.names:
+            self._assembly = (rows.names, Assembly(self._encoder, self._template, rows.names))
+        return self._assembly[1]
+
+    def _rendered(self, rows: TaskRows, i: int, wording: int, dropped: int) -> list[int]:
+        variables = rows.variables(i)
+        some = {**variables, "history": variables["history"][dropped:]} if dropped else variables
+        return self._encoder.prompt_ids(self._template.prompt(wording, some))
+
+    def _answer(self, rows: TaskRows, i: int, wording: int) -> list[int]:
+        said = self._template.completion(wording, rows.variables(i))
+        return self._encoder.completion_ids(said, end=self._template.end)
 
 
 class Mixture:
@@ -116,6 +173,7 @@ class Mixture:
     ) -> None:
         self.encoder, self.seed, self.max_length, self.loss_on_all = encoder, seed, max_length, loss_on_all
         self.tasks = [(spec, rows) for spec in specs if len(rows := spec.rows(part)) > 0]
+        self._prompts = {id(spec): RowPrompts(encoder, spec.template) for spec, _ in self.tasks}
         sizes = [max(1, round(spec.share * len(rows))) for spec, rows in self.tasks]
         self._ends = np.cumsum(sizes)
         self._order: dict[tuple[int, int], Ints] = {}
@@ -136,7 +194,7 @@ class Mixture:
         spec, rows, i = self.locate(position, epoch)
         wording = draw_wording(spec.template, seed=self.seed, epoch=epoch, row=int(rows.row[i]))
         what = f"task `{spec.name}`, row {int(rows.row[i])}"
-        return fit(self.encoder, spec.template, wording, rows.variables(i), max_length=self.max_length, what=what)
+        return self._prompts[id(spec)].example(rows, i, wording, max_length=self.max_length, what=what)
 
     def features(self, position: int, epoch: int) -> dict[str, list[int]]:
         """Return `input_ids` and `labels` (-100 where there is no loss) for the trainer."""

@@ -33,4 +33,11 @@ def next_item(
         user = "" if code is None else codes_value([code])
         return {"history": history, "target": view(int(split.log.item_codes[rows.target[i]])), "user": user}
 
-    return TaskRows(rows.row, variables, "item", split.targets(rows), history=lambda i: split.history(rows, i))
+    return TaskRows(
+        rows.row,
+        variables,
+        "item",
+        split.targets(rows),
+        history=lambda i: split.history(rows, i),
+        names=None if index.titles else index.codes,
+    )

@@ -22,7 +22,8 @@ class TaskRows:
     'answer' when it must choose one of `answers`, 'text' when it only writes. `target`: item code or position in
     `answers`, shape (rows,). `values`: the number that each answer stands for, lowest first, where it stands for one.
     `notes`: counts of what was left out, and who wrote the texts. `history(i)`: codes of the items that the prompt of row i shows, oldest
-    first, for a ranker that reads no text; None where the task has no such list.
+    first, for a ranker that reads no text; None where the task has no such list. `names`: codes of every item's name, (items, levels), where `history(i)` and
+    `target` are all that the texts of a row come from, as `history` and `target`, views of these items.
     """
 
     row: Ints
@@ -33,6 +34,7 @@ class TaskRows:
     values: tuple[float, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
     history: Callable[[int], NDArray[Any]] | None = None
+    names: NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.row)
