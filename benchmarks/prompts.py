@@ -1,0 +1,67 @@
+"""Training rows to token ids: put together, as every run does where names are codes, beside rendering and encoding each row.
+
+    python -m benchmarks.prompts RUN [--rows 4000] [--pairs 7]
+
+RUN is a finished run. The rivals: the template and the fast tokenizer row by row, and the tokenizer given all rendered texts at once (`encode_batch`),
+which is right only where no title spells a special token. The gate: the same ids on every row. CPU seconds of one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+
+import numpy as np
+import tokenizers
+import torch
+
+from benchmarks.decoding import claim, say, side_by_side
+from rectune.log.split import evenly
+from rectune.run.run import open_run
+from rectune.tasks.examples import RowPrompts, fit
+
+
+def main() -> int:
+    """All sides in turn; the gate, the rates and the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--pairs", type=int, default=7)
+    args = parser.parse_args()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(1)
+    run = open_run(args.run)
+    encoder, template, rows = run.encoder, run.asked.template, run.rows_of_split(run.split)
+    which, wording = [int(i) for i in evenly(len(rows), args.rows)], run.asked.rank.wording
+    made = RowPrompts(encoder, template)
+
+    def ours() -> list[list[int]]:
+        examples = [made.example(rows, i, wording, max_length=None, what="") for i in which]
+        return [example.prompt + example.completion for example in examples]
+
+    def row_by_row() -> list[list[int]]:
+        examples = [fit(encoder, template, wording, rows.variables(i), max_length=None, what="") for i in which]
+        return [example.prompt + example.completion for example in examples]
+
+    def at_once() -> list[list[int]]:
+        return [
+            encoding.ids
+            for encoding in encoder.tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+        ]
+
+    known = row_by_row()
+    texts = [encoder.tokenizer.decode(ids) for ids in known]  # what a template that prints names as text would give
+    if ours() != known:
+        say("GATE FAILED: rows differ")
+        return 1
+    label = f"{run.asked.recipe.name}, {template.name}, {len(which):,} rows of {np.mean([len(ids) for ids in known]):.0f} tokens"
+    for name, rival in (("row by row", row_by_row), ("texts that are rendered already, encoded at once", at_once)):
+        mine, theirs, ratio = side_by_side(ours, rival, args.pairs)
+        say(f"{label}: {len(which) / mine:,.0f} rows/s, {name} {len(which) / theirs:,.0f}; {claim(ratio)}")
+    say(f"{platform.machine()}, one thread, tokenizers {tokenizers.__version__}, torch {torch.__version__}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
