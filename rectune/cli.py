@@ -51,10 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         code: int = known.run(known, overrides) or 0
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads the output, such as `head`, has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 141
         if known.traceback or not of_the_user(error):
             raise
         print(f"error: {message_of(error)}", file=sys.stderr)
@@ -63,6 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("stopped; the same command continues where it was.", file=sys.stderr)
         return 130
     return code
+
+
+def _nobody_reads() -> bool:
+    """Whether it is the output that nobody reads any more, as after `| head`."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return True
+    return False
 
 
 def trusted(args: argparse.Namespace) -> bool:

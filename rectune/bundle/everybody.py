@@ -54,15 +54,19 @@ def rank_everybody(
     recommender.wish([], k)  # a model that lists nothing, or a k that it does not search
     shards = shards_of(users, size)
     asked = {
-        "model": identity(named or recommender.bundle.name), "users": stamp(users), "k": k, "hide_seen": hide_seen,
+        "model": identity(recommender, named or recommender.bundle.name), "users": stamp(users), "k": k, "hide_seen": hide_seen,
         "allow": None if allow is None else sorted(allow), "deny": sorted(deny), "users_in_a_shard": size,
     }  # fmt: skip
     if is_main():
+        if not (to / ABOUT).exists():
+            _read_once(shards)
         _begin(to, asked)
-    wait()
+    (names, *_) = gather([shard.name for shard in shards if not (to / shard.name).exists()] if is_main() else [])
     allowed = recommender.bundle.by_id.allowed(allow, deny)
     total, unknown = sum(shard.stop - shard.start for shard in shards), 0
-    left = [shard for shard in shards if not (to / shard.name).exists()]
+    left = [
+        shard for shard in shards if shard.name in set(names)
+    ]  # as one process found it: others would share it out otherwise
     done = total - sum(shard.stop - shard.start for shard in left)
     own = left[rank() :: world_size()]
     with Progress(total, "ranking", "users", at=done, quiet=not is_main()) as shown_so_far, alone():
@@ -71,6 +75,11 @@ def rank_everybody(
             there = {file.name for file in to.glob("part-*.parquet")}
             shown_so_far.to(sum(s.stop - s.start for s in shards if s.name in there))
     unknown = sum(gather(unknown))
+    missing = [shard.name for shard in shards if not (to / shard.name).exists()]
+    if missing:
+        raise ValueError(
+            f"`--to`: {len(missing)} files such as {missing[0]} went away while others were written. The same command makes them again."
+        )
     if is_main():
         write_atomic(
             to / ABOUT,
@@ -80,16 +89,17 @@ def rank_everybody(
     return {"lists": total, "shards": len(shards), "kept": done, "unknown": unknown}
 
 
-def identity(named: str | Path) -> str:
-    """What tells a model from another: a bundle's manifest, or the boxes of a run."""
-    folder = Path(named)
+def identity(recommender: Recommender, named: str | Path) -> dict[str, Any]:
+    """What tells a model from another: a bundle's manifest, the boxes of a run, or a repository's commit; and how it ranks."""
+    folder, bundle = Path(named), recommender.bundle
+    how = {"rank": repr(bundle.rank), "prior_weight": bundle.prior_weight, "items": bundle.items.height}
     if (folder / FILE).exists():
-        return sha256(folder / FILE)
+        return {**how, "manifest": sha256(folder / FILE)}
     if (folder / "run.json").exists():
         added = folder / "added"
         boxes = json.loads((folder / "run.json").read_text(encoding="utf-8"))["stages"]
-        return json.dumps({**boxes, "added": stamp(added) if added.exists() else None}, sort_keys=True)
-    return str(named)
+        return {**how, **boxes, "added": stamp(added) if added.exists() else None}
+    return {**how, "named": str(named), "commit": bundle.commit}
 
 
 def shards_of(users: Path, size: int) -> list[Shard]:
@@ -118,6 +128,13 @@ def read_shards(shards: Sequence[Shard]) -> Iterator[tuple[Shard, list[str], lis
         yield from _from_parquet(file, own) if file.suffix == ".parquet" else _from_lines(file, own)
 
 
+def _read_once(shards: Sequence[Shard]) -> None:
+    """Read every row before anything is written: a job that stops at a bad one in the middle would have been for nothing."""
+    with Progress(len(shards), "checking users", "files of lists") as shown_so_far:
+        for number, _ in enumerate(read_shards(shards), 1):
+            shown_so_far.to(number)
+
+
 def _kind(file: Path) -> bool:
     return file.is_file() and file.name.endswith((".parquet", ".jsonl", ".jsonl.gz"))
 
@@ -126,8 +143,8 @@ def _count(file: Path) -> int:
     if file.suffix != ".parquet":
         return sum(1 for _ in stream_lines(file))
     try:
-        schema = pl.read_parquet_schema(file)
-        number = pl.scan_parquet(file).select(pl.len()).collect()["len"][0]
+        table = pl.scan_parquet(file, glob=False)
+        schema, number = table.collect_schema(), table.select(pl.len()).collect()["len"][0]
     except pl.exceptions.PolarsError as error:
         raise ValueError(f"{file.name}: no whole Parquet file ({str(error).splitlines()[0]}).") from None
     for name in ("user", "items"):
@@ -141,7 +158,9 @@ def _count(file: Path) -> int:
 
 
 def _from_parquet(file: Path, shards: Sequence[Shard]) -> Iterator[tuple[Shard, list[str], list[list[str]]]]:
-    table = pl.scan_parquet(file).select(pl.col("user").cast(pl.String), pl.col("items").cast(pl.List(pl.String)))
+    table = pl.scan_parquet(file, glob=False).select(
+        pl.col("user").cast(pl.String), pl.col("items").cast(pl.List(pl.String))
+    )
     for shard in shards:
         try:
             part = table.slice(shard.start, shard.stop - shard.start).collect()

@@ -14,11 +14,12 @@ from rectune.decoding.beam import Scores, Search
 from rectune.decoding.body import Body, take_apart
 from rectune.decoding.conformance import check_body
 from rectune.decoding.prompt_tree import PromptTree, shared_prefix
-from rectune.decoding.sampling import draw_independent, draw_without_replacement
+from rectune.decoding.sampling import DIVERGED, draw_independent, draw_without_replacement
 from rectune.decoding.shelf import Shelf
 from rectune.decoding.table import Table
 from rectune.decoding.trie import Trie
 
+_WIDEST = 2**21  # scored children in one batch; a draw takes about 100 bytes each
 How = Literal["beams", "independent", "without_replacement"]
 
 
@@ -72,7 +73,7 @@ class Rollouts:
         body = self._body(model, prompts)
         prefix = shared_prefix(body, prompts)
         longest = max(map(len, prompts)) + each * self.trie.depth
-        step = max(1, self._batch_tokens // longest)
+        step = max(1, min(self._batch_tokens // longest, _WIDEST // self.trie.widest(each)))
         parts = []
         for at in range(0, len(prompts), step):
             shelf = Shelf(only=None if only is None else only[at : at + step])
@@ -96,7 +97,7 @@ class Rollouts:
         else:
             leaf, logp, within = draw_without_replacement(search, temperature=temperature, generator=generator)
         if torch.isnan(logp).any():
-            raise ValueError("the model's scores are not numbers (NaN): its training diverged. Lower `learning_rate`.")
+            raise ValueError(DIVERGED)
         leaf = leaf.masked_fill(logp == -torch.inf, -1)
         within = torch.zeros_like(logp) if within is None else within
         return RolledOut(self.trie.item_of(leaf.cpu().numpy()), logp.cpu().numpy(), within.cpu().numpy())

@@ -8,6 +8,8 @@ from rectune.decoding.beam import Search
 from rectune.decoding.select import top
 from rectune.decoding.table import Beams, Children, in_order
 
+DIVERGED = "the model's scores are not numbers (NaN): its training diverged. Lower `learning_rate`."
+
 
 def draw_independent(
     search: Search, *, temperature: float, generator: torch.Generator
@@ -96,7 +98,9 @@ def _going(
 
 
 def _normalised(scores: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Log-probabilities of the children of each node that may be listed, (B, W, F), -inf for the others."""
+    """Log-probabilities of the children of each node that may be listed, (B, W, F), -inf for the others. Raises ValueError for NaN."""
+    if torch.isnan(scores).any():
+        raise ValueError(DIVERGED)
     return (scores / temperature).log_softmax(2).nan_to_num(-torch.inf, neginf=-torch.inf)
 
 

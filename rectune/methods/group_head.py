@@ -28,12 +28,13 @@ class Groups(NamedTuple):
 
 @dataclass
 class Scored:
-    """Where the hidden states of a forward pass lead to: `place` (P, G, C), the position that says each token; `follow` (P, G, C, F), the token
-    ids that may stand there, -1 for none, or None for the whole vocabulary."""
+    """Where the hidden states of a forward pass lead to: `place` (P, G, C), the position that says each token of `names`; `node` (P, G, C), the node
+    of the trie that each stands below, or None where all of the vocabulary counts."""
 
     place: torch.Tensor
     names: torch.Tensor
-    follow: torch.Tensor | None
+    node: torch.Tensor | None
+    table: Table | None
     temperature: float
 
 
@@ -85,60 +86,86 @@ def inputs_of(groups: Groups, table: Table | None, *, temperature: float, dtype:
     )  # padding sees itself
     place = torch.full((each, length), start - 1, device=ids.device)
     place[:, 1:] = start + torch.arange(each * (length - 1), device=ids.device).view(each, length - 1)
-    after = mask.sum(1, keepdim=True) + at
+    after = (mask.sum(1, keepdim=True) + at) * named[..., :-1].reshape(rows, -1)  # padding needs no position of its own
+    node = None if table is None else nodes_above(table, names, named)
     return {
         "input_ids": ids, "attention_mask": additive(visible, dtype), "position_ids": torch.cat([positions(mask), after], 1),
-        "scored": Scored(place.expand(rows, -1, -1), names, None if table is None else following(table, names, named), temperature),
+        "scored": Scored(place.expand(rows, -1, -1), names, node, table, temperature),
     }  # fmt: skip
 
 
-def following(table: Table, names: torch.Tensor, named: torch.Tensor) -> torch.Tensor:
-    """Token ids that the trie allows at each place of some names, (..., C, F), -1 for none."""
+def nodes_above(table: Table, names: torch.Tensor, named: torch.Tensor) -> torch.Tensor:
+    """The node that each token of some names stands below, (..., C); the root where nothing is named."""
     node = torch.zeros(names.shape[:-1], dtype=torch.long, device=names.device)
     columns = []
     for level in range(names.shape[-1]):
+        columns.append(node)
         start, count = table.span(node)
-        wide = table.trie.fan_out[level]
-        child = start[..., None] + torch.arange(wide, device=names.device)
-        code = table.codes[child.clamp(max=len(table.codes) - 1)].long()
-        tokens = table.tokens[level][code.clamp(max=len(table.tokens[level]) - 1)]
-        there = (torch.arange(wide, device=names.device) < count[..., None]) & named[..., level, None].bool()
-        tokens = tokens.masked_fill(~there, -1)
-        node = torch.where(named[..., level].bool(), start + (tokens == names[..., level, None]).int().argmax(-1), node)
-        columns.append(tokens)
-    widest = max(column.shape[-1] for column in columns)
-    return torch.stack([torch.nn.functional.pad(c, (0, widest - c.shape[-1]), value=-1) for c in columns], -2)
+        code = torch.searchsorted(table.tokens[level], names[..., level].contiguous())
+        low, high = start, start + count
+        for _ in range(int(table.trie.fan_out[level]).bit_length()):  # children stand in the order of their codes
+            middle = (low + high) // 2
+            right = table.codes[middle.clamp(max=len(table.codes) - 1)].long() < code
+            low, high = torch.where(right & (low < high), middle + 1, low), torch.where(right, high, middle)
+        node = torch.where(named[..., level].bool(), low, torch.zeros_like(node))
+    return torch.stack(columns, -1)
 
 
 def _group_output(hidden: torch.Tensor, scored: Scored, head: Any, config: Any) -> GroupOutput:
     rows, each, length = scored.names.shape
-    states = hidden.gather(1, scored.place.reshape(rows, -1, 1).expand(-1, -1, hidden.shape[2])).flatten(0, 1)
-    names = scored.names.reshape(-1)
-    follow = None if scored.follow is None else scored.follow.reshape(len(names), -1)
-    size = max(1, PIECE // int(head.weight.shape[0]))
-    again = len(names) > size and torch.is_grad_enabled()
-    pieces = []
-    for at in range(0, len(names), size):
-        given = (
-            states[at : at + size], names[at : at + size], None if follow is None else follow[at : at + size], head,
-            scored.temperature, *scale_and_cap(config, seq2seq=False),
-        )  # fmt: skip
-        pieces.append(checkpoint(_piece, *given, use_reentrant=False) if again else _piece(*given))
-    log_probs, entropy = (torch.cat(column).view(rows, each, length) for column in zip(*pieces, strict=True))
+    columns = []
+    for level in range(length):
+        # Before the first token all names of a group stand at the same place: it is scored once.
+        some = 1 if level == 0 else each
+        place = scored.place[:, :some, level, None].expand(-1, -1, hidden.shape[2])
+        states = hidden.gather(1, place).flatten(0, 1)
+        names = scored.names[..., level].reshape(len(states), -1)
+        node = None if scored.node is None else scored.node[:, :some, level].flatten()
+        columns.append(_scores(states, names, node, level, scored, head, config))
+    log_probs, entropy = (
+        torch.stack([c.view(rows, each) for c in column], -1) for column in zip(*columns, strict=True)
+    )
     return GroupOutput(log_probs, entropy)
 
 
+def _scores(
+    states: torch.Tensor, names: torch.Tensor, node: torch.Tensor | None, level: int, scored: Scored, head: Any, config: Any
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Log-probabilities of `names` (N, M) after `states` (N, width) and entropies there, in pieces that are made again in the backward pass."""
+    size = max(1, PIECE // int(head.weight.shape[0]))
+    again = len(states) > size and torch.is_grad_enabled()
+    pieces = []
+    for at in range(0, len(states), size):
+        some = slice(at, at + size)
+        given = (
+            states[some], names[some], None if node is None else node[some], level, scored.table, head, scored.temperature,
+            *scale_and_cap(config, seq2seq=False),
+        )  # fmt: skip
+        pieces.append(checkpoint(_piece, *given, use_reentrant=False) if again else _piece(*given))
+    log_probs, entropy = (torch.cat(column) for column in zip(*pieces, strict=True))
+    return log_probs, entropy
+
+
 def _piece(
-    states: torch.Tensor, names: torch.Tensor, follow: torch.Tensor | None, head: Any, temperature: float, scale: float, cap: float | None
+    states: torch.Tensor, names: torch.Tensor, node: torch.Tensor | None, level: int, table: Table | None, head: Any, temperature: float,
+    scale: float, cap: float | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     logits = head(states).float() * scale
     if cap is not None:
         logits = cap * torch.tanh(logits / cap)
     logits = logits / temperature
-    if follow is None:
-        labels = names
+    if node is None or table is None:
+        every, labels = logits.log_softmax(-1), names
     else:
-        logits = logits.gather(1, follow.clamp(min=0)).masked_fill(follow < 0, torch.finfo(torch.float32).min)
-        labels = (follow == names[:, None]).int().argmax(1)
-    every = logits.log_softmax(-1)
-    return every.gather(1, labels[:, None])[:, 0], -(every.exp() * every).sum(-1)
+        start, count = table.span(node)
+        wide = torch.arange(max(1, int(count.max())), device=node.device)
+        code = table.codes[(start[:, None] + wide).clamp(max=len(table.codes) - 1)].long()
+        tokens = table.tokens[level][code.clamp(max=len(table.tokens[level]) - 1)]
+        there = wide < count[:, None]
+        every = logits.gather(1, tokens).masked_fill(~there, torch.finfo(torch.float32).min).log_softmax(-1)
+        wanted = torch.searchsorted(table.tokens[level], names.contiguous())
+        labels = torch.searchsorted(code.masked_fill(~there, torch.iinfo(torch.long).max), wanted).clamp(
+            max=len(wide) - 1
+        )
+    entropy = -(every.exp() * every).sum(-1, keepdim=True)
+    return every.gather(1, labels), entropy.expand(-1, names.shape[1])

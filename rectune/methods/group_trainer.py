@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from rectune.methods.preference import AsItWas
 from rectune.methods.rewards import Rewards
 from rectune.methods.training import WholeCheckpoints, without_dropout
 from rectune.runtime.seeded import seeded
-from rectune.tasks.examples import Mixture
+from rectune.tasks.examples import Mixture, fit_prompt
 
 
 class Prompts:
@@ -40,15 +41,44 @@ class Prompts:
             raise ValueError(
                 f"task `{spec.name}`, row {int(rows.row[i])}: its template writes the target otherwise than that of `rank`, by which items are rolled out."
             )
-        return {"prompt": example.prompt, "target": target, "row": int(rows.row[i])}
+        prompt, most, depth = example.prompt, self.mixture.max_length, self._rollouts.trie.depth
+        if most is not None and len(prompt) + depth > most:  # another name may be longer than the target's
+            what = f"task `{spec.name}`, row {int(rows.row[i])}"
+            prompt, _ = fit_prompt(
+                self.mixture.encoder, spec.template, example.wording, rows.variables(i), room=most - depth, what=what
+            )
+        return {"prompt": prompt, "target": target, "row": int(rows.row[i])}
 
 
-class GroupTrainer(WholeCheckpoints, GRPOTrainer):  # type: ignore[misc]
+class _KeepsRollouts(GRPOTrainer):  # type: ignore[misc]
+    """GRPOTrainer whose checkpoints hold the rollouts that are still to be used, so that a training goes on as it would have."""
+
+    _buffered_inputs: Any
+    _step: int
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        place = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        place.mkdir(exist_ok=True)  # another process may not have made it yet
+        torch.save({"step": self._step, "inputs": self._buffered_inputs}, place / self._file)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: Any) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and (Path(checkpoint) / self._file).exists():
+            kept = torch.load(Path(checkpoint) / self._file, map_location=self.args.device, weights_only=True)
+            self._step, self._buffered_inputs = kept["step"], kept["inputs"]
+
+    @property
+    def _file(self) -> str:
+        return f"rollouts-{self.accelerator.process_index}.pt"
+
+
+class GroupTrainer(WholeCheckpoints, _KeepsRollouts):  # type: ignore[misc]
     """GRPOTrainer with whole checkpoints, whose rollouts are the search's, whose groups share a forward pass of their prompt, and whose
     reference is the stage's first weights, new tokens included."""
 
-    _buffered_inputs: Any  # what GRPOTrainer has
-    control: Any
+    control: Any  # what a Trainer has
+    _made = (-1, 0)  # the last step with rollouts, and how many it had before
 
     def __init__(
         self, model: Any, *, rollouts: Rollouts, rewards: Rewards, mixture: Mixture, args: Any, **given: Any
@@ -77,6 +107,8 @@ class GroupTrainer(WholeCheckpoints, GRPOTrainer):  # type: ignore[misc]
 
     def _roll_out(self, prompts: list[list[int]], trainer: Any) -> dict[str, Any]:
         each, targets = self.num_generations, np.array([row["target"] for row in self._asked])
+        before, number = self._made
+        self._made = (self.state.global_step, number + 1 if before == self.state.global_step else 0)
         asked = [row["prompt"] for row in self._asked]
         drawn = self._draw(asked, None, 0)
         given = np.zeros(len(asked), dtype=np.int64)
@@ -90,6 +122,10 @@ class GroupTrainer(WholeCheckpoints, GRPOTrainer):  # type: ignore[misc]
             for name in ("items", "log_probs", "within"):
                 getattr(drawn, name)[again] = getattr(hinted, name)
             given[again] = codes
+        if (drawn.items < 0).any():
+            raise ValueError(
+                f"a group of {each} is not full: the search found fewer items. Lower `num_generations`, or raise `rank.beams`."
+            )
         self._drawn = drawn
         names = [self._rollouts.name(int(item)) for item in drawn.items.ravel()]
         hit = (drawn.items == targets[:, None]).any(1)
@@ -113,7 +149,7 @@ class GroupTrainer(WholeCheckpoints, GRPOTrainer):  # type: ignore[misc]
             seed = [
                 args.seed,
                 self.state.global_step,
-                self._step % args.gradient_accumulation_steps,
+                self._made[1],
                 self.accelerator.process_index,
                 codes,
             ]

@@ -22,7 +22,12 @@ from rectune.runtime.near import near
 
 __all__ = ["Config", "check_asked", "check_base", "config_defaults", "load", "made_by", "needs", "searches", "train"]
 
-LOSSES = ["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"]
+WORDS = {
+    "loss_type": ["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"],
+    "scale_rewards": ["group", "batch", "none"],
+    "importance_sampling_level": ["token", "sequence"],
+    "multi_objective_aggregation": ["sum_then_normalize", "normalize_then_sum"],
+}
 DEFAULT = ["hit"]
 UNREAD = {
     "train_sampling_strategy": "the items of a group stay together, and prompts are drawn in a new order in each epoch",
@@ -79,8 +84,10 @@ class Config(Choosing, GRPOConfig):  # type: ignore[misc]
                 f"`num_generations` = {self.num_generations}."
             )
         super().__post_init__()
-        if self.loss_type not in LOSSES:
-            raise ValueError(f"`loss_type`: there is no loss {self.loss_type!r}.{near(self.loss_type, LOSSES)}")
+        for key, words in WORDS.items():
+            given = getattr(self, key)
+            if given not in words:
+                raise ValueError(f"`{key}`: there is no {given!r}.{near(str(given), words)}")
         if self.log_probs not in ("catalogue", "vocabulary"):
             raise ValueError(f"`log_probs` must be `catalogue` or `vocabulary`, got {self.log_probs!r}.")
         if not self.rewards:
@@ -97,13 +104,6 @@ class Config(Choosing, GRPOConfig):  # type: ignore[misc]
             raise ValueError(
                 "`log_probs: vocabulary` does not go with drawn items, which are drawn over the catalogue. Leave it out, or use `rollouts: beams`."
             )
-        if self.cycle > 1 and (
-            self.save_strategy == "epoch" or (self.save_strategy == "steps" and self.save_steps % self.cycle)
-        ):
-            raise ValueError(
-                f"rollouts are used for {self.cycle} steps (`num_iterations`, `steps_per_generation`), and a training that goes on makes them anew. Save "
-                f"by steps, at multiples of {self.cycle}."
-            )
 
     @property
     def group(self) -> int:
@@ -114,11 +114,6 @@ class Config(Choosing, GRPOConfig):  # type: ignore[misc]
     def keeps_reference(self) -> bool:
         """Whether the stage's first weights are kept beside it."""
         return bool(self.beta)
-
-    @property
-    def cycle(self) -> int:
-        """Optimizer steps between one rollout and the next."""
-        return max(1, int(self.steps_per_generation * self.num_iterations // self.gradient_accumulation_steps))
 
 
 def config_defaults(given: dict[str, Any], *, cpu: bool, seed: int) -> dict[str, Any]:

@@ -62,12 +62,13 @@ def mixtures(task: Trainable, max_length: int | None, *, loss_on_all: bool) -> d
 
 
 def without_dropout(model: Any) -> None:
-    """Switch all dropout off for good, that of attention too, which is a number and no layer in most architectures."""
+    """Switch all dropout off for good: that of layers, and that which is a number of another layer, such as attention's in most architectures."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-        elif isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def run(trainer: Any, task: Trainable, examples: Mixture, folder: Path) -> None:

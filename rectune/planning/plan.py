@@ -174,7 +174,9 @@ def _work(plan: StagePlan, config: Any, examples: Examples | None, length: int) 
     batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
     steps = config.max_steps if config.max_steps > 0 else None
     if steps is None and examples is not None:
-        steps = math.ceil(math.ceil(examples.number / batch) * config.num_train_epochs)
+        prompts = batch // plan.group
+        several = int(getattr(config, "num_iterations", 1)) if plan.group > 1 else 1
+        steps = math.ceil(math.ceil(examples.number / prompts) * config.num_train_epochs) * several
     tokens = None
     if steps is not None and examples is not None:
         sequences, each = plan.forwarded(batch, round(min(examples.length, length)))

@@ -144,6 +144,32 @@ def test_a_stopped_job_goes_on_and_an_ended_one_does_nothing(
     assert rank_everybody(recommender, users, tmp_path / "lists", k=5, size=16)["kept"] == USERS
 
 
+def test_lists_of_another_model_or_ranking_are_refused(recommender: Recommender, users: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    rank_everybody(recommender, users, tmp_path / "lists", k=5)
+    bundle = recommender.bundle
+    for other in (replace(bundle, rank=replace(bundle.rank, scores="catalogue")), replace(bundle, prior_weight=7.0)):
+        with pytest.raises(ValueError, match="made of another `model`"):
+            rank_everybody(Recommender(other), users, tmp_path / "lists", k=5)
+    hub = [everybody.identity(Recommender(replace(bundle, commit=commit)), "anna/shop") for commit in ("a", "b")]
+    assert hub[0] != hub[1]
+
+
+def test_a_job_is_complete_only_with_every_file(
+    recommender: Recommender, users: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = everybody._write
+
+    def write(recommender: Any, file: Path, *rest: Any) -> int:
+        return 0 if file.name == "part-000002.parquet" else plain(recommender, file, *rest)
+
+    monkeypatch.setattr(everybody, "_write", write)
+    with pytest.raises(ValueError, match=r"1 files such as part-000002\.parquet went away"):
+        rank_everybody(recommender, users, tmp_path / "lists", k=5, size=16)
+    assert not json.loads((tmp_path / "lists" / "lists.json").read_text())["complete"]
+
+
 @pytest.mark.heavy
 def test_processes_share_the_work_and_give_the_same_files(run: Path, users: Path, tmp_path: Path) -> None:
     command = ["-m", "rectune", "rank", str(run), "--users", str(users), "--k", "5", "--shard", "16"]
@@ -191,10 +217,13 @@ def test_what_is_wrong_is_one_line_and_nothing_is_half_written(
         "bad.jsonl": "bad.jsonl:2: a line must be", "latin.jsonl": "latin.jsonl:2: not UTF-8 text", "empty.jsonl": "the file names no user",
         "users.csv": "is no .parquet, .jsonl or .jsonl.gz file", "nothing": "is no .parquet, .jsonl",
     }.items():  # fmt: skip
+        place = tmp_path / f"to-{name}"
         assert message in fails(
-            capsys, "rank", str(run), "--users", str(tmp_path / name), "--to", str(tmp_path / f"to-{name}")
+            capsys, "rank", str(run), "--users", str(tmp_path / name), "--to", str(place), "--shard", "1"
         )
-        assert not list((tmp_path / f"to-{name}").glob("part-*"))
+        assert not place.exists()
+    (tmp_path / "u[1].parquet").write_bytes(users.read_bytes())  # a name, and no pattern
+    assert main(["rank", str(run), "--users", str(tmp_path / "u[1].parquet"), "--to", str(tmp_path / "brackets")]) == 0
     place = tmp_path / "lists"
     assert main(["rank", str(run), "--users", str(users), "--to", str(place)]) == 0
     capsys.readouterr()

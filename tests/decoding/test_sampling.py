@@ -118,6 +118,17 @@ def test_the_same_seed_draws_the_same_and_parts_draw_as_well(model: Any, rollout
     assert len(np.unique(few.items[::2], axis=0)) > 10
 
 
+@pytest.mark.parametrize("how", ["beams", "independent", "without_replacement"])
+def test_scores_that_are_no_numbers_are_told(rollouts: Rollouts, how: Any) -> None:
+    broken = small_model("full").eval()
+    made = Rollouts(rollouts.trie, pad=0, scores="catalogue", batch_tokens=1000)
+    made.draw(broken, PROMPTS, how=how, each=3, seed=[0])  # it was right when it was first looked at
+    with torch.no_grad():
+        broken.model.norm.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="the model's scores are not numbers"):
+        made.draw(broken, PROMPTS, how=how, each=3, seed=[0])
+
+
 def test_a_search_wider_than_the_catalogue_finds_all_of_it(model: Any, rollouts: Rollouts) -> None:
     found = rollouts.draw(model, PROMPTS, how="without_replacement", each=10, seed=[5])
     assert sorted(found.items[0].tolist()) == [-1, -1, *range(8)]

@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 
 from rectune.cli import main
+from rectune.decoding.rollouts import Rollouts
+from rectune.decoding.trie import build_trie
 from rectune.methods import grpo
-from rectune.methods.group_trainer import GroupTrainer
+from rectune.methods.group_trainer import GroupTrainer, Prompts
 from rectune.methods.rewards import hit
+from rectune.prompts.template import load_template
+from rectune.tasks.examples import Mixture, TaskSpec
 from tests.conftest import QUICK
 from tests.methods.test_group_trainer import own_nan, own_short
 from tests.methods.test_preference import LORA
+from tests.prompts.test_assembled import CODES, encoder_of, rows_of, view
 from tests.runs import results, train
 from tests.test_cli import fails
 from tests.test_docs import ROOT
@@ -49,13 +54,24 @@ RANK = "\nrank: {batch_tokens: 1024, beams: 10, k: 5}\neval: {k: [1, 5], shuffle
         ({}, True),
         ({"rollouts": "without_replacement", "hints": 1, "num_iterations": 2}, False),
         ({"rollouts": "independent", "gradient_accumulation_steps": 2}, False),
+        (
+            {
+                "rollouts": "independent",
+                "gradient_accumulation_steps": 2,
+                "steps_per_generation": 3,
+                "num_iterations": 2,
+                "save_steps": 1,
+            },
+            False,
+        ),
     ],
 )
 def test_a_run_is_tuned_by_rewards_and_goes_on_after_a_kill(
     more: dict[str, Any], lora: bool, tmp_path: Path, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = tmp_path / "own.yaml"
-    text = QUICK.split("stages:")[0] + STAGE + "".join(f"    {key}: {value}\n" for key, value in more.items()) + RANK
+    stage = STAGE.replace("    save_steps: 2\n", "") if "save_steps" in more else STAGE
+    text = QUICK.split("stages:")[0] + stage + "".join(f"    {key}: {value}\n" for key, value in more.items()) + RANK
     if lora:
         text = (
             text[: text.index("model:")] + text[text.index("tasks:") :] + LORA.replace("BASE", str(checkpoints["tied"]))
@@ -111,9 +127,11 @@ def test_a_run_is_tuned_by_rewards_and_goes_on_after_a_kill(
         (["--stages.1.rollouts", "sampled"], "`stages.1.rollouts`: got 'sampled', but it must be one of 'beams', 'independent', 'without_replacement'"),
         (["--stages.1.temperature", "0.5"], "`temperature` is for drawn items; `rollouts: beams` takes the best ones"),
         (["--stages.1.rollouts", "independent", "--stages.1.log_probs", "vocabulary"], "`log_probs: vocabulary` does not go with drawn items"),
-        (["--stages.1.loss_type", "gpo"], "`loss_type`: there is no loss 'gpo'. Did you mean"),
+        (["--stages.1.loss_type", "gpo"], "`loss_type`: there is no 'gpo'. Did you mean"),
         (["--stages.1.use_vllm", "true"], "items are rolled out by the search under the trie, not by `generate`"),
-        (["--stages.1.num_iterations", "4"], "rollouts are used for 4 steps (`num_iterations`, `steps_per_generation`)"),
+        (["--stages.1.scale_rewards", "grop"], "`scale_rewards`: there is no 'grop'. Did you mean `group`?"),
+        (["--stages.1.importance_sampling_level", "sequnce"], "`importance_sampling_level`: there is no 'sequnce'. Did you mean `sequence`?"),
+        (["--stages.1.top_entropy_quantile", "-1"], "`stages.1.top_entropy_quantile`: got -1"),
         (["--stages.1.train_sampling_strategy", "group_by_length"], "the items of a group stay together"),
         (["--stages.1.sync_ref_model", "true"], "the reference is the model as the stage began"),
         (["--stages.1.tasks", "[{call: next_item, template: next-item.jinja}]"], "`stages.1.tasks.0` ends its answers otherwise than `next-item-names.jinja`"),
@@ -199,3 +217,26 @@ def test_a_bandit_whose_best_policy_is_known_is_learnt(tmp_path: Path, monkeypat
     assert main(["train", "bandit.yaml", "--traceback"]) == 0
     row = results(tmp_path / "run")["protocols"]["seen items not hidden"]["tuned model"]
     assert row["recall@1"][0] >= 0.95
+
+
+def test_prompts_leave_room_for_the_longest_name() -> None:
+    """A model has so many positions, and an item that is rolled out may have a longer name than the target."""
+    encoder, template, rows = (
+        encoder_of("byte-level BPE, Qwen"),
+        load_template(ROOT / "templates" / "next-item.jinja"),
+        rows_of(60),
+    )
+    names = [encoder.completion_ids(template.completion(0, {"target": view(item)})) for item in range(len(CODES))]
+    rollouts = Rollouts(build_trie(names, fixed_length=False), pad=0, scores="catalogue", batch_tokens=1000)
+    for most in (None, 80):
+        mixture = Mixture(
+            [TaskSpec("next_item", lambda part: rows, template)],
+            "train",
+            encoder,
+            seed=0,
+            max_length=most,
+            loss_on_all=False,
+        )
+        prompts = Prompts(mixture, rollouts)
+        lengths = [len(prompts.features(position, 0)["prompt"]) + rollouts.trie.depth for position in range(60)]
+        assert 70 < max(lengths) <= 80 if most else max(lengths) > 80

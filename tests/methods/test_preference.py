@@ -414,6 +414,27 @@ def test_dropout_is_left_out_that_of_attention_too(tmp_path: Path) -> None:
         assert {layer.self_attn.attention_dropout for layer in policy.model.layers} == {0.0 if left_out else 0.5}
 
 
+def test_dropout_that_is_a_number_of_a_layer_is_left_out() -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from rectune.methods.training import without_dropout
+
+    config = AutoConfig.for_model(
+        "opt",
+        vocab_size=60,
+        hidden_size=16,
+        ffn_dim=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        word_embed_proj_dim=16,
+        dropout=0.5,
+    )
+    model, ids = AutoModelForCausalLM.from_config(config).train(), torch.tensor([[5, 6, 7]])
+    assert not torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
+    without_dropout(model)
+    assert torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
 def test_the_reference_has_no_dropout(tmp_path: Path) -> None:
     policy = small_model("full")
     trainer = trainer_of(dpo, policy.train(), tmp_path)

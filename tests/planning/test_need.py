@@ -181,3 +181,18 @@ def test_the_plan_scores_with_the_head_that_trains(asked: bool | None, on_all: b
     ours = wants_target_head(config, model, on_all=on_all)  # type: ignore[arg-type]
     assert _head(config, model, "cpu") == ("library" if not ours else "all" if on_all else "targets")
     assert _head(config, model, "cuda") == ("all" if on_all else "targets")
+
+
+def test_steps_of_reinforcement_are_counted_in_prompts() -> None:
+    from types import SimpleNamespace
+
+    from rectune.planning.plan import _work
+
+    config = SimpleNamespace(
+        per_device_train_batch_size=8, gradient_accumulation_steps=1, max_steps=-1, num_train_epochs=2, num_iterations=1
+    )
+    examples: Any = SimpleNamespace(number=28, length=20)
+    groups = plan_of(llama(2), head="targets", group=4)
+    assert _work(groups, config, examples, 64).steps == 28  # two prompts a step, as a training of these keys made
+    assert _work(groups, SimpleNamespace(**{**vars(config), "num_iterations": 3}), examples, 64).steps == 84
+    assert _work(plan_of(llama(2), head="targets"), config, examples, 64).steps == 8
