@@ -3,7 +3,7 @@
     python -m benchmarks.rollouts RUN [--pairs 5] [--stages.1.KEY VALUE …]
 
 RUN is a finished run of a recipe whose last stage is `grpo` with `rollouts: beams`, such as grpo-scientific-cpu. Both sides roll out the same
-prompts with the model that the stage began with, and take a step with it; beams are ranked by the whole vocabulary's probabilities, as `generate`
+prompts with the model that the stage began with, without hints, and take a step with it; beams are ranked by the whole vocabulary's probabilities, as `generate`
 does. The gate: at least 99 % of the groups hold the same items. Seconds are those of the process's CPU, or of the clock where there is a GPU.
 """
 
@@ -61,6 +61,7 @@ class Case:
         self.config = training.config()
         if training.section["call"] != "grpo" or self.config.rollouts != "beams":
             raise SystemExit("the last stage of RUN must be `grpo` with `rollouts: beams`")
+        self.config.hints = 0  # `generate` cannot give the beginning of a name
         self.config.output_dir, self.config.eval_strategy, self.config.load_best_model_at_end = str(folder), "no", False
         self.task = trainable(
             run, _before(run, training.number), new_token_ids(run.encoder.tokenizer, run.index), number=training.number
