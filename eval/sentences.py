@@ -187,6 +187,7 @@ def _kept(evaluations: list[dict[str, Any]], settings: dict[str, Any]) -> dict[s
 
 
 def measured_line(measured: dict[str, Any]) -> str:
+    """How long each part of a run took."""
     steps = [
         f"{name} {entry['seconds']:.0f} s"
         for name, entry in measured.items()

@@ -18,7 +18,7 @@ from rectune.runtime.files import sha256, stamp, write_atomic
 from rectune.runtime.near import shown
 from rectune.runtime.processes import alone, gather, is_main, rank, wait, world_size
 from rectune.runtime.progress import Progress
-from rectune.runtime.text_files import stream_lines
+from rectune.runtime.text_files import first_line, stream_lines
 
 ABOUT = "lists.json"
 SHARD = 4096  # users of a shard: what a kill costs each process at most
@@ -146,7 +146,7 @@ def _count(file: Path) -> int:
         table = pl.scan_parquet(file, glob=False)
         schema, number = table.collect_schema(), table.select(pl.len()).collect()["len"][0]
     except pl.exceptions.PolarsError as error:
-        raise ValueError(f"{file.name}: no whole Parquet file ({str(error).splitlines()[0]}).") from None
+        raise ValueError(f"{file.name}: no whole Parquet file ({first_line(error)}).") from None
     for name in ("user", "items"):
         if name not in schema:
             raise ValueError(f"{file.name}: no column `{name}`. It has: {', '.join(schema)}.")
@@ -165,9 +165,7 @@ def _from_parquet(file: Path, shards: Sequence[Shard]) -> Iterator[tuple[Shard, 
         try:
             part = table.slice(shard.start, shard.stop - shard.start).collect()
         except pl.exceptions.PolarsError as error:
-            raise ValueError(
-                f"{file.name}: rows from {shard.start} on cannot be read ({str(error).splitlines()[0]})."
-            ) from None
+            raise ValueError(f"{file.name}: rows from {shard.start} on cannot be read ({first_line(error)}).") from None
         if part["user"].null_count():
             at = shard.start + int(part["user"].is_null().arg_max() or 0)
             raise ValueError(f"{file.name}: row {at} has no user.")
