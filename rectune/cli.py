@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import select
 import sys
 import warnings
 from collections.abc import Sequence
@@ -66,12 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _nobody_reads() -> bool:
     """Whether it is the output that nobody reads any more, as after `| head`."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+    asked = select.poll()
+    asked.register(1, select.POLLOUT)
+    gone = any(event & select.POLLERR for _, event in asked.poll(0))
+    if gone:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return True
-    return False
+    return gone
 
 
 def trusted(args: argparse.Namespace) -> bool:
