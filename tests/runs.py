@@ -6,6 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+import torch
+
 from rectune.cli import main
 
 
@@ -15,6 +19,61 @@ def results(folder: Path) -> Any:
 
 def train(recipe: Path, *more: str) -> None:
     assert main(["train", str(recipe), "--traceback", *more]) == 0
+
+
+def killed_at_a_step(
+    recipe: Path, trainer: Any, place: Path, monkeypatch: pytest.MonkeyPatch, *, step: int = 5
+) -> Path:
+    """Train a recipe whole, and once more killed before so many further steps of `trainer` and gone on with; both leave the same bytes.
+    Returns the folder of the second stage."""
+    train(recipe, "--output_dir", str(place / "whole"))
+
+    class Killed(BaseException):
+        pass
+
+    plain, steps = trainer.training_step, []
+
+    def one(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if len(steps) == step:
+            raise Killed
+        steps.append(1)
+        return plain(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "training_step", one)
+        with pytest.raises(Killed):
+            train(recipe, "--output_dir", str(place / "killed"))
+    train(recipe, "--output_dir", str(place / "killed"))
+    weights = [
+        sorted((place / run / "stages").glob("train1-*/model/*model.safetensors")) for run in ("whole", "killed")
+    ]
+    assert weights[0]
+    assert [file.read_bytes() for file in weights[0]] == [file.read_bytes() for file in weights[1]]
+    assert results(place / "whole")["protocols"] == results(place / "killed")["protocols"]
+    return weights[0][0].parents[1]
+
+
+def same_gradients(model: Any, other: Any, *, rtol: float) -> None:
+    """Every gradient of a model is that of the other, and more than ten are some."""
+    theirs = {name: p.grad for name, p in other.named_parameters()}
+    compared = 0
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, theirs[name], rtol=rtol, atol=1e-5)
+            compared += int(parameter.grad.abs().sum() > 0)
+    assert compared > 10
+
+
+def bandit_log() -> None:
+    """In the working folder a log of 100 users: after item n comes item n + 7 (mod 50)."""
+    lines, rng = ["user,item,time"], np.random.default_rng(0)
+    for user in range(100):
+        item = int(rng.integers(50))
+        for step in range(6):
+            lines.append(f"u{user},i{item},{step}")
+            item = (item + 7) % 50
+    Path("log.csv").write_text("\n".join(lines) + "\n")
+    Path("items.csv").write_text("item,title\n" + "".join(f"i{n},Thing {n}\n" for n in range(50)))
 
 
 def stages(folder: Path) -> dict[str, float]:

@@ -39,6 +39,11 @@ class Shard:
         """The file of its lists."""
         return f"part-{self.number:06d}.parquet"
 
+    @property
+    def users(self) -> int:
+        """How many they are."""
+        return self.stop - self.start
+
 
 def rank_everybody(
     recommender: Recommender, users: Path, to: Path, *, k: int, hide_seen: bool = True, allow: Sequence[str] | None = None,
@@ -61,24 +66,22 @@ def rank_everybody(
         if not (to / ABOUT).exists():
             _read_once(shards)
         _begin(to, asked)
-    (names, *_) = gather([shard.name for shard in shards if not (to / shard.name).exists()] if is_main() else [])
+    # As one process finds it: what others finish meanwhile must not change who does what.
+    missing = set(gather(_missing(shards, to) if is_main() else [])[0])
     allowed = recommender.bundle.by_id.allowed(allow, deny)
-    total, unknown = sum(shard.stop - shard.start for shard in shards), 0
-    left = [
-        shard for shard in shards if shard.name in set(names)
-    ]  # as one process found it: others would share it out otherwise
-    done = total - sum(shard.stop - shard.start for shard in left)
+    total, unknown = sum(shard.users for shard in shards), 0
+    left = [shard for shard in shards if shard.name in missing]
+    done = total - sum(shard.users for shard in left)
     own = left[rank() :: world_size()]
     with Progress(total, "ranking", "users", at=done, quiet=not is_main()) as shown_so_far, alone():
         for shard, names, histories in read_shards(own):
             unknown += _write(recommender, to / shard.name, names, histories, k, hide_seen, allowed)
             there = {file.name for file in to.glob("part-*.parquet")}
-            shown_so_far.to(sum(s.stop - s.start for s in shards if s.name in there))
+            shown_so_far.to(sum(s.users for s in shards if s.name in there))
     unknown = sum(gather(unknown))
-    missing = [shard.name for shard in shards if not (to / shard.name).exists()]
-    if missing:
+    if gone := _missing(shards, to):
         raise ValueError(
-            f"`--to`: {len(missing)} files such as {missing[0]} went away while others were written. The same command makes them again."
+            f"`--to`: {len(gone)} files such as {gone[0]} went away while others were written. The same command makes them again."
         )
     if is_main():
         write_atomic(
@@ -128,6 +131,10 @@ def read_shards(shards: Sequence[Shard]) -> Iterator[tuple[Shard, list[str], lis
         yield from _from_parquet(file, own) if file.suffix == ".parquet" else _from_lines(file, own)
 
 
+def _missing(shards: Sequence[Shard], to: Path) -> list[str]:
+    return [shard.name for shard in shards if not (to / shard.name).exists()]
+
+
 def _read_once(shards: Sequence[Shard]) -> None:
     """Read every row before anything is written: a job that stops at a bad one in the middle would have been for nothing."""
     with Progress(len(shards), "checking users", "files of lists") as shown_so_far:
@@ -163,7 +170,7 @@ def _from_parquet(file: Path, shards: Sequence[Shard]) -> Iterator[tuple[Shard, 
     )
     for shard in shards:
         try:
-            part = table.slice(shard.start, shard.stop - shard.start).collect()
+            part = table.slice(shard.start, shard.users).collect()
         except pl.exceptions.PolarsError as error:
             raise ValueError(f"{file.name}: rows from {shard.start} on cannot be read ({first_line(error)}).") from None
         if part["user"].null_count():
@@ -178,7 +185,7 @@ def _from_lines(file: Path, shards: Sequence[Shard]) -> Iterator[tuple[Shard, li
         for _ in islice(lines, shard.start - at):
             pass
         names, histories = list[str](), list[list[str]]()
-        for number, line in islice(lines, shard.stop - shard.start):
+        for number, line in islice(lines, shard.users):
             try:
                 row = json.loads(line)
                 items = row["items"]

@@ -197,8 +197,8 @@ class GroupTrainer(WholeCheckpoints, _KeepsRollouts):  # type: ignore[misc]
             names, named = (x[:, -logits_to_keep:].reshape(-1, each, logits_to_keep) for x in (ids, mask))
             groups = Groups(ids[::each, :-logits_to_keep], mask[::each, :-logits_to_keep], names, named)
             given = inputs_of(groups, self._table, temperature=self.temperature, dtype=self.model.dtype)
-            if model is self.model or model is self.model_wrapped:
-                self._saw(given, mask)
+            if torch.is_grad_enabled():  # neither the reference nor what was before
+                self.meter.saw({"input_ids": given["input_ids"]})
             with self.accelerator.autocast():
                 parts.append(model(**given))
         logps, entropies = (
@@ -209,10 +209,6 @@ class GroupTrainer(WholeCheckpoints, _KeepsRollouts):  # type: ignore[misc]
     @property
     def _table(self) -> Any:
         return self._rollouts.table(self.accelerator.device) if self.args.log_probs == "catalogue" else None
-
-    def _saw(self, given: dict[str, Any], mask: torch.Tensor) -> None:
-        if torch.is_grad_enabled():
-            self.meter.saw({"input_ids": given["input_ids"]})
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """A step; what it read is counted where it is forwarded."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from trl import GRPOConfig
 
@@ -29,6 +29,7 @@ WORDS = {
     "multi_objective_aggregation": ["sum_then_normalize", "normalize_then_sum"],
 }
 DEFAULT = ["hit"]
+LogProbs = Literal["catalogue", "vocabulary"]
 UNREAD = {
     "train_sampling_strategy": "the items of a group stay together, and prompts are drawn in a new order in each epoch",
     "pad_to_multiple_of": "groups are padded to their longest",
@@ -55,7 +56,7 @@ class Config(Choosing, GRPOConfig):  # type: ignore[misc]
             "help": "How a group is made: `beams`, the best items of the search; `independent` draws; draws `without_replacement`."
         },
     )
-    log_probs: str = field(
+    log_probs: LogProbs = field(
         default="catalogue",
         metadata={
             "help": "Whose log-probabilities the loss takes: `catalogue`, over the codes that some item has there, or `vocabulary`."
@@ -88,8 +89,6 @@ class Config(Choosing, GRPOConfig):  # type: ignore[misc]
             given = getattr(self, key)
             if given not in words:
                 raise ValueError(f"`{key}`: there is no {given!r}.{near(str(given), words)}")
-        if self.log_probs not in ("catalogue", "vocabulary"):
-            raise ValueError(f"`log_probs` must be `catalogue` or `vocabulary`, got {self.log_probs!r}.")
         if not self.rewards:
             raise ValueError("`rewards` is empty. Name one, such as `hit`.")
         if self.reward_weights is not None and len(self.reward_weights) != len(self.rewards):

@@ -47,7 +47,7 @@ def fit(
     A conversation (`turns`) loses its oldest turns and then, as instruction sets hold texts of any length, the middle of its
     prompt and the end of its answer. Raises ValueError naming `what` when anything else does not fit even without a history.
     """
-    completion = encoder.completion_ids(template.completion(wording, variables), end=template.end)
+    completion = _completion_ids(encoder, template, wording, variables)
     if max_length is not None and "turns" in variables:
         return _fit_turns(encoder, template, wording, variables, completion, max_length)
     prompt, dropped = fit_prompt(
@@ -86,10 +86,18 @@ def fit_prompt(
     history = variables.get("history") or []
 
     def rendered(dropped: int) -> list[int]:
-        some = {**variables, "history": history[dropped:]} if dropped else variables
-        return encoder.prompt_ids(template.prompt(wording, some))
+        return _prompt_ids(encoder, template, wording, variables, dropped)
 
     return shortened(rendered, len(history), room=room, what=what, name=template.name)
+
+
+def _prompt_ids(encoder: Encoder, template: Template, wording: int, variables: Variables, dropped: int) -> list[int]:
+    some = {**variables, "history": variables["history"][dropped:]} if dropped else variables
+    return encoder.prompt_ids(template.prompt(wording, some))
+
+
+def _completion_ids(encoder: Encoder, template: Template, wording: int, variables: Variables) -> list[int]:
+    return encoder.completion_ids(template.completion(wording, variables), end=template.end)
 
 
 def shortened(
@@ -124,7 +132,11 @@ class RowPrompts:
         history = rows.history(i).tolist()
 
         def ids(dropped: int) -> list[int]:
-            return assembly.prompt(wording, history[dropped:], lambda: self._rendered(rows, i, wording, dropped))
+            return assembly.prompt(
+                wording,
+                history[dropped:],
+                lambda: _prompt_ids(self._encoder, self._template, wording, rows.variables(i), dropped),
+            )
 
         return shortened(ids, len(history), room=room, what=what, name=self._template.name)
 
@@ -133,7 +145,11 @@ class RowPrompts:
         assembly = self._of(rows)
         if assembly is None:
             return fit(self._encoder, self._template, wording, rows.variables(i), max_length=max_length, what=what)
-        completion = assembly.completion(wording, int(rows.target[i]), lambda: self._answer(rows, i, wording))
+        completion = assembly.completion(
+            wording,
+            int(rows.target[i]),
+            lambda: _completion_ids(self._encoder, self._template, wording, rows.variables(i)),
+        )
         room = None if max_length is None else max_length - len(completion)
         prompt, dropped = self.prompt(rows, i, wording, room=room, what=what)
         return Example(prompt, completion, dropped, wording)
@@ -144,15 +160,6 @@ class RowPrompts:
         if self._assembly is None or self._assembly[0] is not rows.names:
             self._assembly = (rows.names, Assembly(self._encoder, self._template, rows.names))
         return self._assembly[1]
-
-    def _rendered(self, rows: TaskRows, i: int, wording: int, dropped: int) -> list[int]:
-        variables = rows.variables(i)
-        some = {**variables, "history": variables["history"][dropped:]} if dropped else variables
-        return self._encoder.prompt_ids(self._template.prompt(wording, some))
-
-    def _answer(self, rows: TaskRows, i: int, wording: int) -> list[int]:
-        said = self._template.completion(wording, rows.variables(i))
-        return self._encoder.completion_ids(said, end=self._template.end)
 
 
 class Mixture:

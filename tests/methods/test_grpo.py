@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from rectune.cli import main
@@ -21,7 +20,7 @@ from tests.conftest import QUICK
 from tests.methods.test_group_trainer import own_nan, own_short
 from tests.methods.test_preference import LORA
 from tests.prompts.test_assembled import CODES, encoder_of, rows_of, view
-from tests.runs import results, train
+from tests.runs import bandit_log, killed_at_a_step, results
 from tests.test_cli import fails
 from tests.test_docs import ROOT
 
@@ -77,33 +76,9 @@ def test_a_run_is_tuned_by_rewards_and_goes_on_after_a_kill(
             text[: text.index("model:")] + text[text.index("tasks:") :] + LORA.replace("BASE", str(checkpoints["tied"]))
         )
     recipe.write_text(text)
-    train(recipe, "--output_dir", str(tmp_path / "whole"))
-
-    class Killed(BaseException):
-        pass
-
-    plain, steps = GroupTrainer.training_step, []
-
-    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if len(steps) == 5:
-            raise Killed
-        steps.append(1)
-        return plain(self, *args, **kwargs)
-
-    monkeypatch.setattr(GroupTrainer, "training_step", step)
-    with pytest.raises(Killed):
-        train(recipe, "--output_dir", str(tmp_path / "killed"))
-    monkeypatch.undo()
-    train(recipe, "--output_dir", str(tmp_path / "killed"))
-    weights = [
-        sorted((tmp_path / run / "stages").glob("train1-*/model/*model.safetensors")) for run in ("whole", "killed")
-    ]
-    before = sorted((tmp_path / "whole" / "stages").glob("train0-*/model/*model.safetensors"))
-    assert weights[0]
-    assert weights[0][0].read_bytes() != before[0].read_bytes()
-    assert [file.read_bytes() for file in weights[0]] == [file.read_bytes() for file in weights[1]]
-    assert results(tmp_path / "whole")["protocols"] == results(tmp_path / "killed")["protocols"]
-    stage = weights[0][0].parents[1]
+    stage = killed_at_a_step(recipe, GroupTrainer, tmp_path, monkeypatch)
+    before, tuned = (next((tmp_path / "whole" / "stages").glob(f"train{n}-*/model/*model.safetensors")) for n in (0, 1))
+    assert tuned.read_bytes() != before.read_bytes()
     history = json.loads((stage / "log_history.json").read_text())
     said = {"reward", "kl", "entropy", "frac_reward_zero_std", "rollouts/hit", "rewards/rank/mean"}
     assert said | ({"rollouts/hinted"} if "hints" in more else set()) <= history[0].keys()
@@ -205,14 +180,7 @@ output_dir: run
 def test_a_bandit_whose_best_policy_is_known_is_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After item n comes item n + 7 (mod 50): a random policy finds out by what its own draws are worth."""
     monkeypatch.chdir(tmp_path)
-    lines, rng = ["user,item,time"], np.random.default_rng(0)
-    for user in range(100):
-        item = int(rng.integers(50))
-        for step in range(6):
-            lines.append(f"u{user},i{item},{step}")
-            item = (item + 7) % 50
-    Path("log.csv").write_text("\n".join(lines) + "\n")
-    Path("items.csv").write_text("item,title\n" + "".join(f"i{n},Thing {n}\n" for n in range(50)))
+    bandit_log()
     Path("bandit.yaml").write_text(BANDIT)
     assert main(["train", "bandit.yaml", "--traceback"]) == 0
     row = results(tmp_path / "run")["protocols"]["seen items not hidden"]["tuned model"]

@@ -23,7 +23,7 @@ from rectune.methods import dpo, s_dpo
 from rectune.methods.preference import Preferences, PreferenceTrainer, Rejecting
 from rectune.tasks.rows import TaskRows
 from tests.conftest import QUICK
-from tests.runs import results, train
+from tests.runs import bandit_log, killed_at_a_step, results, same_gradients
 from tests.test_cli import fails
 
 VOCABULARY = 60
@@ -134,13 +134,7 @@ def test_losses_and_gradients_are_those_of_plain_pytorch(
     expected = by_hand(plain, before, negatives, keys.get("loss_type", ["sigmoid"])[0])
     expected.backward()
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
-    compared = 0
-    theirs = {name: p.grad for name, p in plain.named_parameters()}
-    for name, parameter in policy.named_parameters():
-        if parameter.grad is not None:
-            torch.testing.assert_close(parameter.grad, theirs[name], rtol=1e-4, atol=1e-5)
-            compared += int(parameter.grad.abs().sum() > 0)
-    assert compared > 10
+    same_gradients(policy, plain, rtol=1e-4)
     if kind == "lora":
         assert policy.peft_config.keys() == {"default"}  # no second adapter is saved beside the first
 
@@ -346,31 +340,7 @@ def test_a_run_tunes_by_preferences_and_goes_on_after_a_kill(
             text[: text.index("model:")] + text[text.index("tasks:") :] + LORA.replace("BASE", str(checkpoints["tied"]))
         )
     recipe.write_text(text)
-    train(recipe, "--output_dir", str(tmp_path / "whole"))
-
-    class Killed(BaseException):
-        pass
-
-    plain, steps = PreferenceTrainer.training_step, []
-
-    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if len(steps) == 5:
-            raise Killed
-        steps.append(1)
-        return plain(self, *args, **kwargs)
-
-    monkeypatch.setattr(PreferenceTrainer, "training_step", step)
-    with pytest.raises(Killed):
-        train(recipe, "--output_dir", str(tmp_path / "killed"))
-    monkeypatch.undo()
-    train(recipe, "--output_dir", str(tmp_path / "killed"))
-    weights = [
-        sorted((tmp_path / run / "stages").glob("train1-*/model/*model.safetensors")) for run in ("whole", "killed")
-    ]
-    assert weights[0]
-    assert [file.read_bytes() for file in weights[0]] == [file.read_bytes() for file in weights[1]]
-    assert results(tmp_path / "whole")["protocols"] == results(tmp_path / "killed")["protocols"]
-    stage = weights[0][0].parents[1]
+    stage = killed_at_a_step(recipe, PreferenceTrainer, tmp_path, monkeypatch)
     history = json.loads((stage / "log_history.json").read_text())
     assert {"rewards/margins", "rewards/accuracies", "loss"} <= history[0].keys()
     first = next(entry["loss"] for entry in history if "loss" in entry)
@@ -466,14 +436,7 @@ output_dir: run
 def test_a_bandit_whose_best_policy_is_known_is_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After item n comes item n + 7 (mod 50): preferences alone tell a random policy so."""
     monkeypatch.chdir(tmp_path)
-    lines, rng = ["user,item,time"], np.random.default_rng(0)
-    for user in range(100):
-        item = int(rng.integers(50))
-        for step in range(6):
-            lines.append(f"u{user},i{item},{step}")
-            item = (item + 7) % 50
-    Path("log.csv").write_text("\n".join(lines) + "\n")
-    Path("items.csv").write_text("item,title\n" + "".join(f"i{n},Thing {n}\n" for n in range(50)))
+    bandit_log()
     Path("bandit.yaml").write_text(BANDIT)
     assert main(["train", "bandit.yaml", "--traceback"]) == 0
     row = results(tmp_path / "run")["protocols"]["seen items hidden"][
