@@ -32,7 +32,7 @@ from rectune.baselines.popularity import popularity
 from rectune.baselines.repeat_last import repeat_last
 from rectune.baselines.sasrec_network import SasRec, SasRecSettings
 from rectune.baselines.scoring import Scorer, list_rows
-from rectune.log.log import make_log
+from rectune.log.cleaning import make_log
 from rectune.log.split import Split
 from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.runtime.resident import resident

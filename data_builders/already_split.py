@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from rectune.log.log import Log, clean_items, with_titles
+from rectune.log.item_table import clean_items, with_titles
+from rectune.log.log import Log
 from rectune.log.split import Part
 
 
@@ -41,7 +43,7 @@ def given_log(rows: Sequence[GivenRow], items: pl.DataFrame, *, source: str) -> 
     for item in names:
         if item not in code:
             raise ValueError(f"{source}: item `{item}` is not in the item file.")
-    events = {
+    events: dict[str, NDArray[Any]] = {
         "user": np.repeat(np.array([user_code[row.user] for row in rows], dtype=np.int32), lengths),
         "item": np.array([code[item] for item in names], dtype=np.int32),
     }
@@ -59,7 +61,9 @@ def given_log(rows: Sequence[GivenRow], items: pl.DataFrame, *, source: str) -> 
         }
     )
     return Log(
-        interactions=pl.DataFrame(events),
+        user_codes=events["user"],
+        item_codes=events["item"],
+        ratings=events.get("rating"),
         items=catalogue,
         users=pl.Series(users, dtype=pl.String),
         source=source,

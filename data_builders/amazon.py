@@ -10,7 +10,8 @@ from typing import Any, Literal
 import polars as pl
 from rectune.data_builders.files import find_file
 
-from rectune.log.log import Log, Repeats, make_log
+from rectune.log.cleaning import Repeats, make_log
+from rectune.log.log import Log
 from rectune.runtime.text_files import read_json_lines, read_lines
 
 Year = Literal[2014, 2018, 2023]

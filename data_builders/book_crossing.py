@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 from rectune.data_builders.files import find_file, read_rows
 
-from rectune.log.log import Log, make_log
+from rectune.log.cleaning import make_log
+from rectune.log.log import Log
 
 # A backslash before the quote that ends a title glues the title to its author: ...Readers)\";Michael Teitelbaum";"2000"
 _GLUED = re.compile(r'\\";(?=[^"])')

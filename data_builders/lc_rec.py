@@ -8,7 +8,8 @@ from typing import Any
 import polars as pl
 from rectune.data_builders.files import find_file, optional_file
 
-from rectune.log.log import Log, from_sequences
+from rectune.log.cleaning import from_sequences
+from rectune.log.log import Log
 from rectune.runtime.text_files import read_json
 
 

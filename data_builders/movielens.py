@@ -8,7 +8,8 @@ from typing import Literal
 import polars as pl
 from rectune.data_builders.files import download, find_file, published_md5, read_rows, unzip
 
-from rectune.log.log import Log, make_log
+from rectune.log.cleaning import make_log
+from rectune.log.log import Log
 from rectune.runtime.cache import cache_folder, writable_folder
 
 Size = Literal["100k", "1m", "latest-small", "25m", "32m"]

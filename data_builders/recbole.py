@@ -8,7 +8,8 @@ import polars as pl
 from rectune.data_builders.already_split import GivenRow, given_log
 from rectune.data_builders.files import find_file, optional_file, read_rows
 
-from rectune.log.log import Log, Repeats, make_log
+from rectune.log.cleaning import Repeats, make_log
+from rectune.log.log import Log
 from rectune.log.split import Part
 
 PARTS: dict[Part, str] = {"train": "train", "validation": "valid", "test": "test"}

@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rectune.log.log import Log, make_log
+from rectune.log.cleaning import make_log
+from rectune.log.log import Log
 from rectune.log.split import Rows, Split
 
 Floats = NDArray[np.float64]

@@ -9,7 +9,9 @@ from typing import Any, Literal
 import polars as pl
 from rectune.data_builders.files import other_separator, read_rows
 
-from rectune.log.log import Log, Repeats, from_sequences, make_log, plain_text
+from rectune.log.cleaning import Repeats, from_sequences, make_log
+from rectune.log.item_table import plain_text
+from rectune.log.log import Log
 from rectune.runtime.near import near
 from rectune.runtime.text_files import json_lines_of, json_of, lines_of, read_text
 

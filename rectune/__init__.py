@@ -25,7 +25,7 @@ _PUBLIC = {
     "Template": "rectune.prompts.template",
     "evaluate": "rectune.run.single",
     "load_recipe": "rectune.recipe.load",
-    "make_log": "rectune.log.log",
+    "make_log": "rectune.log.cleaning",
     "train": "rectune.run.train",
 }
 
@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from rectune.bundle.recommender import Recommender
     from rectune.decoding.ranking import Ranking
     from rectune.indexing.item_index import ItemIndex
-    from rectune.log.log import Log, make_log
+    from rectune.log.cleaning import make_log
+    from rectune.log.log import Log
     from rectune.log.split import Split
     from rectune.prompts.template import Template
     from rectune.recipe.load import Recipe, load_recipe

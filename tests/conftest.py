@@ -47,7 +47,7 @@ def data() -> Any:
 @pytest.fixture
 def tiny_log() -> Any:
     """Three users, five items: u0 a b c d, u1 b c e, u2 a c d b e, one event an hour."""
-    from rectune.log.log import make_log
+    from rectune.log.cleaning import make_log
 
     sequences = {"u0": "abcd", "u1": "bce", "u2": "acdbe"}
     rows = [(u, i, 3600.0 * n, 1.0 + n % 5) for u, s in sequences.items() for n, i in enumerate(s)]

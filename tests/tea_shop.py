@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from rectune.indexing.item_index import ItemIndex, from_levels
-from rectune.log.log import make_log
+from rectune.log.cleaning import make_log
 from rectune.log.split import Split
 from rectune.log.splits.leave_one_out import leave_one_out
 

@@ -11,7 +11,8 @@ import polars as pl
 import torch
 
 from rectune.indexing.item_index import ItemIndex, from_levels
-from rectune.log.log import Log, make_log
+from rectune.log.cleaning import make_log
+from rectune.log.log import Log
 from rectune.log.split import Split
 
 QWEN3 = {

@@ -23,55 +23,100 @@ def as_number(column: pl.Series, where: str, *, time_format: str | None = None) 
     `time_format`: how they are written, in the signs of strptime. Raises ValueError naming `where`, the first bad value and its row, and
     for dates whose month and day cannot be told apart.
     """
-    if column.dtype in (pl.Date, pl.Datetime):
-        return column.cast(pl.Datetime("us")).dt.epoch("us").cast(pl.Float64) / 1e6
-    if column.dtype == pl.String and time_format is not None:
-        numbers = _stamps(column.str.strip_chars(), time_format)
-        _refuse(numbers, column, f"{where} is not of the form {time_format!r}")
-        return numbers
-    if column.dtype == pl.String:
-        numbers = column.str.strip_chars().cast(pl.Float64, strict=False)
-        if numbers.is_null().any():
-            numbers = _dates(column.str.strip_chars(), where, numbers)
-    elif column.dtype.is_numeric():
-        numbers = column.cast(pl.Float64)
-    else:
-        raise ValueError(f"{where} holds {column.dtype}, but it must be numbers or dates.")
-    _refuse(numbers, column, f"{where} is not a number")
-    return numbers
+    numbers = Numbers(where, time_format)
+    numbers.add(column)
+    return numbers.whole()
 
 
-def _refuse(numbers: pl.Series, column: pl.Series, what: str) -> None:
-    bad = numbers.is_null() | ~numbers.is_finite().fill_null(False)
-    if bad.any():
-        row = int(bad.arg_true()[0])
-        dated = any(sign in str(column[row]) for sign in "-/.:")
-        told = f" Of dates these are read: {READ}; for others say `time_format`." if dated else ""
-        raise ValueError(f"{what} in {bad.sum()} rows, the first is data row {row + 1}: {column[row]!r}.{told}")
+class Numbers:
+    """The same for a column that comes in pieces; its dates are of one form, which the pieces choose together."""
+
+    def __init__(self, where: str, time_format: str | None = None) -> None:
+        self._where, self._given = where, time_format
+        self._read: dict[str | None, list[pl.Series]] = {}  # by each form that fits all pieces so far; None: numbers
+        self._rows, self._sample = 0, ""
+
+    def add(self, column: pl.Series) -> None:
+        """Read a piece. Raises ValueError for its first bad value, with its row among all pieces."""
+        forms = list(self._read)
+        if column.dtype == pl.String:
+            column = column.str.strip_chars()
+            if not forms:
+                self._sample = str(column[0]) if len(column) else ""
+            found = self._of_text(column, forms)
+        elif column.dtype in (pl.Date, pl.Datetime) or column.dtype.is_numeric():
+            dated = not column.dtype.is_numeric()
+            found = {
+                None: column.cast(pl.Datetime("us")).dt.epoch("us").cast(pl.Float64) / 1e6
+                if dated
+                else column.cast(pl.Float64)
+            }
+        else:
+            raise ValueError(f"{self._where} holds {column.dtype}, but it must be numbers or dates.")
+        fitting = {
+            form: values for form, values in found.items() if form in (forms or found) and not values.is_null().any()
+        }
+        if not fitting:
+            form = forms[0] if forms else self._given
+            values = found.get(form, next(iter(found.values())))
+            self._refuse(values, column, "is not a number" if form is None else f"is not of the form {form!r}")
+            raise ValueError(
+                f"{self._where}: data row {self._rows + 1} is {column[0]!r}, but the rows before are of the form {form!r}."
+            )
+        for values in fitting.values():
+            self._refuse(values, column, "is not a number")
+        self._read = {form: [*self._read.get(form, []), values] for form, values in fitting.items()}
+        self._rows += len(column)
+
+    def whole(self) -> pl.Series:
+        """All pieces. Raises ValueError for dates whose month and day cannot be told apart."""
+        if len(self._read) > 1:
+            first, second = self._read
+            raise ValueError(
+                f'{self._where}: {self._sample!r} may be month or day first, and so may all others. Say `time_format: "{first}"` or '
+                f'`time_format: "{second}"`.'
+            )
+        return pl.concat(next(iter(self._read.values())))
+
+    def _of_text(self, column: pl.Series, forms: list[str | None]) -> dict[str | None, pl.Series]:
+        if self._given is not None:
+            return {self._given: _stamps(column, self._given)}
+        plain = column.str.strip_suffix(" UTC").str.strip_suffix("Z")
+        if forms:
+            return {
+                form: column.cast(pl.Float64, strict=False) if form is None else _stamps(plain, form) for form in forms
+            }
+        numbers = column.cast(pl.Float64, strict=False)
+        return _dates(plain) or {None: numbers} if numbers.is_null().any() else {None: numbers}
+
+    def _refuse(self, numbers: pl.Series, column: pl.Series, what: str) -> None:
+        bad = numbers.is_null() | ~numbers.is_finite().fill_null(False)
+        if bad.any():
+            row = int(bad.arg_true()[0])
+            dated = any(sign in str(column[row]) for sign in "-/.:")
+            told = f" Of dates these are read: {READ}; for others say `time_format`." if dated else ""
+            raise ValueError(
+                f"{self._where} {what} in {bad.sum()} rows, the first is data row {self._rows + row + 1}: {column[row]!r}.{told}"
+            )
 
 
-def _dates(column: pl.Series, where: str, numbers: pl.Series) -> pl.Series:
-    """Dates as seconds since 1970; `numbers` where no form fits."""
-    plain = column.str.strip_suffix(" UTC").str.strip_suffix("Z")
+def _dates(plain: pl.Series) -> dict[str | None, pl.Series]:
+    """Dates as seconds since 1970 by each form that fits; where none fits all, by the one that fits most; {} where that is few."""
     sample = plain.head(1000)
     partly: list[tuple[int, str]] = []
+    found: dict[str | None, pl.Series]
     for form in CLEAR:
         missing = int(_stamps(sample, form).null_count())
         if not missing and not (whole := _stamps(plain, form)).is_null().any():
-            return whole
+            return {form: whole}
         partly.append((missing, form))
     for forms in EITHER:
         fits = [form for form in forms if not _stamps(sample, form).is_null().any()]
-        found = [stamps for form in fits if not (stamps := _stamps(plain, form)).is_null().any()]
-        if len(found) == 2:
-            raise ValueError(
-                f'{where}: {column[0]!r} may be month or day first, and so may all others. Say `time_format: "{forms[0]}"` or '
-                f'`time_format: "{forms[1]}"`.'
-            )
+        found = {form: stamps for form in fits if not (stamps := _stamps(plain, form)).is_null().any()}
         if found:
-            return found[0]
+            return found
     missing, form = min(partly)
-    return _stamps(plain, form) if missing <= len(sample) / 2 else numbers  # the others are what is wrong
+    return {form: _stamps(plain, form)} if missing <= len(sample) / 2 else {}  # the others are what is wrong
 
 
 def _stamps(column: pl.Series, form: str) -> pl.Series:

@@ -151,8 +151,8 @@ def _numbers(run: Run) -> Iterator[Finding]:
     """Names that are numbers in the order in which the log meets the items: they tell who bought what together."""
     split, index = run.split, run.index
     called = run.asked.index.function.__name__
-    first = np.full(split.log.n_items, split.log.interactions.height, dtype=np.int64)
-    np.minimum.at(first, split.log.item_codes, np.arange(split.log.interactions.height))
+    first = np.full(split.log.n_items, len(split.log.item_codes), dtype=np.int64)
+    np.minimum.at(first, split.log.item_codes, np.arange(len(split.log.item_codes)))
     names = index.titles or tuple("".join(index.tokens(item)) for item in range(len(index)))
     what = "names that follow the order in which the log meets the items"
     if called == "sequential":

@@ -12,7 +12,7 @@ import polars as pl
 
 from rectune.indexing.item_index import Codes, ItemIndex, check_unique
 from rectune.indexing.quantised import names_of_new
-from rectune.log.log import clean_items, with_titles
+from rectune.log.item_table import clean_items, with_titles
 from rectune.recipe.calls import Call
 from rectune.runtime.text_files import read_json_lines, read_text
 from rectune.tasks.asked_histories import event_less

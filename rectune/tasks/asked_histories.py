@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from rectune.log.log import Log
 from rectune.log.split import Rows, Split
@@ -41,7 +43,7 @@ class Outside:
         asked = [0] * len(histories) if targets is None else targets
         pairs = [[event if isinstance(event, tuple) else (event, None) for event in history] for history in histories]
         items = [item for pair, last in zip(pairs, asked, strict=True) for item in (*(item for item, _ in pair), last)]
-        events = {
+        events: dict[str, NDArray[Any]] = {
             "user": np.repeat(np.arange(len(histories), dtype=np.int32), lengths + 1),
             "item": np.array(items, dtype=np.int32),
         }
@@ -57,7 +59,9 @@ class Outside:
             }
             names.append("")
         log = Log(
-            interactions=pl.DataFrame(events),
+            user_codes=events["user"],
+            item_codes=events["item"],
+            ratings=events.get("rating"),
             items=self.items,
             users=pl.Series(names, dtype=pl.String),
             source="the given histories",

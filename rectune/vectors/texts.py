@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rectune.log.log import UNTITLED
+from rectune.log.item_table import UNTITLED
 from rectune.log.split import Split
 from rectune.runtime.cache import made_once
 from rectune.runtime.files import stamp

@@ -27,7 +27,7 @@ from rectune.baselines.scoring import (
     list_rows,
     top_columns,
 )
-from rectune.log.log import make_log
+from rectune.log.cleaning import make_log
 from rectune.log.split import Split
 from rectune.log.splits.given import given
 from rectune.log.splits.leave_one_out import leave_one_out

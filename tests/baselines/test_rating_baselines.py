@@ -13,7 +13,7 @@ from rectune.eval.metrics.rmse import rmse
 from rectune.baselines.rating_factors import Penalty, RatingFactors, fit_factors, one_side
 from rectune.baselines.rating_means import earlier_mean, global_mean, user_mean
 from rectune.baselines.rating_rows import rating_rows
-from rectune.log.log import make_log
+from rectune.log.cleaning import make_log
 from rectune.log.split import Rows, Split
 from rectune.log.splits.by_time import by_time
 from rectune.log.splits.leave_one_out import leave_one_out

@@ -17,7 +17,7 @@ from rectune.baselines.sasrec_network import FILE, load_sasrec
 from rectune.baselines.sasrec_settings import SasRecSettings
 from rectune.baselines.sasrec_training import best_sasrec, train_sasrec, training_sequences, validation_ndcg
 from rectune.indexing.rq_vae import RqVaeSettings
-from rectune.log.log import make_log
+from rectune.log.cleaning import make_log
 from rectune.log.split import Split, windows
 from rectune.log.splits.by_user import by_user
 from rectune.log.splits.leave_one_out import leave_one_out

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from rectune.decoding.ranking import Ranking
 from rectune.indexing.atomic import atomic
-from rectune.log.log import make_log
+from rectune.log.cleaning import make_log
 from rectune.log.split import Rows, Split
 from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.recipe.load import Recipe

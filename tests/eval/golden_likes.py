@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rectune.indexing.atomic import atomic
-from rectune.log.log import make_log
+from rectune.log.cleaning import make_log
 from rectune.log.split import Split, rows_of, user_bounds
 from rectune.recipe.load import Recipe
 from rectune.run.judged import Evidence

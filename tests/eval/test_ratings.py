@@ -13,7 +13,7 @@ from rectune.eval.sentences import verdict
 from rectune.eval.several import summarise
 
 from rectune.indexing.atomic import atomic
-from rectune.log.log import make_log
+from rectune.log.cleaning import make_log
 from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.tasks.rating import rating
 

@@ -14,7 +14,7 @@ from rectune.decoding.trie import build_trie
 from rectune.indexing.category_path import category_path
 from rectune.indexing.hybrid import hybrid
 from rectune.indexing.item_index import ItemIndex
-from rectune.log.log import make_log
+from rectune.log.cleaning import make_log
 from rectune.log.split import Split
 from rectune.log.splits.leave_one_out import leave_one_out
 

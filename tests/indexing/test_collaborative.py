@@ -15,7 +15,7 @@ from rectune.decoding.trie import build_trie
 from rectune.indexing.collaborative import cluster_paths, co_occurrence, collaborative, spectral_parts, with_leaves
 from rectune.indexing.hybrid import hybrid
 from rectune.indexing.item_index import from_levels
-from rectune.log.log import from_sequences
+from rectune.log.cleaning import from_sequences
 from rectune.log.split import Split
 from rectune.log.splits.leave_one_out import leave_one_out
 

@@ -19,7 +19,7 @@ from rectune.indexing.item_index import ItemIndex, from_levels, health_of, repai
 from rectune.indexing.quantiser import fit_residuals
 from rectune.indexing.residual_kmeans import residual_kmeans
 from rectune.indexing.titles import titles
-from rectune.log.log import make_log
+from rectune.log.cleaning import make_log
 from rectune.log.split import Split
 from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.recipe.load import load_recipe

@@ -11,7 +11,7 @@ import pytest
 from rectune.indexing.item_index import ItemIndex
 from rectune.indexing.random_numbers import random_numbers
 from rectune.indexing.sequential import number_index, sequential
-from rectune.log.log import from_sequences
+from rectune.log.cleaning import from_sequences
 from rectune.log.split import Split
 from rectune.log.splits.leave_one_out import leave_one_out
 

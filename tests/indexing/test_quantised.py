@@ -22,7 +22,7 @@ from rectune.indexing.repair import reassign_last, repaired
 from rectune.indexing.residual_kmeans import residual_kmeans
 from rectune.indexing.rq_vae import RqVae, RqVaeSettings, _revive, rq_vae, train_rq_vae
 from rectune.indexing.sinkhorn import spread_evenly
-from rectune.log.log import make_log
+from rectune.log.cleaning import make_log
 from rectune.log.split import Split
 from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.vectors.item_vectors import ItemVectors

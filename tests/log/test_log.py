@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rectune.log.log import Log, LogWarning, k_core, make_log
-from rectune.log.splits.leave_one_out import leave_one_out
+from rectune.log.cleaning import k_core, make_log
+from rectune.log.ids import Ids
+from rectune.log.log import Log, LogWarning
 
 
 def events(*rows: tuple[Any, ...], columns: tuple[str, ...] = ("user", "item", "time")) -> pl.DataFrame:
@@ -134,13 +134,113 @@ def test_a_log_survives_saving(tmp_path: Path, tiny_log: Log) -> None:
     assert again.users.equals(tiny_log.users)
 
 
-def test_events_that_lie_in_two_pieces_are_copied_once(tiny_log: Log) -> None:
-    pieces = [tiny_log.interactions.head(2), tiny_log.interactions.tail(-2)]
-    split = leave_one_out(dataclasses.replace(tiny_log, interactions=pl.concat(pieces, rechunk=False)))
-    assert split.log.interactions.n_chunks() == 2
-    one, other = split.history(split.test, 0), split.history(split.test, 1)
-    assert one.base is not None
-    assert one.base is other.base
+def test_a_loaded_log_is_mapped_and_one_of_an_older_rectune_is_read(tmp_path: Path) -> None:
+    users = np.repeat(np.arange(100_000), 3)
+    events = {"user": users, "item": users % 7, "time": np.arange(len(users)) / 2, "rating": np.ones(len(users))}
+    log = Log.encoded(events, list("abcdefg"), [f"u{i}" for i in range(100_000)])
+    log.save(tmp_path)
+    again = Log.load(tmp_path)
     for name in ("user_codes", "item_codes", "times", "ratings"):
-        assert getattr(split.log, name) is getattr(split.log, name)
-        assert np.array_equal(getattr(split.log, name), getattr(tiny_log, name))
+        assert isinstance(getattr(again, name), np.memmap)
+        assert getattr(again, name).dtype == getattr(log, name).dtype
+        assert np.array_equal(getattr(again, name), getattr(log, name))
+    for name in ("user", "item", "time", "rating"):
+        (tmp_path / f"{name}.npy").unlink()
+    log.interactions.write_parquet(tmp_path / "interactions.parquet")
+    assert Log.load(tmp_path).interactions.equals(log.interactions)
+
+
+ENCODED: dict[str, Any] = {"user": [0, 0, 1], "item": [1, 0, 1], "time": [5.0, 6.0, 1.0]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"item": [1, 0, 2]}, r"x: `item` is not in 0 … 1 at event 2 \(2\)"),
+        ({"user": [0, -1, 1]}, r"x: `user` is not in 0 … 1 at event 1 \(-1\)"),
+        ({"user": [0, 1, 0]}, r"stand user after user, but `user` falls at event 2"),
+        ({"time": [6.0, 5.0, 1.0]}, r"oldest first, but `time` falls at event 1"),
+        ({"time": [5.0, np.nan, 1.0]}, r"`time` is no finite number at event 1"),
+        ({"item": [1.0, 0.0, 1.0]}, r"`item` holds float64, but it must be whole numbers"),
+        ({"item": [1, 0]}, r"`item` has the shape \(2,\) and `user` \(3,\)"),
+        ({"price": [1, 0, 1]}, r"an event has user, item, time, rating, but no `price`"),
+    ],
+)
+def test_encoded_events_are_checked(change: dict[str, Any], message: str) -> None:
+    good = Log.encoded(ENCODED, ["a", "b"], ["u", "v"], source="x")
+    assert good.interactions.rows() == [(0, 1, 5.0), (0, 0, 6.0), (1, 1, 1.0)]
+    assert good.items["title"].to_list() == ["a", "b"]
+    with pytest.raises(ValueError, match=message):
+        Log.encoded({**ENCODED, **change}, ["a", "b"], ["u", "v"], source="x")
+
+
+def test_ids_that_are_listed_twice_or_columns_that_are_missing_make_no_encoded_log(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the item `a` is listed twice"):
+        Log.encoded(ENCODED, ["a", "a"], ["u", "v"])
+    with pytest.raises(ValueError, match=r"holds no `user\.npy`"):
+        Log.encoded(tmp_path, ["a"], ["u"])
+    (tmp_path / "user.npy").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"user\.npy is no array of NumPy"):
+        Log.encoded(tmp_path, ["a"], ["u"])
+
+
+def made(table: pl.DataFrame | list[pl.DataFrame], **more: Any) -> tuple[Log | str, list[str]]:
+    """A log or its error, and what was warned of."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            return make_log(table, source="x", **more), [str(one.message) for one in told]
+        except ValueError as error:
+            return str(error), [str(one.message) for one in told]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_log_in_pieces_is_the_log_in_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(20, 200))
+    days = rng.integers(1, 13, count)
+    table = pl.DataFrame(
+        {
+            "user": [f"u{i}" for i in rng.integers(0, 9, count)],
+            "item": [f"{' ' * (i % 2)}i{i}" for i in rng.integers(0, 12, count)],
+            "time": [days, [f"{d:02d}/{d if seed % 3 else d + 12:02d}/2020" for d in days], days / 3][seed % 3],
+            "rating": rng.integers(1, 6, count),
+        }
+    )
+    if seed % 10 == 9:
+        table = table.with_columns(item=pl.when(pl.int_range(pl.len()) % 9 == 8).then(None).otherwise(pl.col("item")))
+    more: dict[str, Any] = {"user_core": seed % 4 * 4, "repeats": ("keep", "first", "last")[seed % 3]}
+    (whole, told), (pieces, again) = made(table, **more), made(list(table.iter_slices(7)), **more)
+    assert told == again
+    if isinstance(whole, str) or isinstance(pieces, str):
+        assert whole == pieces
+        return
+    assert whole.interactions.equals(pieces.interactions)
+    assert whole.items.equals(pieces.items)
+    assert whole.users.equals(pieces.users)
+    assert whole.notes == pieces.notes
+
+
+def test_what_is_wrong_in_a_later_piece_is_named_by_its_row_in_all() -> None:
+    pieces = [events(("u", "a", "2020-01-31"), ("u", "b", "2020-02-01")), events(("u", "c", "soon"))]
+    with pytest.raises(
+        ValueError, match=r"`time` is not of the form '%Y-%m-%d' in 1 rows, the first is data row 3: 'soon'"
+    ):
+        make_log(pieces, source="x")
+    with pytest.raises(ValueError, match=r"data row 3 is 5, but the rows before are of the form '%Y-%m-%d'"):
+        make_log([pieces[0], events(("u", "c", 5))], source="x")
+    either = [events(("u", "a", "01/02/2020")), events(("u", "b", "13/02/2020"))]
+    log = make_log(either, source="x")
+    assert log.times is not None
+    assert np.diff(log.times).tolist() == [12 * 86400]  # day first, as the second piece tells
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_ids_are_numbered_by_their_first_row(size: int) -> None:
+    words = [f"w{i}" for i in np.random.default_rng(0).integers(0, 90, 1000)]
+    ids = Ids()
+    codes = np.concatenate([ids.encode(pl.Series(words[i : i + size])) for i in range(0, 1000, size)])
+    order = list(dict.fromkeys(words))
+    assert ids.names().to_list() == order
+    assert len(ids) == len(order)
+    assert [order[code] for code in codes] == words

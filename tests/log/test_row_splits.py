@@ -11,8 +11,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from rectune.log.cleaning import make_log
 from rectune.log.few_shots import few_shots
-from rectune.log.log import Log, make_log
+from rectune.log.log import Log
 from rectune.log.split import PARTS, Split
 from rectune.log.splits.by_user import by_user
 from rectune.log.splits.leave_one_out import leave_one_out

@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rectune.log.log import Log, make_log
+from rectune.log.cleaning import make_log
+from rectune.log.log import Log
 from rectune.log.split import Split, windows
 from rectune.log.splits.by_time import by_time
 from rectune.log.splits.given import given

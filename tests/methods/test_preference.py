@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from rectune.cli import main
 from rectune.decoding.ranking import Ranking
-from rectune.log.log import make_log
+from rectune.log.cleaning import make_log
 from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.methods import dpo, s_dpo
 from rectune.methods.preference import Preferences, PreferenceTrainer, Rejecting

@@ -16,7 +16,8 @@ import pytest
 from rectune.cli import main
 from rectune.decoding.shelf import Shelf
 from rectune.indexing.atomic import atomic
-from rectune.log.log import Log, LogWarning, make_log
+from rectune.log.cleaning import make_log
+from rectune.log.log import Log, LogWarning
 from rectune.log.rating_scale import scale_of
 from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.methods.validation import validation_metrics

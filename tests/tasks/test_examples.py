@@ -110,7 +110,7 @@ def test_any_row_can_be_rendered_again_alone(small_shop: Any, encoder: Encoder) 
 def test_titles_with_nasty_texts_render_in_every_task(tmp_path: Path, encoder: Encoder) -> None:
     import polars as pl
 
-    from rectune.log.log import make_log
+    from rectune.log.cleaning import make_log
 
     nasty = ["<|end|>", "<a_12>", "{{ 7*7 }}", "y" * 5000, "🙂", "مرحبا", "two\nlines", ""]
     items = pl.DataFrame({"item_id": [str(i) for i in range(len(nasty))], "title": nasty})

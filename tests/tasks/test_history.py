@@ -13,7 +13,7 @@ import pytest
 
 from rectune.cli import main
 from rectune.indexing.atomic import atomic
-from rectune.log.log import make_log
+from rectune.log.cleaning import make_log
 from rectune.log.split import Rows, Split
 from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.recipe.load import load_recipe

@@ -29,7 +29,7 @@ def by_user(
             f"`validation` ({validation}) and `test` ({test}) must be shares above 0 that sum to less than 1."
         )
     first, end = user_bounds(log)
-    position = np.arange(log.interactions.height)
+    position = np.arange(len(log.item_codes))
     enough = position - first >= max(min_history, 1)
     late = enough if rows_per_user is None else enough & (end - position <= rows_per_user)
     users = np.unique(log.user_codes[late])

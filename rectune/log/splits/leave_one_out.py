@@ -16,7 +16,7 @@ def leave_one_out(log: Log, *, max_history: int = 20) -> Split:
     """
     check_log(log, max_history)
     first, end = user_bounds(log)
-    position = np.arange(log.interactions.height)
+    position = np.arange(len(log.item_codes))
     left = end - position  # events of the same user from here on, this one included
     long = (end - first) >= 3
     if not long.any():

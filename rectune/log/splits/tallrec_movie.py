@@ -20,7 +20,7 @@ def tallrec_movie(
     Source: Bao et al., RecSys 2023, `preprocess_movie.py`. Raises ValueError when there are too few windows.
     """
     first, _ = user_bounds(log)
-    position = np.arange(log.interactions.height)
+    position = np.arange(len(log.item_codes))
     whole = position[position - first >= history]
     if len(whole) < rows:
         raise ValueError(
