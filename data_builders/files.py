@@ -14,15 +14,24 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from rectune.runtime.text_files import read_text
 
+PIECE = 4_000_000  # rows that Polars hands out at once
+LINES = 200_000  # the same of Python
 UNUSED = "\x1f"  # the unit separator, which no source holds
 
 
-def read_rows(
+def read_rows(path: Path, **how: Any) -> pl.DataFrame:
+    """Read delimited text as one table; `how` is that of `rows_in_pieces`."""
+    pieces = list(rows_in_pieces(path, **how))
+    return pl.concat(pieces) if len(pieces) > 1 else pieces[0]
+
+
+def rows_in_pieces(
     path: Path,
     *,
     separator: str,
@@ -32,27 +41,34 @@ def read_rows(
     escape: str | None = None,
     mend: Callable[[str], str] | None = None,
     wanted: Callable[[list[str]], Sequence[str]] | None = None,
-) -> pl.DataFrame:
-    """Read delimited text as a table of strings, white space around values left out; `columns` for a file without a header.
+) -> Iterator[pl.DataFrame]:
+    """Read delimited text as tables of strings, at least one, white space around values left out; `columns` for a file without a header.
 
     `escape` is the character before a quote that belongs to a field; `mend` puts right what is known to be wrong in a source;
     `wanted(names)` gives the columns that are read, others are not parsed into values.
-    Polars reads it; a row that it cannot read, or that is too short, is looked for line by line.
+    Polars reads it, twice, so that nothing is handed out of a file that it cannot read to its end, or that has a row which is too
+    short: those are read by Python, line by line.
 
     Raises ValueError naming file and line for a row with another number of fields, and for quotes that do not close.
     """
     if escape is None and mend is None:
-        frame = _at_once(path, separator, columns, encoding, quoted, wanted)
+        frame = _by_polars(path, separator, columns, encoding, quoted, wanted)
         if frame is not None:
-            return frame
-    frame = _line_by_line(path, separator, columns, encoding, quoted, escape, mend)
-    return _stripped(frame if wanted is None else frame.select(wanted(frame.columns)))
+            found = False
+            for piece in frame.collect_batches(chunk_size=PIECE, maintain_order=True):
+                found = True
+                yield _stripped(piece)
+            if not found:
+                yield frame.collect()
+            return
+    for piece in _line_by_line(path, separator, columns, encoding, quoted, escape, mend):
+        yield _stripped(piece if wanted is None else piece.select(wanted(piece.columns)))
 
 
-def _at_once(
+def _by_polars(
     path: Path, separator: str, columns: Sequence[str] | None, encoding: str, quoted: bool,
     wanted: Callable[[list[str]], Sequence[str]] | None,
-) -> pl.DataFrame | None:  # fmt: skip
+) -> pl.LazyFrame | None:  # fmt: skip
     """The table as Polars reads it, or None where it does not, or where a row may be too short."""
     source: Path | bytes = path
     if path.suffix == ".gz" or encoding.lower().replace("_", "-") not in ("utf-8", "utf8") or len(separator) > 1:
@@ -66,24 +82,27 @@ def _at_once(
     names = _header(raw, separator, quoted) if columns is None else list(columns)
     if raw is None or names is None or len(separator) != 1:
         return None
-    chosen = [names.index(name) for name in (names if wanted is None else wanted(names))]
-    read = sorted(
-        {0, *chosen, len(names) - 1}
-    )  # a short row has no value in its last column, an empty line none in its first
+    chosen = list(names if wanted is None else wanted(names))
+    first, last = names[0], names[-1]  # a short row has no value in its last column, an empty line none in its first
     try:
-        frame = pl.read_csv(
-            source, separator=separator, has_header=columns is None, columns=read, quote_char='"' if quoted else None,
-            infer_schema=False, empty_string_is_null=False, raise_if_empty=True,
+        frame = pl.scan_csv(
+            source, separator=separator, has_header=columns is None, new_columns=names, quote_char='"' if quoted else None,
+            infer_schema=False, empty_string_is_null=False, raise_if_empty=True, glob=False,
         )  # fmt: skip
+        whole = frame.select(
+            pl.len().alias("rows"),
+            (pl.col(first) == "").any().alias("first"),
+            (pl.col(last) == "").any().alias("last"),
+            *(pl.col(name).null_count().alias(f"nulls {i}") for i, name in enumerate(chosen)),
+        ).collect(engine="streaming")
     except (pl.exceptions.PolarsError, ValueError):
         return None
-    frame.columns = [names[i] for i in read]
-    if (frame[names[0]] == "").any() and _blank_lines(raw):
+    if whole["first"].item() and _blank_lines(raw):
         return None
-    ends = len(names) > 1 and (frame[names[-1]] == "").any()
-    if ends and not _whole(raw, separator, len(names), frame.height, columns):
+    ends = len(names) > 1 and whole["last"].item()
+    if ends and not _whole(raw, separator, len(names), whole["rows"].item(), columns):
         return None
-    return _stripped(frame.select([names[i] for i in chosen]))
+    return frame.select(chosen)
 
 
 def _mapped(path: Path) -> mmap.mmap | None:
@@ -139,13 +158,14 @@ def _stripped(frame: pl.DataFrame) -> pl.DataFrame:
 def _line_by_line(
     path: Path, separator: str, columns: Sequence[str] | None, encoding: str, quoted: bool, escape: str | None,
     mend: Callable[[str], str] | None,
-) -> pl.DataFrame:  # fmt: skip
+) -> Iterator[pl.DataFrame]:  # fmt: skip
     """The table as Python reads it, slowly, with the line of what is wrong."""
     text = read_text(path, encoding=encoding)
     text = text if mend is None else mend(text)
     if len(separator) > 1:
         rows: Iterator[list[str]] = (line.rstrip("\r").split(separator) for line in text.split("\n"))
-        return _table(((i, row) for i, row in enumerate(rows, start=1)), path, columns, separator)
+        yield from _tables(((i, row) for i, row in enumerate(rows, start=1)), path, columns, separator)
+        return
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader(
         io.StringIO(text, newline=""),
@@ -155,15 +175,15 @@ def _line_by_line(
         strict=True,
     )
     try:
-        return _table(((reader.line_num, row) for row in reader), path, columns, separator)
+        yield from _tables(((reader.line_num, row) for row in reader), path, columns, separator)
     except csv.Error as error:
         told = " Where quotes are text, say `quoted: false`." if quoted and '"' in text else ""
         raise ValueError(f"{path.name}:{reader.line_num}: {error}.{told}") from None
 
 
-def _table(
+def _tables(
     rows: Iterator[tuple[int, list[str]]], path: Path, columns: Sequence[str] | None, separator: str
-) -> pl.DataFrame:
+) -> Iterator[pl.DataFrame]:
     names = list(columns) if columns is not None else None
     data: list[list[str]] = []
     for line, row in rows:
@@ -179,9 +199,12 @@ def _table(
                 f"{path.name}:{line}: {len(row)} fields, but {len(names)} columns ({', '.join(names)[:200]}).{other_separator(row, separator)}"
             )
         data.append(row)
+        if len(data) == LINES:
+            yield pl.DataFrame(data, schema=dict.fromkeys(names, pl.String), orient="row")
+            data.clear()
     if names is None:
         raise ValueError(f"{path.name}: the file is empty.")
-    return pl.DataFrame(data, schema=dict.fromkeys(names, pl.String), orient="row")
+    yield pl.DataFrame(data, schema=dict.fromkeys(names, pl.String), orient="row")
 
 
 def other_separator(fields: Sequence[str], separator: str) -> str:

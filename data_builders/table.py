@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
-from rectune.data_builders.files import other_separator, read_rows
+from rectune.data_builders.reader import Reader, Wanted
 
 from rectune.log.cleaning import Repeats, from_sequences, make_log
-from rectune.log.item_table import plain_text
 from rectune.log.log import Log
 from rectune.runtime.near import near
-from rectune.runtime.text_files import json_lines_of, json_of, lines_of, read_text
+from rectune.runtime.text_files import lines_of, read_text
 
-SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
-KNOWN = (".csv", ".tsv", ".tab", ".parquet", ".jsonl", ".ndjson", ".json")
-Wanted = Callable[[list[str]], Sequence[str]]
+Pieces = Callable[[], Iterator[pl.DataFrame]]  # a table that is read anew at each call, piece by piece
 
 
 def table(
@@ -62,7 +59,7 @@ def table(
     same for the items.
     """
     source = _called(path, dataset)
-    reader = Reader(encoding, separator, columns, quoted)
+    reader = Reader(encoding, separator, columns, quoted, ids=(user, item))
     shelf_reader = Reader(items_encoding or encoding, items_separator, items_columns, quoted, fallback=separator)
     shelf = None
     if items_path is not None or items_dataset is not None:
@@ -83,108 +80,17 @@ def table(
         *((f"data.{k}", v) for k, v in named.items()),
         *(("data.where", name) for name in _names(where, condition)),
     ]
-    log = reader.read(path, dataset, dataset_split, "path", _checked(asked, source))
-    if condition is not None or isinstance(where, dict):
-        log = _filtered(log, where, condition, source)
-    events = _picked(log, named)
-    if missing:
-        events, dropped = _without(events, missing)
-        if events.is_empty():
-            raise ValueError(f"{source}: every row has one of `data.missing` as user or item.")
-    else:
-        dropped = 0
+
+    def pieces() -> Iterator[pl.DataFrame]:
+        return reader.pieces(path, dataset, dataset_split, "path", _checked(asked, source))
+
+    dropped = [0]
     made = make_log(
-        events, shelf, source=source, user_core=user_core, item_core=item_core, repeats=repeats, time_format=time_format,
+        _without(_picked(_filtered(pieces, where, condition, source), named), missing, dropped, source), shelf, source=source,
+        user_core=user_core, item_core=item_core, repeats=repeats, time_format=time_format,
     )  # fmt: skip
-    made.notes.update({"rows_without_user_or_item": dropped} if dropped else {})
+    made.notes.update({"rows_without_user_or_item": dropped[0]} if dropped[0] else {})
     return made
-
-
-class Reader:
-    """Reads files of one form: what text of them is like."""
-
-    def __init__(
-        self, encoding: str, separator: str | None, columns: list[str] | None, quoted: bool, fallback: str | None = None
-    ) -> None:
-        self._encoding, self._separator, self._columns, self._quoted = encoding, separator, columns, quoted
-        self._fallback = fallback  # for an ending that tells nothing
-
-    def read(
-        self, path: Path | list[Path] | None, dataset: str | None, split: str, key: str, wanted: Wanted
-    ) -> pl.DataFrame:
-        """All files as one table of the wanted columns."""
-        if (path is None) == (dataset is None):
-            raise ValueError(f"`data`: give either `{key}` or `{key.replace('path', 'dataset')}`.")
-        if path is None:
-            from datasets import load_dataset
-
-            frame = pl.from_arrow(load_dataset(dataset, split=split).with_format("arrow")[:])
-            assert isinstance(frame, pl.DataFrame)
-            return frame.select(wanted(frame.columns))
-        parts = [(file, self._file(file, wanted)) for file in files_of(path)]
-        first, frame = parts[0]
-        for file, part in parts[1:]:
-            if part.columns != frame.columns:
-                raise ValueError(
-                    f"{file.name}: its columns are {', '.join(part.columns)}, but those of {first.name} are {', '.join(frame.columns)}."
-                )
-        return pl.concat([part for _, part in parts], how="vertical_relaxed") if len(parts) > 1 else frame
-
-    def _file(self, path: Path, wanted: Wanted) -> pl.DataFrame:
-        kind = _kind(path)
-        if kind == ".parquet":
-            return _parquet(path, wanted)
-        if kind in (".jsonl", ".ndjson", ".json"):
-            return _json(path, wanted, self._encoding)
-        separator = self._separator or SEPARATORS.get(kind) or self._fallback
-        if separator is None:
-            raise ValueError(
-                f"{path.name}: cannot tell what this is. Known endings: .csv, .tsv, .parquet, .jsonl, .json, each plain or .gz; "
-                "for other delimited text give `separator`."
-            )
-
-        def checked(names: list[str]) -> Sequence[str]:
-            try:
-                return wanted(names)
-            except ValueError as error:
-                raise ValueError(f"{error}{other_separator(names, separator)}") from None
-
-        return read_rows(
-            path,
-            separator=separator,
-            columns=self._columns,
-            encoding=self._encoding,
-            quoted=self._quoted,
-            wanted=checked,
-        )
-
-
-def reader_of(*, separator: str | None = None) -> Reader:
-    """A reader of UTF-8 files."""
-    return Reader("utf-8", separator, None, True)
-
-
-def files_of(path: Path | list[Path]) -> list[Path]:
-    """The files that are meant: one, several, or those of a folder with an ending that is known, in the order of their names."""
-    found: list[Path] = []
-    for one in path if isinstance(path, list) else [path]:
-        if not one.is_dir():
-            found.append(one)
-            continue
-        inside = sorted(
-            file for file in one.rglob("*") if file.is_file() and _kind(file) in KNOWN and file.name[0] not in "._"
-        )
-        if not inside:
-            raise ValueError(
-                f"`{one}` is a folder without a file of a known ending ({', '.join(KNOWN)}, plain or .gz)."
-            )
-        found += inside
-    return found
-
-
-def _kind(path: Path) -> str:
-    kinds = [s for s in path.suffixes if s != ".gz"]
-    return kinds[-1].lower() if kinds else ""
 
 
 def _called(path: Path | list[Path] | None, dataset: str | None) -> str:
@@ -193,54 +99,6 @@ def _called(path: Path | list[Path] | None, dataset: str | None) -> str:
         return str(dataset)
     several = path if isinstance(path, list) else [path]
     return several[0].name if len(several) == 1 else f"{several[0].name} and {len(several) - 1} more"
-
-
-def _parquet(path: Path, wanted: Wanted) -> pl.DataFrame:
-    try:
-        names = list(pl.read_parquet_schema(path))
-        return pl.read_parquet(path, columns=list(wanted(names)))
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise ValueError(f"{path.name}: not a readable Parquet file ({' '.join(str(error).split())[:200]}).") from None
-
-
-def _json(path: Path, wanted: Wanted, encoding: str) -> pl.DataFrame:
-    """JSON lines, one list of objects, or one object of objects, whose keys become the column `item_id` where they have none."""
-    rows = _json_rows(path, encoding)
-    if not rows:
-        raise ValueError(f"{path.name}: the file is empty.")
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    chosen = list(wanted(names))
-    return pl.DataFrame([_series(name, [row.get(name) for row in rows]) for name in chosen])
-
-
-def _json_rows(path: Path, encoding: str) -> list[dict[str, Any]]:
-    text = read_text(path, encoding=encoding)
-    head = text.lstrip()[:1]
-    if head == "[" or (head == "{" and _kind(path) == ".json"):
-        try:
-            whole = json_of(text, path.name)
-        except ValueError:
-            if head == "[":
-                raise
-            whole = None  # JSON lines with the ending .json
-        if isinstance(whole, list):
-            for number, row in enumerate(whole, start=1):
-                if not isinstance(row, dict):
-                    raise ValueError(f"{path.name}: entry {number} must be an object, got {type(row).__name__}.")
-            return whole
-        if isinstance(whole, dict) and whole and all(isinstance(row, dict) for row in whole.values()):
-            return [{"item_id": key, **row} for key, row in whole.items()]
-    return [row for _, row in json_lines_of(text, path.name)]
-
-
-def _series(name: str, values: list[Any]) -> pl.Series:
-    """A column of a kind: what holds lists or objects beside other things becomes text."""
-    if any(isinstance(value, list | dict) for value in values):
-        values = [value if value is None else plain_text(value) for value in values]
-    kinds = {type(value) for value in values if value is not None}
-    if len(kinds) > 1 and not kinds <= {int, float}:
-        values = [value if value is None else str(value) for value in values]
-    return pl.Series(name, values, strict=False)
 
 
 def _sequences(
@@ -324,49 +182,91 @@ def _names(where: dict[str, Any] | str | None, condition: pl.Expr | None) -> lis
     return [] if condition is None else condition.meta.root_names()
 
 
-def _filtered(frame: pl.DataFrame, where: Any, condition: pl.Expr | None, source: str) -> pl.DataFrame:
+def _filtered(
+    pieces: Pieces, where: dict[str, Any] | str | None, condition: pl.Expr | None, source: str
+) -> Iterator[pl.DataFrame]:
     """The rows that count. Raises ValueError where there is none, with the values that the column has."""
-    if condition is None:
-        kept = frame
-        for column, wanted in where.items():
-            several = [str(value) for value in (wanted if isinstance(wanted, list) else [wanted])]
-            named = frame[column].cast(pl.String)
-            for value in several:
-                if value not in set(named.unique().to_list()):
-                    counts = named.value_counts(sort=True).head(8).rows()
-                    told = ", ".join(f"{name} ({count:,})" for name, count in counts)
-                    raise ValueError(f"{source}: no row has `{column}` {value!r} (`data.where`). It has: {told}.")
-            kept = kept.filter(pl.col(column).cast(pl.String).is_in(several))
+    if condition is not None:
+        keep = _by_condition(pieces, condition)
+    elif isinstance(where, dict):
+        keep = _by_values(pieces, where, source)
     else:
+        yield from pieces()
+        return
+    rows = 0
+    for piece in pieces():
+        kept = keep(piece)
+        rows += kept.height
+        yield kept
+    if not rows:
+        raise ValueError(f"{source}: no row is left by `data.where`.")
+
+
+def _by_condition(pieces: Pieces, condition: pl.Expr) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    """Rows of which a condition in SQL holds; a column of texts that are all numbers is compared as numbers."""
+    numbers: list[str] | None = None
+    for piece in pieces():
+        named = condition.meta.root_names() if numbers is None else numbers
         numbers = [
-            name for name in condition.meta.root_names()
-            if frame[name].dtype == pl.String and not frame[name].cast(pl.Float64, strict=False).is_null().any()
-        ]  # fmt: skip
-        typed = frame.with_columns(pl.col(numbers).cast(pl.Float64))
+            name
+            for name in named
+            if piece[name].dtype == pl.String and not piece[name].cast(pl.Float64, strict=False).is_null().any()
+        ]
+        if not numbers:
+            break
+
+    def keep(piece: pl.DataFrame) -> pl.DataFrame:
+        typed = piece.with_columns(pl.col(numbers or []).cast(pl.Float64))
         try:
-            kept = frame.filter(typed.select(condition.alias("keep"))["keep"])
+            return piece.filter(typed.select(condition.alias("keep"))["keep"])
         except (pl.exceptions.PolarsError, TypeError) as error:
             raise ValueError(f"`data.where`: {' '.join(str(error).split())[:200]}.") from None
-    if kept.is_empty():
-        raise ValueError(f"{source}: no row is left by `data.where`.")
-    return kept
+
+    return keep
 
 
-def _picked(frame: pl.DataFrame, chosen: dict[str, str]) -> pl.DataFrame:
-    picked = frame.select([pl.col(column).alias(key) for key, column in chosen.items()])
-    blank = [
-        pl.when(pl.col(c) == "").then(None).otherwise(pl.col(c)).alias(c)
-        for c, t in picked.schema.items()
-        if t == pl.String
-    ]
-    return picked.with_columns(blank)
+def _by_values(pieces: Pieces, where: dict[str, Any], source: str) -> Callable[[pl.DataFrame], pl.DataFrame]:
+    """Rows whose columns have one of the values that are wanted. Raises ValueError for a value that no row has."""
+    wanted = {c: [str(value) for value in (v if isinstance(v, list) else [v])] for c, v in where.items()}
+    missing = {(column, value) for column, values in wanted.items() for value in values}
+    for piece in pieces():
+        for column in {column for column, _ in missing}:
+            there = set(piece[column].cast(pl.String).unique().to_list())
+            missing -= {(column, value) for value in wanted[column] if value in there}
+        if not missing:
+            break
+    for column, value in sorted(missing):
+        counts = pl.concat(piece[column].cast(pl.String).value_counts() for piece in pieces())
+        most = (
+            counts.group_by(column).agg(pl.col("count").sum()).sort("count", column, descending=[True, False]).head(8)
+        )
+        told = ", ".join(f"{name} ({count:,})" for name, count in most.rows())
+        raise ValueError(f"{source}: no row has `{column}` {value!r} (`data.where`). It has: {told}.")
+    return lambda piece: piece.filter(pl.all_horizontal(pl.col(c).cast(pl.String).is_in(v) for c, v in wanted.items()))
 
 
-def _without(events: pl.DataFrame, missing: list[str]) -> tuple[pl.DataFrame, int]:
-    """The rows whose user and item are none of these words, and how many were left out."""
-    words = pl.Series(missing, dtype=pl.String)
-    bad = pl.any_horizontal(
-        pl.col(c).cast(pl.String).str.strip_chars().is_in(words.implode()) for c in ("user", "item")
-    )
-    kept = events.filter(~bad.fill_null(False))
-    return kept, events.height - kept.height
+def _picked(pieces: Iterator[pl.DataFrame], chosen: dict[str, str]) -> Iterator[pl.DataFrame]:
+    """The columns by the names that a log has for them; an empty text is a value that is missing."""
+    for piece in pieces:
+        picked = piece.select([pl.col(column).alias(key) for key, column in chosen.items()])
+        texts = [c for c, kind in picked.schema.items() if kind == pl.String]
+        yield picked.with_columns(pl.when(pl.col(c) == "").then(None).otherwise(pl.col(c)).alias(c) for c in texts)
+
+
+def _without(
+    pieces: Iterator[pl.DataFrame], missing: list[str] | None, dropped: list[int], source: str
+) -> Iterator[pl.DataFrame]:
+    """The rows whose user and item are none of these words; how many were left out is added to `dropped[0]`."""
+    if not missing:
+        yield from pieces
+        return
+    words = pl.Series(missing, dtype=pl.String).implode()
+    left = 0
+    for piece in pieces:
+        bad = pl.any_horizontal(pl.col(c).cast(pl.String).str.strip_chars().is_in(words) for c in ("user", "item"))
+        kept = piece.filter(~bad.fill_null(False))
+        dropped[0] += piece.height - kept.height
+        left += kept.height
+        yield kept
+    if dropped[0] and not left:
+        raise ValueError(f"{source}: every row has one of `data.missing` as user or item.")

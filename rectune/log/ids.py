@@ -23,8 +23,8 @@ class Ids:
 
     def encode(self, column: pl.Series) -> NDArray[np.int32]:
         """The numbers of a piece, shape (rows,); texts without nulls. Raises ValueError for more than 2**31 - 1 different ids."""
-        codes = column.cast(pl.Categorical(self._known)).to_physical().to_numpy().astype(np.int64)
-        most = int(codes.max(initial=-1)) + 1
+        codes = column.cast(pl.Categorical(self._known)).to_physical().to_numpy()
+        most = int(codes.max()) + 1 if len(codes) else 0
         if most > np.iinfo(np.int32).max:
             raise ValueError(f"more than {np.iinfo(np.int32).max:,} different ids.")
         if most > self._count:
@@ -35,7 +35,16 @@ class Ids:
             ]  # of repeated places the last that is written stays: the first row
             self._names.append(column.gather(at))
             self._count = most
-        return codes.astype(np.int32)
+        return codes.view(np.int32) if codes.flags.c_contiguous else codes.astype(np.int32)
+
+    def stripped(self, codes: NDArray[np.int32]) -> tuple[NDArray[np.int32], pl.Series]:
+        """All numbers and the texts, as they are without the white space around them: what differs in nothing else is one."""
+        names = self.names()
+        bare = names.str.strip_chars()
+        if bare.equals(names):
+            return codes, names
+        ids = Ids()
+        return ids.encode(bare)[codes], ids.names()
 
     def names(self) -> pl.Series:
         """The texts, row = number."""

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from rectune.log.log import Log
 
-Ints = NDArray[np.int64]
+Ints = NDArray[np.signedinteger[Any]]
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one part of a split, as offsets into the events of the log; all arrays have shape (rows,), int64.
+    """Rows of one part of a split, as offsets into the events of the log; all arrays have shape (rows,), int32 where that suffices.
 
     The history of row i is `events[start[i]:stop[i]]`, oldest first, and its target `events[target[i]]`.
     `first[i]` is the oldest event of the same user that stands before the target: what counts as seen.
@@ -135,16 +135,15 @@ def windows(split: Split, *, length: int) -> Rows:
     target is trained exactly once.
     """
     train = split.train
-    first = train.first
     last = np.ones(len(train), dtype=bool)
-    last[:-1] = (train.user[1:] != train.user[:-1]) | (first[1:] != first[:-1])
+    last[:-1] = (train.user[1:] != train.user[:-1]) | (train.first[1:] != train.first[:-1])
     ends = np.flatnonzero(last)
-    spans: list[tuple[int, int, int]] = []  # position among the training rows, start, target
-    for i in ends:
-        for start in range(int(first[i]), int(train.target[i]), length):
-            spans.append((int(i), start, min(start + length, int(train.target[i]))))
-    at, begin, target = np.array(spans, dtype=np.int64).reshape(-1, 3).T
-    return Rows(row=target, user=train.user[at], first=first[at], start=begin, stop=target, target=target)
+    first, stop = train.first[ends].astype(np.int64), train.target[ends].astype(np.int64)
+    count = -(-np.maximum(stop - first, 0) // length)
+    at = np.repeat(np.arange(len(ends)), count)
+    begin = first[at] + (np.arange(len(at)) - np.repeat(np.cumsum(count) - count, count)) * length
+    target = np.minimum(begin + length, stop[at])
+    return Rows(row=target, user=train.user[ends][at], first=first[at], start=begin, stop=target, target=target)
 
 
 def evenly(count: int, most: int) -> Ints:
@@ -152,11 +151,18 @@ def evenly(count: int, most: int) -> Ints:
     return np.unique(np.linspace(0, count - 1, num=max(min(most, count), 0), dtype=np.int64))
 
 
+def positions(log: Log) -> Ints:
+    """The position of each event, shape (events,): int32 where that suffices, for a log of 100 million events has many such arrays."""
+    count = len(log.item_codes)
+    return np.arange(count, dtype=np.int32 if count <= np.iinfo(np.int32).max else np.int64)
+
+
 def user_bounds(log: Log) -> tuple[Ints, Ints]:
     """For each event the position of its user's first event, and one past the last; shapes (events,)."""
     counts = np.bincount(log.user_codes, minlength=log.n_users)
     end = np.cumsum(counts)
-    return (end - counts)[log.user_codes], end[log.user_codes]
+    kind = positions(log).dtype
+    return (end - counts).astype(kind)[log.user_codes], end.astype(kind)[log.user_codes]
 
 
 def rows_of(log: Log, targets: Ints, first: Ints, max_history: int) -> Rows:
@@ -164,7 +170,7 @@ def rows_of(log: Log, targets: Ints, first: Ints, max_history: int) -> Rows:
     begin = first[targets]
     return Rows(
         row=targets,
-        user=log.user_codes[targets].astype(np.int64),
+        user=log.user_codes[targets],
         first=begin,
         start=np.maximum(begin, targets - max_history),
         stop=targets,

@@ -78,7 +78,7 @@ def _sample(path: Path, key: str) -> tuple[pl.DataFrame, dict[str, Any]]:
     """The first rows of a log as it is read without further keys, or with the separator that its header shows."""
     keys: dict[str, Any] = {}
     files_of, reader_of = (
-        named(f"rectune.data_builders.table:{name}", None, "init") for name in ("files_of", "reader_of")
+        named(f"rectune.data_builders.reader:{name}", None, "init") for name in ("files_of", "reader_of")
     )
     for _ in range(2):
         frame: pl.DataFrame = reader_of(separator=keys.get("separator")).read(

@@ -323,7 +323,7 @@ def test_items_as_json_of_every_form(tmp_path: Path, form: str) -> None:
 def test_json_of_every_form_is_read_once_and_in_the_encoding_that_is_said(
     tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rectune.data_builders import table as module
+    from rectune.data_builders import reader as module
 
     (tmp_path / "log.json").write_bytes(text.encode("latin-1"))
     read, whole = [], module.read_text
@@ -408,7 +408,7 @@ def test_events_of_rows_that_repeat_their_history_are_counted_once(tmp_path: Pat
 def test_polars_and_python_read_the_same(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.csv").write_bytes(text.encode())
     fast = read_rows(tmp_path / "x.csv", separator=",")
-    monkeypatch.setattr(files, "_at_once", lambda *given: None)
+    monkeypatch.setattr(files, "_by_polars", lambda *given: None)
     slow = read_rows(tmp_path / "x.csv", separator=",")
     assert fast.equals(slow)
     assert fast.columns == ["a", "b", "c"]

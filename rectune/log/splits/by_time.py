@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rectune.log.log import Log
-from rectune.log.split import PARTS, Split, check_log, rows_of, user_bounds
+from rectune.log.split import PARTS, Split, check_log, positions, rows_of, user_bounds
 
 
 def by_time(
@@ -31,7 +31,7 @@ def by_time(
     if ordered[0] == cuts[0] or cuts[0] == cuts[1]:
         raise ValueError(f"{log.source}: too many events share one time to cut it at {validation} and {test}.")
     first, _ = user_bounds(log)
-    position = np.arange(len(times))
+    position = positions(log)
     enough = (position - first) >= max(min_history, 0)
     stage = np.searchsorted(np.array(cuts), times, side="right")  # 0 train, 1 validation, 2 test
     parts = {name: position[(stage == i) & enough] for i, name in enumerate(PARTS)}

@@ -6,7 +6,7 @@ import numpy as np
 
 from rectune.log.log import Log
 from rectune.log.row_parts import refuse_empty, split_of_rows
-from rectune.log.split import PARTS, Split, user_bounds
+from rectune.log.split import PARTS, Split, positions, user_bounds
 
 
 def by_user(
@@ -29,7 +29,7 @@ def by_user(
             f"`validation` ({validation}) and `test` ({test}) must be shares above 0 that sum to less than 1."
         )
     first, end = user_bounds(log)
-    position = np.arange(len(log.item_codes))
+    position = positions(log)
     enough = position - first >= max(min_history, 1)
     late = enough if rows_per_user is None else enough & (end - position <= rows_per_user)
     users = np.unique(log.user_codes[late])

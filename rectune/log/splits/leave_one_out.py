@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from rectune.log.log import Log
-from rectune.log.split import Split, check_log, rows_of, user_bounds
+from rectune.log.split import Split, check_log, positions, rows_of, user_bounds
 
 
 def leave_one_out(log: Log, *, max_history: int = 20) -> Split:
@@ -16,7 +14,7 @@ def leave_one_out(log: Log, *, max_history: int = 20) -> Split:
     """
     check_log(log, max_history)
     first, end = user_bounds(log)
-    position = np.arange(len(log.item_codes))
+    position = positions(log)
     left = end - position  # events of the same user from here on, this one included
     long = (end - first) >= 3
     if not long.any():

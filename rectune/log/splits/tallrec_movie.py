@@ -6,7 +6,7 @@ import numpy as np
 
 from rectune.log.log import Log
 from rectune.log.row_parts import refuse_empty, split_of_rows
-from rectune.log.split import PARTS, Split, user_bounds
+from rectune.log.split import PARTS, Split, positions, user_bounds
 
 
 def tallrec_movie(
@@ -20,7 +20,7 @@ def tallrec_movie(
     Source: Bao et al., RecSys 2023, `preprocess_movie.py`. Raises ValueError when there are too few windows.
     """
     first, _ = user_bounds(log)
-    position = np.arange(len(log.item_codes))
+    position = positions(log)
     whole = position[position - first >= history]
     if len(whole) < rows:
         raise ValueError(
