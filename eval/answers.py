@@ -14,12 +14,12 @@ from rectune.eval.metrics.calibration_error import calibration_error
 from rectune.eval.metrics.log_loss import log_loss
 from rectune.eval.metrics.user_auc import mean_user_auc
 from rectune.eval.page import answer_text, page
-from rectune.eval.sentences import verdict
+from rectune.eval.sentences import earlier_lines, verdict
 from rectune.eval.several import over_wordings, summarise
 
 from rectune.baselines.likes import both, item_like_rate, logistic, share_of_likes
 from rectune.log.split import evenly
-from rectune.run.judged import Evidence, Report, judge
+from rectune.run.judged import Evidence, Report, earlier_run, judge
 from rectune.runtime.room import Room
 
 UNTUNED, TUNED = "untuned model", "tuned model"
@@ -58,12 +58,13 @@ def answers(
         "split": split.notes,
         "log": split.log.facts(),
         "index_health": evidence.index.health,
+        **earlier_run(evidence),
         "audits": evidence.audits,
     }
     data = {
         "recipe": evidence.recipe.name, "settings": evidence.recipe.settings, "results": results, "measured": evidence.measured,
         "training": evidence.training, "environment": evidence.environment,
-        "said": [verdict(results["tuned_against"]), f"Within users: {verdict(results['tuned_against_within_users'])}"],
+        "said": [*earlier_lines(results), verdict(results["tuned_against"]), f"Within users: {verdict(results['tuned_against_within_users'])}"],
         "examples": _in_words(evidence, examples),
     }  # fmt: skip
     return Report(data, page(data, answer_figures(data, chances, liked), kind="answers"), answer_text(data))

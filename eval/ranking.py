@@ -42,7 +42,7 @@ from rectune.baselines.scoring import (
 from rectune.decoding.ranking import Ranking, target_ranks
 from rectune.log.split import Split, evenly
 from rectune.recipe.calls import HOMES, named
-from rectune.run.judged import HIDDEN, SAMPLED, SHOWN, Evidence, Report, judge
+from rectune.run.judged import HIDDEN, SAMPLED, SHOWN, Evidence, Report, earlier_run, judge
 from rectune.run.sasrec_box import NAME as SASREC
 from rectune.runtime.room import Room
 
@@ -120,6 +120,7 @@ def ranking(
             else {}
         ),
         **({SAMPLED: judge.sampled()} if evidence.candidates else {}),
+        **({} if evidence.earlier is None else {"earlier": {**earlier_run(evidence)["earlier"], **judge.earlier()}}),
         "rows": len(split.test),
         "targets_seen_before": split.seen_before(split.test),
         "log": split.log.facts(),
@@ -307,6 +308,33 @@ class _Judge:
             "table": self.table(SAMPLED),
             "tuned_against": self.differences(SAMPLED, TUNED),
         }
+
+    def earlier(self) -> dict[str, Any]:
+        """What became of the test rows of the run that this one goes on from, seen items hidden: NDCG and recall of its model and of
+        the tuned one at the largest k, and the difference, each [mean, low, high]; None where no row is left."""
+        told: dict[str, Any] = {}
+        before, last = self.evidence.before, self.k[-1]
+        if not before or before["tuned"].ranking is None:
+            left = before.get("tuned")
+            return {**told, "rows": 0, "gone": left.gone if left else 0, "trained": left.trained if left else 0}
+        rows = before["tuned"]
+        targets = np.array(rows.targets, dtype=np.int32)
+        one = np.ones(len(targets), dtype=np.int64)
+        number = {user: i for i, user in enumerate(dict.fromkeys(rows.users))}
+        users = np.array([number[user] for user in rows.users])
+        bootstrap = Bootstrap(users, seed=self.evidence.seed, room=self.room)
+        for name, metric in (("ndcg", ndcg), ("recall", recall)):
+            value = {
+                who: metric(hits_at(model_lists(found.ranking, targets).place, last), one, last)
+                for who, found in before.items()
+                if found.ranking is not None
+            }
+            told[f"{name}@{last}"] = {
+                "earlier": bootstrap.mean(value["untuned"]),
+                "now": bootstrap.mean(value["tuned"]),
+                "difference": bootstrap.mean(value["tuned"] - value["untuned"]),
+            }
+        return {**told, "metric": f"ndcg@{last}", "rows": len(targets), "gone": rows.gone, "trained": rows.trained}
 
     def oracle_share(self) -> float | None:
         """How much of the way from popularity to the oracle the tuned model goes (NDCG, seen items hidden).

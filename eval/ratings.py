@@ -13,12 +13,12 @@ from rectune.eval.metrics.auc import auc
 from rectune.eval.metrics.mae import mae
 from rectune.eval.metrics.rmse import rmse
 from rectune.eval.page import page, rating_text
-from rectune.eval.sentences import verdict
+from rectune.eval.sentences import earlier_lines, verdict
 from rectune.eval.several import summarise
 
 from rectune.baselines.rating_rows import rating_rows
 from rectune.log.split import evenly
-from rectune.run.judged import Evidence, Report, judge
+from rectune.run.judged import Evidence, Report, earlier_run, judge
 from rectune.runtime.room import Room
 
 UNTUNED, TUNED, LIKELIEST = "untuned model", "tuned model", "tuned model, most likely rating"
@@ -52,12 +52,12 @@ def ratings(
         "rating_values": task.values, "like_above": like_above,
         "baseline_settings": {row.name: row.settings for row in baselines if row.settings},
         "split": evidence.split.notes, "log": evidence.split.log.facts(),
-        "index_health": evidence.index.health, "audits": evidence.audits,
+        "index_health": evidence.index.health, "audits": evidence.audits, **earlier_run(evidence),
     }  # fmt: skip
     data = {
         "recipe": evidence.recipe.name, "settings": evidence.recipe.settings, "results": results, "measured": evidence.measured,
         "training": evidence.training, "environment": evidence.environment,
-        "said": [verdict(results["tuned_against"])],
+        "said": [*earlier_lines(results), verdict(results["tuned_against"])],
         "examples": _in_words(evidence, predicted[TUNED], examples),
     }  # fmt: skip
     figures = rating_figures(data, predicted, given)

@@ -83,11 +83,41 @@ def ranking_words(results: dict[str, Any]) -> list[str]:
                 told.append(said(row, word, f"the {other}", against["differences"][other], against["metric"]))
     if share := oracle_line(results):
         told.append(share)
+    told += earlier_lines(results)
     if (shuffled := results["shuffled_history"]) is not None:
         told.append(
             f"Shuffling the history costs {interval(shuffled['cost'])} {shuffled['metric']} on {shuffled['rows']} rows."
         )
     return told
+
+
+def earlier_lines(results: dict[str, Any]) -> list[str]:
+    """What a run that goes on from another is to be read by: who the untuned model is, which names are new, and what was forgotten."""
+    earlier = results.get("earlier")
+    if earlier is None:
+        return []
+    grown = earlier["grown"]
+    names = f"{grown['kept']:,} items keep their names and {grown['new']:,} got new ones"
+    names += f"; {grown['gone']:,} are no items any more" if grown["gone"] else ""
+    told = [f"The run goes on from {earlier['name']}: the untuned model is that one's. {names}."]
+    if "rows" not in earlier:
+        return told  # it lists no items
+    left = [
+        *([f"{earlier['trained']:,} were trained since"] if earlier["trained"] else []),
+        *([f"the targets of {earlier['gone']:,} are no items any more"] if earlier["gone"] else []),
+    ]
+    without = f" ({', '.join(left)})" if left else ""
+    if not earlier["rows"]:
+        return [*told, f"What it forgot is not known: no test row of the earlier run is left{without}."]
+    metric = earlier["metric"]
+    found = earlier[metric]
+    value, low, high = found["difference"]
+    word = "It forgot" if high < 0 else "It is better there by" if low > 0 else "That it forgot is not shown:"
+    return [
+        *told,
+        f"On {earlier['rows']:,} test rows of the earlier run{without} {metric} was {number(found['earlier'][0])} and is "
+        f"{number(found['now'][0])}. {word} {signed(value)}, 95 % interval {signed(low)} to {signed(high)}.",
+    ]
 
 
 def oracle_line(results: dict[str, Any]) -> str:
@@ -119,9 +149,9 @@ def mixed_verdict(results: dict[str, Any]) -> list[str]:
 
 
 def log_lines(results: dict[str, Any]) -> list[str]:
-    """What a reader must know of the log: what was warned of when it was read, and targets that share their time with another event; and
+    """What a reader must know of a run that goes on from another, and of the log: what was warned of when it was read, and targets that share their time with another event; and
     which rows were not made by the run."""
-    told = [f"The log: {warning}" for warning in results["log"].get("warnings", [])]
+    told = [*earlier_lines(results), *(f"The log: {warning}" for warning in results["log"].get("warnings", []))]
     for name, longest in results.get("made_elsewhere", {}).items():
         told.append(f"`{name}` was read from a file; its lists hold up to {longest:,} items, seen ones included.")
     if tied := results["split"].get("test_targets_tied_in_time", 0):

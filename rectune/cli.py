@@ -183,6 +183,13 @@ def build_parser() -> argparse.ArgumentParser:
     train = _command(group, "train", commands.train, "run a recipe from log to report, or continue it", epilog=override)
     train.add_argument("recipe", help=recipe)
     train.add_argument(
+        "--from",
+        dest="earlier",
+        default=None,
+        metavar="RUN",
+        help="go on from a finished run, a bundle or a repository of the Hub: its model is the base, its items keep their names",
+    )
+    train.add_argument(
         "--rebuild",
         action="append",
         default=[],

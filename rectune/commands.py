@@ -128,14 +128,13 @@ def train(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
             raise ValueError(
                 "`--public`, `--license` and `--public-titles` say how to push; give `--push USER/REPO`, too."
             )
-        train.train(args.recipe, overrides, seeds=args.seeds, rebuild=args.rebuild)
+        train.train(_asked_for(args, overrides), seeds=args.seeds, rebuild=args.rebuild)
         return
     from rectune.bundle.export import export
     from rectune.bundle.push import Pushing, check_push, push
-    from rectune.recipe.load import load_recipe
     from rectune.runtime.processes import is_main, wait
 
-    recipe = load_recipe(args.recipe, overrides)
+    recipe = _asked_for(args, overrides)
     if args.seeds is not None or recipe.settings.get("grid"):
         raise ValueError(
             "`--push`: several runs were asked for. Train them, and push the one that you choose with `rectune push`."
@@ -146,6 +145,18 @@ def train(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     if is_main():
         _tell_pushed(push(place, how))
     wait()
+
+
+def _asked_for(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> Any:
+    """The recipe, going on from an earlier run where one is named."""
+    from rectune.recipe.load import load_recipe
+
+    recipe = load_recipe(args.recipe, overrides)
+    if args.earlier is None:
+        return recipe
+    from rectune.bundle.refresh import refreshed
+
+    return refreshed(recipe, args.earlier)
 
 
 def evaluate(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

@@ -61,6 +61,7 @@ def asked_of(run: Run) -> dict[str, Any]:
         "longest_history": outside.longest,
         "ratings": list(outside.ratings),
         "columns": run.log.items.columns,
+        "index": short_name("index", asked.index.function) or asked.index.function.__name__,
         "vectors": [written_call("vectors", call) for call in asked.vectors],
         "seed": asked.seed,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,32 @@ from typing import Any
 from rectune.indexing.item_index import ItemIndex
 from rectune.model.new_tokens import add_tokens, new_token_ids, rows_needed, start_new_tokens, train_tokenizer
 from rectune.model.settings import ModelSettings, load_options, pick_device
-from rectune.prompts.encoder import Encoder
+from rectune.prompts.encoder import Encoder, Frame
 from rectune.runtime.checkpoints import check_checkpoint
 from rectune.runtime.text_files import first_line
 
 KEY = "model.model_name_or_path"
+KNOWN = "known_tokens.json"  # ids of tokens of the index that the base has already
 
 
-def build_base(settings: ModelSettings, index: ItemIndex, texts: Iterable[str], folder: Path, *, seed: int) -> None:
+def build_base(
+    settings: ModelSettings,
+    index: ItemIndex,
+    texts: Iterable[str],
+    folder: Path,
+    *,
+    seed: int,
+    frame: Frame | None = None,
+) -> None:
     """Write what every stage starts from: the tokenizer with the new tokens, the frame of every prompt, and the weights where
-    they are not loaded."""
+    they are not loaded. `frame`: that of an earlier run whose model is the base, which may know tokens of the index already."""
     if settings.from_scratch is None:
         tokenizer = tokenizer_of(settings)
-        add_tokens(tokenizer, index.vocabulary)
+        own = set(tokenizer.get_vocab()) if frame is not None else set()
+        known = [token for token in index.vocabulary if token in own]
+        add_tokens(tokenizer, [token for token in index.vocabulary if token not in own])
+        if known:
+            (folder / KNOWN).write_text(json.dumps(tokenizer.convert_tokens_to_ids(known)))
         if settings.random_weights:
             _drawn_anew(settings, tokenizer, seed).save_pretrained(folder / "model")
     else:
@@ -32,7 +46,7 @@ def build_base(settings: ModelSettings, index: ItemIndex, texts: Iterable[str], 
     kept = load_tokenizer(folder)
     if new_token_ids(kept, index) != new_token_ids(tokenizer, index):
         raise ValueError("the new tokens have other ids once the tokenizer is saved and loaded; use another base.")
-    Encoder(kept, index.vocabulary, form=settings.prompt_form).frame.save(folder)
+    (frame or Encoder(kept, index.vocabulary, form=settings.prompt_form).frame).save(folder)
 
 
 def load_tokenizer(base: Path) -> Any:
@@ -56,7 +70,8 @@ def load_base(settings: ModelSettings, base: Path, index: ItemIndex, *, seed: in
         model = _named_model(settings, options)
         if rows_needed(tokenizer) > model.get_input_embeddings().weight.shape[0]:
             model.resize_token_embeddings(rows_needed(tokenizer), mean_resizing=False)
-        start_new_tokens(model, tokenizer, index, seed=seed)
+        known = json.loads((base / KNOWN).read_text()) if (base / KNOWN).exists() else []
+        start_new_tokens(model, tokenizer, index, seed=seed, kept=known)
     if "quantization_config" not in options:
         model.to(pick_device(settings))
     keep_gradients_on_cpu(model)

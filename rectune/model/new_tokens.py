@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -87,13 +87,17 @@ def tied(model: Any) -> bool:
 
 
 @torch.no_grad()
-def start_new_tokens(model: Any, tokenizer: Any, index: ItemIndex, *, seed: int) -> None:
-    """Set each new row to the mean of the words it stands for, or to the mean of all old rows plus a little noise."""
-    ids = new_token_ids(tokenizer, index)
+def start_new_tokens(model: Any, tokenizer: Any, index: ItemIndex, *, seed: int, kept: Collection[int] = ()) -> None:
+    """Set each new row to the mean of the words it stands for, or to the mean of all old rows plus a little noise. `kept`: ids of the
+    index's tokens that the model knows already; their rows stay."""
+    every = new_token_ids(tokenizer, index)
+    new = [i for i, number in enumerate(every) if number not in set(kept)]
+    ids = [every[i] for i in new]
     if not ids:
         return
     encoder = Encoder(tokenizer, index.vocabulary, form="plain")
-    words = [encoder.text_ids(meaning)[:64] if meaning else [] for meaning in index.meanings or [""] * len(ids)]
+    meanings = [index.meanings[i] if index.meanings else "" for i in new]
+    words = [encoder.text_ids(meaning)[:64] if meaning else [] for meaning in meanings]
     rows = rows_needed(tokenizer)
     old = torch.ones(rows, dtype=torch.bool)
     old[ids] = False

@@ -19,6 +19,7 @@ SECTIONS = (
     "include",
     "about",
     "cite",
+    "from",
     "data",
     "split",
     "vectors",

@@ -28,6 +28,7 @@ from rectune.recipe.calls import (
 )
 from rectune.recipe.checking import check_keywords
 from rectune.recipe.load import Recipe
+from rectune.run.earlier import Earlier, read_earlier
 from rectune.run.judged import Judge, judge_of
 from rectune.run.sasrec_box import AskedSasRec, read_sasrec
 from rectune.runtime.near import shown
@@ -78,7 +79,7 @@ class Prior:
 @dataclass(frozen=True)
 class Asked:
     """Everything that a recipe asks for. `ranked`: the task that is ranked, `model`: the section of that name as `ModelSettings`,
-    `added`: items that were added to a finished run."""
+    `added`: items that were added to a finished run, `earlier`: what the run goes on from."""
 
     recipe: Recipe
     seed: int
@@ -99,6 +100,7 @@ class Asked:
     judge_arguments: dict[str, Any]
     added: Added | None = None
     reads_vectors: bool = False
+    earlier: Earlier | None = None
 
     @property
     def template(self) -> Template:
@@ -134,6 +136,7 @@ def ask(recipe: Recipe, *, need: Literal["all", "no files", "ranking"] = "all") 
     from rectune.model.settings import model_settings
     from rectune.recipe.library import FROM_0, check_range
 
+    earlier = read_earlier(recipe, finished=need == "ranking")
     if recipe.settings.get("index") is None:
         recipe.settings["index"] = {"call": "titles"}
     seed = int(recipe.settings["seed"])
@@ -181,6 +184,7 @@ def ask(recipe: Recipe, *, need: Literal["all", "no files", "ranking"] = "all") 
         _check_base(asked)
     return replace(
         asked,
+        earlier=earlier,
         reads_vectors=index.wants("vectors")
         or any("vectors" in training.needs for training in asked.trainings)
         or any(task.reads_vectors for task in asked.every_task)

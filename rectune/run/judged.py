@@ -21,6 +21,7 @@ from rectune.tasks.rows import TaskRows
 
 if TYPE_CHECKING:
     from rectune.baselines.sasrec_network import SasRec
+    from rectune.run.rankings import Before
 
 HIDDEN, SHOWN = "seen items hidden", "seen items not hidden"  # the two protocols, never mixed
 SAMPLED = "sampled candidates"  # a third one, for papers that rank no more
@@ -36,7 +37,8 @@ class Evidence:
     random order, seen items hidden. `candidates`: of each test row the target and items that were drawn beside it, and
     `sampled[model]` the lists of these alone. `others`: lists that were made elsewhere, name -> protocol -> lists.
     `training`: the log of each stage. `cached(name, keys, build, made_by, needs)` returns a folder that `build` filled once for this split, these keys and the boxes of the line
-    in `needs`; `made_by`: whose code that is. `sasrec`: the run's SASRec, trained when it is first called, or None.
+    in `needs`; `made_by`: whose code that is. `sasrec`: the run's SASRec, trained when it is first called, or None. `earlier`: the name of the run that this one goes on from, whose model is the untuned
+    one, and `before[model]` how 'untuned' and 'tuned' rank that run's test rows.
     """
 
     recipe: Recipe
@@ -61,6 +63,8 @@ class Evidence:
     candidates: list[NDArray[np.int32]] = field(default_factory=list)
     sampled: dict[str, Ranking] = field(default_factory=dict)
     sasrec: Callable[[], SasRec] | None = None
+    earlier: str | None = None
+    before: dict[str, Before] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,14 @@ class Report:
     data: dict[str, Any]
     page: str
     text: str
+
+
+def earlier_run(evidence: Evidence) -> dict[str, Any]:
+    """For `results`: the name of the run that this one goes on from, and how many items kept a name or got one; nothing for others."""
+    if evidence.earlier is None:
+        return {}
+    grown = {key: count for key, count in evidence.index.health["grown"].items() if key != "from"}
+    return {"earlier": {"name": evidence.earlier, "grown": grown}}
 
 
 class Judge:

@@ -9,6 +9,8 @@ from rectune.decoding.language_model import catalogue_trie
 from rectune.decoding.trie import FILE, Trie
 from rectune.indexing.health import judged
 from rectune.indexing.item_index import ItemIndex
+from rectune.indexing.quantised import names_of_new
+from rectune.indexing.titles import MAX_CHARACTERS
 from rectune.log.few_shots import few_shots
 from rectune.log.log import Log
 from rectune.log.split import Split
@@ -17,6 +19,7 @@ from rectune.model.settings import base_identity
 from rectune.prompts.encoder import Encoder, Frame
 from rectune.recipe.box import Box, Held
 from rectune.run.asked import Asked
+from rectune.run.earlier import Earlier, rows_box
 from rectune.run.prior_box import prior_box
 from rectune.run.sasrec_box import NAME as SASREC
 from rectune.run.sasrec_box import sasrec_box
@@ -35,6 +38,8 @@ def line_of(asked: Asked, *, without: Path) -> list[Box]:
     if asked.reads_vectors:
         boxes.append(_vectors(asked, without))
     boxes += [_index(asked, without), _base(asked, without), _trie(asked)]
+    if asked.earlier is not None:
+        boxes.append(rows_box(asked.earlier))
     if asked.sasrec is not None:
         boxes.append(sasrec_box(asked.sasrec))
     if asked.prior is not None:
@@ -78,20 +83,30 @@ def _split(asked: Asked, without: Path) -> Box:
 def _vectors(asked: Asked, without: Path) -> Box:
     """The item vectors of all sources, side by side."""
 
+    earlier = asked.earlier
+
     def build(held: Held, folder: Path) -> None:
         split = held["split"]
+        if earlier is not None:
+            earlier.vectors(split, asked.vectors).save(folder)
+            return
         parts = [refuse_alike(call(split)) for call in asked.vectors]
         join(parts).of(split.log.items["item_id"].to_list()).save(folder)
 
+    def keys() -> Any:
+        said = [call.keys(without=without) for call in asked.vectors]
+        return said if earlier is None else [*said, {"from": earlier.mark}]
+
     made_by = tuple(function for call in asked.vectors for function in call.made_by)
     return Box(
-        "vectors", ("split",), lambda: [call.keys(without=without) for call in asked.vectors], build,
-        lambda held, folder: ItemVectors.load(folder), made_by,
+        "vectors", ("split",), keys, build, lambda held, folder: ItemVectors.load(folder), made_by,
     )  # fmt: skip
 
 
 def _index(asked: Asked, without: Path) -> Box:
     call, users = asked.index, asked.user_tokens
+    if asked.earlier is not None:
+        return _grown(asked, asked.earlier)
 
     def build(held: Held, folder: Path) -> None:
         given = {"vectors": held["vectors"]} if call.wants("vectors") else {}
@@ -114,6 +129,25 @@ def _index(asked: Asked, without: Path) -> Box:
     )
 
 
+def _grown(asked: Asked, earlier: Earlier) -> Box:
+    """The index of the run that this one goes on from, with names for new items."""
+    wants = asked.index.wants("vectors")
+    limit = int(asked.index.arguments.get("max_characters", MAX_CHARACTERS))
+
+    def build(held: Held, folder: Path) -> None:
+        earlier.grown(held["split"], held["vectors"] if wants else None, limit).save(folder)
+
+    def load(held: Held, folder: Path) -> ItemIndex:
+        index = ItemIndex.load(folder)
+        return index if asked.added is None else asked.added.index(index)
+
+    def keys() -> dict[str, Any]:
+        return {"from": earlier.mark, "limit": limit}
+
+    needs = ("split", "vectors") if wants else ("split",)
+    return Box("index", needs, keys, build, load, (Earlier.grown, names_of_new, judged))
+
+
 def _base(asked: Asked, without: Path) -> Box:
     """The tokenizer with the new tokens and the frame around its prompts; the base itself where it is made from scratch."""
     settings = asked.model
@@ -127,7 +161,9 @@ def _base(asked: Asked, without: Path) -> Box:
 
     def build(held: Held, folder: Path) -> None:
         specs = specs_of(asked.every_task, held) if scratch else []
-        build_base(settings, held["index"], sample_texts(specs, most=20_000), folder, seed=asked.seed)
+        frame = None if asked.earlier is None else asked.earlier.frame
+        texts = sample_texts(specs, most=20_000)
+        build_base(settings, held["index"], texts, folder, seed=asked.seed, frame=frame)
 
     def load(held: Held, folder: Path) -> Encoder:
         vocabulary = held["index"].vocabulary

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,20 @@ from rectune.tasks.asked_histories import outside_of
 from rectune.tasks.rows import TaskRows
 
 MEASURED = "measured.json"
+
+
+@dataclass(frozen=True)
+class Before:
+    """Test rows of an earlier run as item codes, and how a model ranks them. `gone`, `trained`: how many of the `rows` that there were are left out,
+    as their target is no item any more, or a training event of its user since."""
+
+    histories: list[list[int]]
+    targets: list[int]
+    users: list[str]
+    gone: int
+    trained: int
+    rows: int
+    ranking: Ranking | None = None
 
 
 def _rank_keys(asked: Asked, without: Path) -> dict[str, Any]:
@@ -98,6 +112,55 @@ def ranked(
         )
     )  # fmt: skip
     return found
+
+
+def ranked_before(run: Run, who: str) -> Before | None:
+    """A model on the test rows of the run that this one goes on from, over today's catalogue, seen items hidden; None where these are not known."""
+    if run.asked.earlier is None or run.rows.kind != "item":
+        return None
+    rows = before_rows(run)
+    if not len(rows.targets):
+        return replace(rows, ranking=None)
+    split = outside_of(run.split).split(rows.histories, rows.users, rows.targets)
+
+    def build(held: Held, folder: Path) -> None:
+        started = time.perf_counter()
+        shards = folder / "shards"
+        shards.mkdir(exist_ok=True)
+        hidden = [sorted(set(history)) for history in rows.histories]
+        ranking = run.models[who].rank(run.rows_of_split(split), Shelf(hidden=hidden), shards=shards)
+        wait()  # every process has read the shards
+        if is_main():
+            ranking.save(folder / "ranking.parquet")
+            shutil.rmtree(shards)
+            _write_measured(folder, started, len(rows.targets))
+
+    keys = {**_rank_keys(run.asked, run.folder.path), "who": who, "before": True}
+    ranking: Ranking = run.load(
+        Box(
+            f"rank-{who}", (*_needs(run, who), "before"), lambda: keys, build,
+            lambda held, folder: Ranking.load(folder / "ranking.parquet"), (*_made_by(run), before_rows), resumes=True,
+        )
+    )  # fmt: skip
+    return replace(rows, ranking=ranking)
+
+
+def before_rows(run: Run) -> Before:
+    """The earlier run's test rows in today's codes: without those whose target has left the catalogue or was trained since."""
+    frame, split = run["before"], run.split
+    code = {item: i for i, item in enumerate(run.log.items["item_id"].to_list())}
+    user_code = {user: i for i, user in enumerate(run.log.users.to_list())}
+    histories, targets, users, gone, trained = [], [], [], 0, 0
+    for user, items, target in frame.iter_rows():
+        if target not in code:
+            gone += 1
+        elif user in user_code and code[target] in split.trained(user_code[user]):
+            trained += 1
+        else:
+            histories.append([code[item] for item in items if item in code])
+            targets.append(code[target])
+            users.append(user)
+    return Before(histories, targets, users, gone, trained, frame.height)
 
 
 def answered(run: Run, who: str) -> tuple[NDArray[np.float64], dict[str, Any]]:

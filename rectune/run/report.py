@@ -25,7 +25,7 @@ from rectune.run.candidates import candidates_box
 from rectune.run.judged import HIDDEN, SHOWN, Evidence, as_json
 from rectune.run.line import AFTER
 from rectune.run.lists import read_lists
-from rectune.run.rankings import answered, by_wording, prior_weight, ranked, sample
+from rectune.run.rankings import answered, by_wording, prior_weight, ranked, ranked_before, sample
 from rectune.run.run import Run
 from rectune.run.sasrec_box import NAME as SASREC
 from rectune.runtime.files import write_atomic
@@ -90,6 +90,7 @@ def gather_evidence(
             found = ranked(run, of, SHOWN, weight=by, candidates=candidates)
             sampled[who], measured[f"ranking, {who}, sampled candidates"] = found
     worded = by_wording(run, wordings)
+    before = {who: old for who in ("untuned", "tuned") if (old := ranked_before(run, who)) is not None}
     trained = [run.place(training.name).folder for training in asked.trainings]
     training = [json.loads((folder / "log_history.json").read_text()) for folder in trained]
     audits = [json.loads((folder / "audit.json").read_text()) for folder in trained]
@@ -101,6 +102,7 @@ def gather_evidence(
         measured=measured, environment=environment(run), cached=partial(_cached, run), seed=asked.seed, wordings=worded, prior=prior,
         prior_weight=weight, others=others or {}, candidates=drawn, sampled=sampled,
         sasrec=None if asked.sasrec is None else partial(run.__getitem__, SASREC),
+        earlier=run.index.health.get("grown", {}).get("from"), before=before,
     )  # fmt: skip
 
 

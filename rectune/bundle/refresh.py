@@ -1,0 +1,62 @@
+"""`rectune train --from`: a recipe that goes on from a run, a bundle, or a repository of the Hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rectune.bundle.export import export
+from rectune.bundle.files import ABOUT, exported_run, run_of
+from rectune.bundle.manifest import FILE, check_files
+from rectune.bundle.names import short_name, written_call
+from rectune.recipe.load import Recipe, overridden
+from rectune.run.asked import ask
+from rectune.run.earlier import EXPORT
+from rectune.run.run import RESOLVED, open_run
+
+
+def refreshed(recipe: Recipe, named: str | Path) -> Recipe:
+    """The recipe with its key `from`. A run folder is exported first, to `RUN/export`, unless that is there and of the same training.
+
+    Raises FileNotFoundError where nothing is there, ValueError for the run folder of the recipe itself, for a bundle that is not as it was
+    written, and where the recipe has another index or other item vectors than the earlier run, by which new items could not be named.
+    """
+    folder = Path(named)
+    if (folder / RESOLVED).exists() and (folder / "run.json").exists():
+        if folder.resolve() == Path(recipe.settings["output_dir"]).resolve():
+            raise ValueError(
+                f"`--from`: {named} is the folder that this recipe writes. Give another one with --output_dir."
+            )
+        run = open_run(folder)
+        if exported_run(folder / EXPORT) != run_of(run):
+            export(folder)
+        place, bundle = folder.resolve(), folder.resolve() / EXPORT
+    else:
+        place = bundle = _bundle(folder, str(named))
+        check_files(bundle)
+    made = overridden(recipe, [("from", json.dumps(str(place)))])
+    about = json.loads((bundle / ABOUT).read_text(encoding="utf-8"))
+    asked = ask(made)
+    kind = short_name("index", asked.index.function) or asked.index.function.__name__
+    if about["asked"].get("index", kind) != kind:
+        raise ValueError(
+            f"{recipe.where('index')}: the earlier run has names by `{about['asked']['index']}`, and names stay. Take that index."
+        )
+    had, has = about["asked"]["vectors"], [written_call("vectors", call) for call in asked.vectors]
+    if had and had != has:
+        raise ValueError(
+            f"{recipe.where('vectors')}: the earlier run has other item vectors ({json.dumps(had)}), by which its index names items. Take those."
+        )
+    return overridden(recipe, [("from", json.dumps(str(place)))])
+
+
+def _bundle(folder: Path, named: str) -> Path:
+    from rectune.bundle.hub import fetched, is_repository
+
+    if (folder / FILE).exists() or (folder / ABOUT).exists():
+        return folder.resolve()
+    if folder.exists() or not is_repository(named):
+        raise FileNotFoundError(
+            f"`--from`: `{named}` is neither a finished run folder, nor a bundle that `rectune export` wrote, nor a repository of the Hub (USER/REPO)."
+        )
+    return fetched(named)[0]
