@@ -312,8 +312,8 @@ class _Judge:
     def earlier(self) -> dict[str, Any]:
         """What became of the test rows of the run that this one goes on from, seen items hidden: NDCG and recall of its model and of
         the tuned one at the largest k, and the difference, each [mean, low, high]; None where no row is left."""
-        told: dict[str, Any] = {}
         before, last = self.evidence.before, self.k[-1]
+        told: dict[str, Any] = {"leaked": before["tuned"].leaked if before else None}
         if not before or before["tuned"].ranking is None:
             left = before.get("tuned")
             return {**told, "rows": 0, "gone": left.gone if left else 0, "trained": left.trained if left else 0}

@@ -102,6 +102,10 @@ def earlier_lines(results: dict[str, Any]) -> list[str]:
     told = [f"The run goes on from {earlier['name']}: the untuned model is that one's. {names}."]
     if "rows" not in earlier:
         return told  # it lists no items
+    if earlier["leaked"]:
+        told.append(
+            f"{earlier['leaked']:,} of the {results['rows']:,} test targets are events that the earlier model was tuned on: both models are flattered."
+        )
     left = [
         *([f"{earlier['trained']:,} were trained since"] if earlier["trained"] else []),
         *([f"the targets of {earlier['gone']:,} are no items any more"] if earlier["gone"] else []),

@@ -27,7 +27,7 @@ from rectune.run.new_items import new_vectors
 from rectune.runtime.near import shown
 from rectune.vectors.item_vectors import ItemVectors, load_fitted
 
-ABOUT, EXPORT, ROWS = "rectune.json", "export", "rows.parquet"
+ABOUT, EXPORT, ROWS, TRAINED = "rectune.json", "export", "rows.parquet", "trained.json"
 REPLACED = ("model_name_or_path", "model_revision", "from_scratch", "text_vocab_size", "random_weights")
 NO_ROWS: dict[str, Any] = {"user": pl.String, "items": pl.List(pl.String), "target": pl.String}
 
@@ -140,19 +140,37 @@ def read_earlier(recipe: Recipe, *, finished: bool = False) -> Earlier | None:
 
 
 def rows_box(earlier: Earlier) -> Box:
-    """The test rows of the earlier run: all that a user did before the target, and the target, as ids; none of a bundle, which has no users."""
+    """The test rows of the earlier run: all that a user did before the target, and the target, as ids; and of how many test rows of today the
+    target was trained by it. Of a bundle, which has no users, neither is known."""
 
     def build(held: Held, folder: Path) -> None:
-        frame = pl.DataFrame(schema=NO_ROWS)
+        frame, trained = pl.DataFrame(schema=NO_ROWS), None
         if earlier.run is not None:
             stages = json.loads((earlier.run / "run.json").read_text())["stages"]
             log, split = (earlier.run / "stages" / f"{name}-{stages[name]}" for name in ("log", "split"))
-            frame = _rows_of(Split.load(split, Log.load(log)))
+            then = Split.load(split, Log.load(log))
+            frame, trained = _rows_of(then), trained_targets(held["split"], then)
         frame.write_parquet(folder / ROWS)
+        (folder / TRAINED).write_text(json.dumps(trained))
 
-    return Box(
-        "before", (), lambda: earlier.mark, build, lambda held, folder: pl.read_parquet(folder / ROWS), (_rows_of,)
-    )
+    def load(held: Held, folder: Path) -> tuple[pl.DataFrame, int | None]:
+        return pl.read_parquet(folder / ROWS), json.loads((folder / TRAINED).read_text())
+
+    return Box("before", ("split",), lambda: earlier.mark, build, load, (_rows_of, trained_targets))
+
+
+def trained_targets(now: Split, then: Split) -> int:
+    """How many test rows of `now` have a target that was a training event of their user `then`: one that the user had more often among those than
+    among all that is before the target by now."""
+    ids = now.log.items["item_id"].to_list()
+    known = {item: i for i, item in enumerate(then.log.items["item_id"].to_list())}
+    user_code = {user: i for i, user in enumerate(then.log.users.to_list())}
+    rows, targets, found = now.test, now.targets(now.test), 0
+    for i, target in enumerate(targets):
+        user, item = user_code.get(now.log.users[int(rows.user[i])]), known.get(ids[target])
+        if user is not None and item is not None:
+            found += int((then.trained(user) == item).sum() > (now.earlier(rows, i) == target).sum())
+    return found
 
 
 def _rows_of(split: Split) -> pl.DataFrame:

@@ -33,7 +33,7 @@ def leaks(folder: str | Path) -> list[Finding]:
 
     Looked at: targets among training events, targets and histories of training rows, the order of time inside each row, rows that
     stand in two parts, targets among the seen items, training events that are later than test targets, names that follow the log's order,
-    what index and vectors were fitted on, and titles of held-out targets in rendered training texts. Raises what `open_run` does.
+    what index and vectors were fitted on, what a run that goes on from another was tuned on before, and titles of held-out targets in rendered training texts. Raises what `open_run` does.
     """
     run = open_run(folder)
     split = run.split
@@ -45,6 +45,7 @@ def leaks(folder: str | Path) -> list[Finding]:
         *_numbers(run),
         *_fitted(run),
         *_texts(run),
+        *_earlier(run),
     ]
 
 
@@ -66,6 +67,19 @@ def _events(split: Split) -> Iterator[Finding]:
                 yield Finding("leak", what, f"{found:,} of {len(targets):,} {part} targets are there")
             else:
                 yield Finding("clean", what, f"none of {len(targets):,}")
+
+
+def _earlier(run: Run) -> Iterator[Finding]:
+    """Test targets that were training events of the run that this one goes on from."""
+    if run.asked.earlier is None:
+        return
+    what, leaked = "test targets among training events of the earlier run", run["before"][1]
+    if leaked is None:
+        yield Finding("unknown", what, "the run goes on from a bundle, which holds no events")
+    elif leaked:
+        yield Finding("leak", what, f"{leaked:,} of {len(run.split.test):,} test targets are there")
+    else:
+        yield Finding("clean", what, f"none of {len(run.split.test):,}")
 
 
 def _spanned(rows: Rows) -> NDArray[np.int64]:

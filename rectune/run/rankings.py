@@ -36,7 +36,8 @@ MEASURED = "measured.json"
 @dataclass(frozen=True)
 class Before:
     """Test rows of an earlier run as item codes, and how a model ranks them. `gone`, `trained`: how many of the `rows` that there were are left out,
-    as their target is no item any more, or a training event of its user since."""
+    as their target is no item any more, or a training event of its user since. `leaked`: of how many test rows of today the target was trained then, None
+    where that is not known."""
 
     histories: list[list[int]]
     targets: list[int]
@@ -44,6 +45,7 @@ class Before:
     gone: int
     trained: int
     rows: int
+    leaked: int | None = None
     ranking: Ranking | None = None
 
 
@@ -147,7 +149,7 @@ def ranked_before(run: Run, who: str) -> Before | None:
 
 def before_rows(run: Run) -> Before:
     """The earlier run's test rows in today's codes: without those whose target has left the catalogue or was trained since."""
-    frame, split = run["before"], run.split
+    (frame, leaked), split = run["before"], run.split
     code = {item: i for i, item in enumerate(run.log.items["item_id"].to_list())}
     user_code = {user: i for i, user in enumerate(run.log.users.to_list())}
     histories, targets, users, gone, trained = [], [], [], 0, 0
@@ -160,7 +162,7 @@ def before_rows(run: Run) -> Before:
             histories.append([code[item] for item in items if item in code])
             targets.append(code[target])
             users.append(user)
-    return Before(histories, targets, users, gone, trained, frame.height)
+    return Before(histories, targets, users, gone, trained, frame.height, leaked)
 
 
 def answered(run: Run, who: str) -> tuple[NDArray[np.float64], dict[str, Any]]:

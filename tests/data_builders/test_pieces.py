@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 from rectune.data_builders import files, reader
+from rectune.data_builders.encoded import encoded
 from rectune.data_builders.table import table
 
 from rectune.log.log import Log
@@ -141,3 +142,27 @@ def test_a_column_that_is_a_number_in_the_first_piece_alone_stays_text(tmp_path:
     assert as_text.n_events == len(rows.filter(pl.col("price") > "5").unique(["user", "item", "time"]))
     with pytest.raises(ValueError, match=r"`data\.where`"):
         quietly(table, path=tmp_path / "log.csv", where="price > 5", **COLUMNS)
+
+
+def test_an_encoded_log_is_the_log_that_was_saved(tmp_path: Path) -> None:
+    made().write_parquet(tmp_path / "log.parquet")
+    log = quietly(table, path=tmp_path / "log.parquet", **COLUMNS)
+    folder = tmp_path / "encoded"
+    folder.mkdir()
+    log.save(folder)
+    same(quietly(encoded, path=folder), log)
+    for name, wrong, message in (
+        ("users", pl.DataFrame({"id": ["u"]}), "no column `user_id`. It has: id"),
+        ("items", pl.DataFrame({"item_id": ["i0"]}), r"`item` is not in 0 … 0 at event"),
+        ("items", pl.DataFrame({"item_id": ["i0"] * 15}), "the item `i0` is listed twice"),
+    ):
+        kept = (folder / f"{name}.parquet").read_bytes()
+        wrong.write_parquet(folder / f"{name}.parquet")
+        with pytest.raises(ValueError, match=message):
+            quietly(encoded, path=folder)
+        (folder / f"{name}.parquet").write_bytes(kept)
+    (folder / "users.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"users\.parquet: not a readable Parquet file"):
+        quietly(encoded, path=folder)
+    with pytest.raises(ValueError, match="is no folder of an encoded log"):
+        quietly(encoded, path=tmp_path / "nothing")

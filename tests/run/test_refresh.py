@@ -221,6 +221,35 @@ def test_what_cannot_be_gone_on_from_is_one_line(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.heavy
+def test_test_targets_that_the_earlier_model_was_tuned_on_are_told(
+    shop: Path, earlier: Path, refreshed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert results(refreshed)["earlier"]["leaked"] == 0
+    assert main(["check", str(refreshed)]) == 0
+    assert "clean  test targets among training events of the earlier run" in capsys.readouterr().out
+    log = pl.read_csv(shop / "early.csv")
+    short = log.filter(
+        pl.col("time") < pl.col("time").max().over("user") - 1
+    )  # today's log ends before the earlier one
+    short.write_csv(tmp_path / "short.csv")
+    file = recipe(tmp_path, shop, "short", "early")
+    assert main(["train", str(file), "--from", str(earlier), "--data.path", str(tmp_path / "short.csv"), "--traceback"]) == 0  # fmt: skip
+    found = results(tmp_path / "short")
+    then = open_run(earlier)
+    by_hand = 0
+    lasts = short.group_by("user", maintain_order=True).agg(pl.col("item"))
+    for user, items in lasts.rows():
+        trained = [then.log.items["item_id"][int(i)] for i in then.split.trained(then.log.users.to_list().index(user))]
+        by_hand += len(items) >= 3 and trained.count(items[-1]) > items[:-1].count(items[-1])
+    assert found["earlier"]["leaked"] == by_hand > 0
+    told = f"{by_hand} of the {found['rows']} test targets are events that the earlier model was tuned on"
+    assert told in (tmp_path / "short" / "report.html").read_text()
+    capsys.readouterr()
+    assert main(["check", str(tmp_path / "short")]) == 3
+    assert "leak   test targets among training events of the earlier run" in capsys.readouterr().out
+
+
 def test_a_title_that_an_earlier_item_has_gets_a_number() -> None:
     from rectune.indexing.titles import numbered
 
