@@ -73,10 +73,7 @@ def make_log(
     _look_at_ids("user", users, events.user, source, notes)
     _look_at_ids("item", names, events.item, source, notes)
     if backward and warn_unordered:
-        warn(
-            f"{source}: not in time order ({backward} events are older than the one before); sorted by time.",
-            notes,
-        )
+        tell_backward(backward, source, notes)
     if events.time is None and warn_unordered:
         _look_at_order(events, names, source, notes)
     if repeats != "keep":
@@ -164,7 +161,7 @@ def _in_order(events: _Events, source: str, notes: dict[str, Any]) -> int:
     twice = _repeated(grouped, times, events.item[order])
     notes["duplicate_events"] = len(twice)
     if len(twice):
-        warn(f"{source}: {len(twice)} events repeat the same user, item and time; each is counted once.", notes)
+        tell_twice(len(twice), source, notes)
         if back:  # counted over the rows as they came, each event once
             single = np.ones(len(order), dtype=bool)
             single[order[twice]] = False
@@ -250,13 +247,9 @@ def _look_at_ids(column: str, ids: pl.Series, codes: NDArray[np.int32], source: 
     """Warn of ids that are words for 'missing', and of one user or item that owns a large share of the log."""
     counts = np.bincount(codes, minlength=len(ids))
     words = ids.str.to_lowercase().is_in(MISSING).arg_true().to_numpy()
-    if len(words):
-        by_count = words[np.argsort(-counts[words], kind="stable")]
-        told = ", ".join(f"`{ids[int(i)]}` ({counts[i]:,} events)" for i in by_count)
-        warn(f"{source}: {told} as {column} may stand for a missing one. Leave such rows out with `missing`.", notes)
+    named = [(str(ids[int(i)]), int(counts[i])) for i in words[np.argsort(-counts[words], kind="stable")]]
     most = int(counts.argmax())
-    if len(ids) >= MANY and counts[most] > LARGE * len(codes) and most not in words:
-        warn(f"{source}: the {column} `{ids[most]}` has {counts[most] / len(codes):.0%} of all events.", notes)
+    tell_ids(column, named, len(ids), (str(ids[most]), int(counts[most])), len(codes), source, notes)
 
 
 def _look_at_order(events: _Events, names: pl.Series, source: str, notes: dict[str, Any]) -> None:
@@ -272,14 +265,43 @@ def _look_at_order(events: _Events, names: pl.Series, source: str, notes: dict[s
         rank = key.rank("dense").to_numpy()[events.item]
         falls = (rank[1:] < rank[:-1]) & (events.user[1:] == events.user[:-1])
         rising = longer & (np.bincount(events.user[1:][falls], minlength=len(lengths)) == 0)
-        if rising.sum() > 0.9 * longer.sum():
-            warn(
-                f"{source}: {rising.sum():,} of {longer.sum():,} users with five or more events have them in the order of the item "
-                f"ids (as {kind}), so the rows are probably sorted and their order is not that of time. Name the column of the `time`; "
-                "without one nothing that is said of a next item means anything.",
-                notes,
-            )
+        if tell_sorted(kind, int(rising.sum()), int(longer.sum()), source, notes):
             return
+
+
+def tell_twice(count: int, source: str, notes: dict[str, Any]) -> None:
+    """Warn of events that repeat another."""
+    warn(f"{source}: {count} events repeat the same user, item and time; each is counted once.", notes)
+
+
+def tell_ids(
+    column: str, words: Sequence[tuple[str, int]], ids: int, most: tuple[str, int], events: int, source: str, notes: dict[str, Any]
+) -> None:  # fmt: skip
+    """Warn of ids that are words for 'missing' (with their events, most first), and of one of so many `ids` that owns a large share."""
+    if words:
+        told = ", ".join(f"`{name}` ({count:,} events)" for name, count in words)
+        warn(f"{source}: {told} as {column} may stand for a missing one. Leave such rows out with `missing`.", notes)
+    name, count = most
+    if ids >= MANY and count > LARGE * events and name not in dict(words):
+        warn(f"{source}: the {column} `{name}` has {count / events:.0%} of all events.", notes)
+
+
+def tell_backward(count: int, source: str, notes: dict[str, Any]) -> None:
+    """Warn of events that are older than the one before."""
+    warn(f"{source}: not in time order ({count} events are older than the one before); sorted by time.", notes)
+
+
+def tell_sorted(kind: str, rising: int, longer: int, source: str, notes: dict[str, Any]) -> bool:
+    """Warn where of the users with five or more events nearly all have them in the order of the ids; whether it did."""
+    if longer < 3 or rising <= 0.9 * longer:
+        return False
+    warn(
+        f"{source}: {rising:,} of {longer:,} users with five or more events have them in the order of the item "
+        f"ids (as {kind}), so the rows are probably sorted and their order is not that of time. Name the column of the `time`; "
+        "without one nothing that is said of a next item means anything.",
+        notes,
+    )
+    return True
 
 
 def _log(
