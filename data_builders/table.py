@@ -65,9 +65,9 @@ def table(
     if items_path is not None or items_dataset is not None:
         name, called = item_id or item, _called(items_path, items_dataset)
         items = shelf_reader.read(
-            items_path, items_dataset, dataset_split, "items_path", _shelf_columns(name, title, text, called)
+            items_path, items_dataset, dataset_split, "items_path", shelf_columns(name, title, text, called)
         )
-        shelf = _shelf(items, name, title)
+        shelf = shelf_of(items, name, title)
     if layout == "sequences":
         users, sequences = _sequences(path, encoding, separator)
         return from_sequences(
@@ -144,7 +144,7 @@ def _checked(asked: Sequence[tuple[str, str]], source: str) -> Wanted:
     return wanted
 
 
-def _shelf_columns(item_id: str, title: str | None, text: list[str] | None, source: str) -> Wanted:
+def shelf_columns(item_id: str, title: str | None, text: list[str] | None, source: str) -> Wanted:
     def wanted(names: list[str]) -> Sequence[str]:
         asked = [("item_id", item_id), *([("title", title)] if title else []), *(("text", t) for t in text or [])]
         for key, column in asked:
@@ -157,7 +157,7 @@ def _shelf_columns(item_id: str, title: str | None, text: list[str] | None, sour
     return wanted
 
 
-def _shelf(frame: pl.DataFrame, item_id: str, title: str | None) -> pl.DataFrame:
+def shelf_of(frame: pl.DataFrame, item_id: str, title: str | None) -> pl.DataFrame:
     columns = [pl.col(item_id).alias("item_id"), *([pl.col(title).alias("title")] if title else [])]
     return frame.select(*columns, *[pl.col(c) for c in frame.columns if c not in (item_id, title)])
 
