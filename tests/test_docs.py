@@ -37,7 +37,10 @@ def here(line: str, folder: Path) -> None:
         assert main([*shlex.split(line)[1:], "--traceback"]) == 0, line
 
 
-EXTRAS = {"serving": ("fastapi", "gradio", "prometheus_client")}  # pages that need more than rectune alone
+EXTRAS = {
+    "spark": ("pyspark",),
+    "serving": ("fastapi", "gradio", "prometheus_client"),
+}  # pages that need more than rectune alone
 
 
 @pytest.mark.heavy

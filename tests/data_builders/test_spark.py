@@ -13,12 +13,14 @@ import polars as pl
 import pytest
 
 from rectune.log.log import Log
+from rectune.runtime.text_files import read_json
 from tests.data_builders.test_pieces import COLUMNS, made, same
 
 pyspark = pytest.importorskip("pyspark")
 if shutil.which("java") is None:
     pytest.skip("Spark needs Java", allow_module_level=True)
 
+from rectune.data_builders.files import find_file  # noqa: E402
 from rectune.data_builders.spark import spark  # noqa: E402
 from rectune.data_builders.table import table  # noqa: E402
 
@@ -94,9 +96,7 @@ def test_events_with_everything_that_can_be_odd(tmp_path: Path, core: tuple[int,
 def test_without_times_the_order_of_files_and_rows_is_that_of_events(tmp_path: Path, kind: str) -> None:
     rows = made(1200).drop("time")
     if kind != "shuffled":
-        rows = rows.sort("user", "item").with_columns(
-            item=pl.col("item").str.slice(1).cast(pl.Int64) if kind == "numbers" else "item"
-        )
+        rows = rows.with_columns(item=pl.col("item").str.slice(1).cast(pl.Int64) if kind == "numbers" else "item")
         rows = rows.sort("user", "item")
     log = both(parts(rows, tmp_path / "log", each=300), user="user", item="item")
     assert bool(log.notes.get("warnings")) == (kind != "shuffled")
@@ -134,12 +134,23 @@ def test_a_table_and_a_query(tmp_path: Path, session: Any) -> None:
     same(told(spark, sql="SELECT user, item, time FROM shop_events", **COLUMNS)[0], here)
 
 
-def test_real_logs_are_the_same_by_both_ways(tmp_path: Path, data: Callable[[str], Path]) -> None:
-    rows = pl.read_csv(
-        data("ml-100k") / "u.data", separator="\t", has_header=False, new_columns=["user", "item", "rating", "time"]
+def test_movielens_is_the_same_by_both_ways(tmp_path: Path, data: Callable[[str], Path]) -> None:
+    rows = pl.read_csv(find_file(data("ml-latest-small"), "ratings.csv")).rename(
+        {"userId": "user", "movieId": "item", "timestamp": "time"}
     )
     log = both(parts(rows, tmp_path / "log", each=30_000), **COLUMNS, rating="rating", user_core=5, item_core=5)
-    assert log.n_events > 90_000
+    assert log.n_events == 90_274
+
+
+def test_scientific_is_the_same_by_both_ways(tmp_path: Path, data: Callable[[str], Path]) -> None:
+    sequences = read_json(find_file(data("amazon18_scientific"), "*.inter.json"))
+    rows = pl.DataFrame(
+        [(user, str(item)) for user, items in sequences.items() for item in items],
+        schema=["user", "item"],
+        orient="row",
+    )
+    log = both(parts(rows, tmp_path / "log", each=20_000), user="user", item="item")
+    assert (log.n_users, log.n_items, log.n_events) == (8_317, 4_344, 58_492)
 
 
 @pytest.mark.parametrize(

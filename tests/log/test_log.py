@@ -59,6 +59,16 @@ def test_dates_become_seconds() -> None:
     assert log.interactions["time"].to_list() == [86_400.0, 172_800.0]
 
 
+def test_seconds_of_a_timestamp_are_the_nearest_double() -> None:
+    micros = np.arange(1, 500) * 1_234_567
+    rows = pl.DataFrame(
+        {"user": "u", "item": pl.Series(micros).cast(pl.String), "time": pl.Series(micros).cast(pl.Datetime("us"))}
+    )
+    log = make_log(rows, source="x")
+    assert log.times is not None
+    assert log.times.tolist() == [int(one) / 1e6 for one in micros]
+
+
 def test_duplicated_events_are_counted_once_with_a_warning() -> None:
     with pytest.warns(LogWarning, match="1 events repeat the same user, item and time"):
         log = make_log(events(("u", "a", 1), ("u", "a", 1), ("u", "a", 2)), source="x")
