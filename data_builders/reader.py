@@ -120,6 +120,22 @@ def files_of(path: Path | list[Path]) -> list[Path]:
     return found
 
 
+def rows_in(files: Sequence[Path]) -> tuple[int, bool] | None:
+    """How many rows plain files hold, and whether all are counted; None where a file of another kind is among them."""
+    rows, exact = 0, True
+    for file in files:
+        if _kind(file) == ".parquet":
+            rows += int(pl.scan_parquet(file, glob=False).select(pl.len()).collect().item())
+        elif file.suffix in SEPARATORS:
+            with file.open("rb") as text:
+                head = text.read(2**20)
+            lines, exact = head.count(b"\n"), exact and len(head) < 2**20
+            rows += round(lines * file.stat().st_size / max(len(head), 1)) - 1  # the header
+        else:
+            return None
+    return max(rows, 0), exact
+
+
 def _kind(path: Path) -> str:
     kinds = [s for s in path.suffixes if s != ".gz"]
     return kinds[-1].lower() if kinds else ""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
-from rectune.data_builders.reader import Reader, Wanted
+from rectune.data_builders.reader import Reader, Wanted, files_of, rows_in
 
 from rectune.log.cleaning import Repeats, from_sequences, make_log
 from rectune.log.log import Log
@@ -91,6 +91,13 @@ def table(
     )  # fmt: skip
     made.notes.update({"rows_without_user_or_item": dropped[0]} if dropped[0] else {})
     return made
+
+
+def size_of(
+    *, path: Path | list[Path] | None = None, layout: Literal["rows", "sequences"] = "rows", **_: Any
+) -> tuple[int, bool] | None:
+    """How many rows the source holds, and whether they are counted (Parquet) or told from the first megabyte (text); None where neither can be."""
+    return None if path is None or layout != "rows" else rows_in(files_of(path))
 
 
 def _called(path: Path | list[Path] | None, dataset: str | None) -> str:

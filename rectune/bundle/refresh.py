@@ -13,6 +13,7 @@ from rectune.recipe.load import Recipe, overridden
 from rectune.run.asked import ask
 from rectune.run.earlier import EXPORT
 from rectune.run.run import RESOLVED, open_run
+from rectune.runtime.processes import gather
 
 
 def refreshed(recipe: Recipe, named: str | Path) -> Recipe:
@@ -28,7 +29,7 @@ def refreshed(recipe: Recipe, named: str | Path) -> Recipe:
                 f"`--from`: {named} is the folder that this recipe writes. Give another one with --output_dir."
             )
         run = open_run(folder)
-        if exported_run(folder / EXPORT) != run_of(run):
+        if not gather(exported_run(folder / EXPORT) == run_of(run))[0]:  # all processes export, or none does
             export(folder)
         place, bundle = folder.resolve(), folder.resolve() / EXPORT
     else:

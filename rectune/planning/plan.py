@@ -16,6 +16,7 @@ from rectune.planning.judging import Judging, judging_of
 from rectune.planning.known import UNREAD, ClosedFolder, Examples, Known, examples_of, known_of
 from rectune.planning.model import base_config, planned_model
 from rectune.planning.need import Need, StagePlan
+from rectune.planning.reading import Reading, reading_of
 from rectune.planning.step import Head
 from rectune.recipe.load import Recipe
 from rectune.run.asked import Training, ask
@@ -61,6 +62,7 @@ class Forecast:
     known: Known
     stages: list[StageForecast]
     judging: Judging | None = None
+    reading: Reading | None = None
 
     @property
     def fits(self) -> bool:
@@ -84,7 +86,7 @@ def forecast(recipe: Recipe, card: Card | None = None, *, search: bool = True) -
     stages = [_stage(run, training, settings, known, device, card if search else None) for training in asked.trainings]
     if any(stage.work.tokens is None for stage in stages):
         known.notes.append(UNREAD)
-    return Forecast(recipe, device, card, known, stages, judging_of(run))
+    return Forecast(recipe, device, card, known, stages, judging_of(run), reading_of(run))
 
 
 def stage_plan(

@@ -29,6 +29,12 @@ def text_of(forecast: Forecast, changes: dict[int, Change | None]) -> str:
         parts += ["", *_stage(forecast, stage)]
         if stage.stage in changes:
             parts.append(_advice(stage, changes[stage.stage]))
+    if (log := forecast.reading) is not None:
+        about = "" if log.exact else "about "
+        parts += [
+            "",
+            f"the log: {about}{log.rows:,} rows, read with about {log.peak / GB:.2f} GB of memory at its peak",
+        ]
     if forecast.judging is not None:
         parts += ["", _judging(forecast.judging)]
     parts += ["", *(f"not known: {note}" for note in forecast.known.notes)]

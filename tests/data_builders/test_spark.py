@@ -34,7 +34,7 @@ def session() -> Iterator[Any]:
         .config("spark.ui.enabled", "false")
         .config("spark.sql.shuffle.partitions", "3")
     )
-    builder = builder.config("spark.sql.files.maxPartitionBytes", "20000").config(
+    builder = builder.config("spark.sql.files.maxPartitionBytes", "60000").config(
         "spark.sql.files.openCostInBytes", "1000"
     )
     session = builder.config("spark.ui.showConsoleProgress", "false").getOrCreate()
