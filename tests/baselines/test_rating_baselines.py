@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +105,8 @@ def random_split(rng: np.random.Generator) -> Split:
 
 
 def with_ratings(split: Split, ratings: Any) -> Split:
-    log = split.log
-    changed = log.interactions.with_columns(rating=pl.Series(ratings.astype(np.float32)))
-    return Split(type(log)(changed, log.items, log.users, "changed"), split.train, split.validation, split.test, split.train_events)  # fmt: skip
+    log = dataclasses.replace(split.log, ratings=ratings.astype(np.float32))
+    return Split(log, split.train, split.validation, split.test, split.train_events)  # fmt: skip
 
 
 def test_changing_test_ratings_changes_no_row_of_training_events(rng: np.random.Generator) -> None:
