@@ -124,6 +124,8 @@ def read_earlier(recipe: Recipe, *, finished: bool = False) -> Earlier | None:
         told = f"`{named}` is neither a finished run nor a bundle" if run is None else f"`{named}` has no export yet"
         raise FileNotFoundError(f"{where}: {told}. `rectune train {recipe.name} --from FOLDER` exports a run first.")
     earlier = Earlier(bundle.resolve(), None if run is None else run.resolve())
+    if "frame" not in earlier.about.get("asked", {}):
+        raise ValueError(f"{where}: {bundle} was written by an older rectune. Export the run anew.")
     if earlier.about.get("adapter_only") or earlier.about.get("method_files"):
         what = "an adapter alone" if earlier.about.get("adapter_only") else "a model of its method's own form"
         raise ValueError(

@@ -218,6 +218,15 @@ def test_what_cannot_be_gone_on_from_is_one_line(
     assert "items.jsonl" in refused("--from", str(broken), file=file)
     direct = recipe(tmp_path, shop, "direct", "now", **{"from": str(shop)})
     assert "`from`" in refused(file=direct)
+    about = json.loads((earlier / "export" / "rectune.json").read_text())
+    for name, change, message in (
+        ("older", {"asked": {}}, "was written by an older rectune"),
+        ("adapter", {"adapter_only": True}, "holds an adapter alone"),
+    ):
+        written = shutil.copytree(earlier / "export", tmp_path / name)
+        (written / "rectune.json").write_text(json.dumps({**about, **change}))
+        direct = recipe(tmp_path, shop, "direct", "now", **{"from": str(written)})
+        assert message in refused(file=direct)
     assert not (tmp_path / "new").exists()
 
 
