@@ -32,7 +32,7 @@ def report(monkeypatch: pytest.MonkeyPatch) -> Any:
     sure = np.array([[0, 0, 0, 0.5, 0.5], [0.6, 0.4, 0, 0, 0], [0, 0, 0.45, 0, 0.55]])  # expected 4.5, 1.4, 4.1
     even = np.full((3, 5), 0.2)
     evidence: Any = SimpleNamespace(
-        split=split, index=index, task=task, answers={"untuned": even, "tuned": sure}, seed=0, audits=[], training=[],
+        split=split, index=index, task=task, answers={"untuned": even, "tuned": sure}, seed=0, audits=[], training=[], earlier=None,
         measured={}, environment={}, recipe=SimpleNamespace(name="stars", settings={}),
     )  # fmt: skip
     return judge.ratings(evidence, bootstrap_samples=20, examples=3)
