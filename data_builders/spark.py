@@ -144,8 +144,14 @@ class _Work:
         f = self.f
         if path is not None:
             reader = self.session.read.format(format)
-            reader = reader.option("header", "true") if format == "csv" else reader
-            frame = reader.load(path)
+            reader = reader.option("header", "true").option("escape", '"') if format == "csv" else reader
+            texts = "spark.sql.sources.partitionColumnTypeInference.enabled"  # a folder user=007 is no number
+            before = self.session.conf.get(texts)
+            self.session.conf.set(texts, "false")
+            try:
+                frame = reader.load(path)
+            finally:
+                self.session.conf.set(texts, before)
             place = [f.col("_metadata.file_path"), f.col("_metadata.file_block_start"), f.monotonically_increasing_id()]
         else:
             frame = self.session.table(table) if table is not None else self.session.sql(str(sql))
@@ -359,14 +365,15 @@ class _Work:
     def _kept(self, frame: Any) -> Any:
         """A step's rows, written and read again; sorted rows lie in files whose names are in their order."""
         self.counter += 1
-        folder = str(self.place / f"step-{self.counter:03d}")
-        frame.write.parquet(folder)
-        read = self.session.read.schema(frame.schema).parquet(folder)
+        folder = self.place / f"step-{self.counter:03d}"
+        where = folder.as_uri()  # a cluster's own file system may be another
+        frame.write.parquet(where)
+        read = self.session.read.schema(frame.schema).parquet(where)
         read._rectune = folder
         return read
 
     def _files(self, kept: Any) -> list[Path]:
-        return sorted(Path(kept._rectune).glob("part-*.parquet"))
+        return sorted(kept._rectune.glob("part-*.parquet"))
 
     def _read(self, kept: Any) -> pl.DataFrame:
         return pl.concat([pl.read_parquet(file) for file in self._files(kept)])

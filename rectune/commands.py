@@ -140,11 +140,21 @@ def train(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
             "`--push`: several runs were asked for. Train them, and push the one that you choose with `rectune push`."
         )
     how = Pushing(args.push, public=args.public, licence=args.license, public_titles=args.public_titles)
-    check_push((recipe.settings["model"] or {}).get("model_name_or_path"), how)
+    check_push(_base_of(recipe), how)
     place, _ = export(train.train(recipe, rebuild=args.rebuild))  # by all processes; one sends it
     if is_main():
         _tell_pushed(push(place, how))
     wait()
+
+
+def _base_of(recipe: Any) -> str | None:
+    """The base that a card names: the recipe's, or that of the run which it goes on from."""
+    earlier = recipe.settings.get("from")
+    if earlier is None:
+        named: str | None = (recipe.settings["model"] or {}).get("model_name_or_path")
+        return named
+    about = json.loads((Path(earlier) / "rectune.json").read_text(encoding="utf-8"))
+    return (about.get("base") or {}).get("on_hub")  # type: ignore[no-any-return]
 
 
 def _asked_for(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> Any:

@@ -30,7 +30,7 @@ from rectune.methods.validation import answer_metrics
 from rectune.model.settings import quantization_config
 from rectune.recipe.fingerprints import name_of
 from rectune.run.judged import HIDDEN
-from rectune.run.rankings import answered, ranked
+from rectune.run.rankings import answered, prior_weight, ranked
 from rectune.run.run import Run, open_run
 from rectune.runtime.processes import gather, is_main, wait
 from rectune.tasks.asked_histories import outside_of
@@ -69,6 +69,9 @@ def _export(
     if adapter_only:
         files.check_adapter(run)
     with run.folder.lock():
+        if run.asked.prior is not None and run.rows.kind == "item":
+            run.place("prior")  # boxes that all processes build, while the bundle is written by one
+            prior_weight(run)
         model, logits, found = plain_model(run)
         ranker = as_ranker(listed.loading, model)
         about = {

@@ -236,6 +236,8 @@ def about_run(run: Run, *, room: int | None) -> dict[str, Any]:
         if named and not run.asked.model.random_weights
         else None
     )
+    if run.asked.earlier is not None and run.asked.earlier.bundle.exists():
+        base = run.asked.earlier.about.get("base", base)  # what the earlier run was tuned from
     longest = run.split.notes.get("max_history") or int(max((run.split.test.stop - run.split.test.start).max(), 1))
     return {
         "kind": run.rows.kind,

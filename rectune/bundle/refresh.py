@@ -11,31 +11,34 @@ from rectune.bundle.manifest import FILE, check_files
 from rectune.bundle.names import short_name, written_call
 from rectune.recipe.load import Recipe, overridden
 from rectune.run.asked import ask
-from rectune.run.earlier import EXPORT
+from rectune.run.earlier import EARLIER
 from rectune.run.run import RESOLVED, open_run
 from rectune.runtime.processes import gather
 
 
 def refreshed(recipe: Recipe, named: str | Path) -> Recipe:
-    """The recipe with its key `from`. A run folder is exported first, to `RUN/export`, unless that is there and of the same training.
+    """The recipe with its key `from`. A run folder is exported first, into it, to a folder that is named by what was trained.
 
     Raises FileNotFoundError where nothing is there, ValueError for the run folder of the recipe itself, for a bundle that is not as it was
     written, and where the recipe has another index or other item vectors than the earlier run, by which new items could not be named.
     """
     folder = Path(named)
     if (folder / RESOLVED).exists() and (folder / "run.json").exists():
-        if folder.resolve() == Path(recipe.settings["output_dir"]).resolve():
-            raise ValueError(
-                f"`--from`: {named} is the folder that this recipe writes. Give another one with --output_dir."
-            )
-        run = open_run(folder)
-        if not gather(exported_run(folder / EXPORT) == run_of(run))[0]:  # all processes export, or none does
-            export(folder)
-        place, bundle = folder.resolve(), folder.resolve() / EXPORT
+        run = open_run(folder, added=True)
+        added = "" if run.asked.added is None else f"-{run.asked.added.mark}"
+        bundle = (
+            folder.resolve() / f"{EARLIER}{run.tuned.fingerprint}{added}"
+        )  # what goes on from it finds it as it was
+        if not gather(exported_run(bundle) == run_of(run))[0]:  # all processes export, or none does
+            export(folder, bundle)
     else:
-        place = bundle = _bundle(folder, str(named))
-        check_files(bundle)
-    made = overridden(recipe, [("from", json.dumps(str(place)))])
+        bundle = _bundle(folder, str(named))
+    check_files(bundle)
+    if Path(recipe.settings["output_dir"]).resolve() in (bundle, bundle.parent):
+        raise ValueError(
+            f"`--from`: {named} lies in the folder that this recipe writes. Give another one with --output_dir."
+        )
+    made = overridden(recipe, [("from", json.dumps(str(bundle)))])
     about = json.loads((bundle / ABOUT).read_text(encoding="utf-8"))
     asked = ask(made)
     kind = short_name("index", asked.index.function) or asked.index.function.__name__
@@ -48,7 +51,7 @@ def refreshed(recipe: Recipe, named: str | Path) -> Recipe:
         raise ValueError(
             f"{recipe.where('vectors')}: the earlier run has other item vectors ({json.dumps(had)}), by which its index names items. Take those."
         )
-    return overridden(recipe, [("from", json.dumps(str(place)))])
+    return overridden(recipe, [("from", json.dumps(str(bundle)))])
 
 
 def _bundle(folder: Path, named: str) -> Path:

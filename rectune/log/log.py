@@ -181,18 +181,23 @@ def _checked(events: Mapping[str, NDArray[Any]], sizes: Mapping[str, int], sourc
             (events[name] < 0) | (events[name] >= count), events[name], f"`{name}` is not in 0 … {count - 1}", source
         )
     users = events["user"]
-    _refuse(np.diff(users, prepend=users[:1]) < 0, users, "events must stand user after user, but `user` falls", source)
+    _refuse(_falls(users), users, "events must stand user after user, but `user` falls", source)
     for name in ("time", "rating"):
         if name in events:
             _refuse(~np.isfinite(events[name]), events[name], f"`{name}` is no finite number", source)
     if "time" in events:
         times = events["time"]
-        back = (np.diff(times, prepend=times[:1]) < 0) & (np.diff(users, prepend=-1) == 0)
+        back = _falls(times) & np.append(False, users[1:] == users[:-1])
         _refuse(back, times, "events of a user must stand oldest first, but `time` falls", source)
     return {
         name: values if values.dtype == COLUMNS[name] else values.astype(COLUMNS[name])
         for name, values in events.items()
     }
+
+
+def _falls(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a value is less than the one before; a difference of unsigned numbers would never be."""
+    return np.append(False, values[1:] < values[:-1])
 
 
 def _refuse(bad: NDArray[np.bool_], values: NDArray[Any], what: str, source: str) -> None:

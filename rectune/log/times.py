@@ -14,6 +14,7 @@ EITHER = tuple(  # month or day first: told by a number above 12
     for mark in "/-"
     for clock in ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 )
+STAMPS = "dates of their own type"
 READ = "numbers, 2026-01-31, 2026-01-31 18:00:09 (with T, Z, UTC or +01:00), 2026/01/31, 31.01.2026, Jan 31, 2026, Sat Jan 31 18:00:09 +0000 2026"
 
 
@@ -38,15 +39,17 @@ class Numbers:
 
     def add(self, column: pl.Series) -> None:
         """Read a piece. Raises ValueError for its first bad value, with its row among all pieces."""
+        if not len(column):
+            return
         forms = list(self._read)
         if column.dtype == pl.String:
             column = column.str.strip_chars()
             if not forms:
-                self._sample = str(column[0]) if len(column) else ""
+                self._sample = str(column[0])
             found = self._of_text(column, forms)
         elif column.dtype in (pl.Date, pl.Datetime) or column.dtype.is_numeric():
-            dated = not column.dtype.is_numeric()
-            found = {None: _seconds(column.cast(pl.Datetime("us"))) if dated else column.cast(pl.Float64)}
+            dated = column.dtype in (pl.Date, pl.Datetime)
+            found = {STAMPS: _seconds(column.cast(pl.Datetime("us")))} if dated else {None: column.cast(pl.Float64)}
         else:
             raise ValueError(f"{self._where} holds {column.dtype}, but it must be numbers or dates.")
         fitting = {
@@ -57,7 +60,7 @@ class Numbers:
             values = found.get(form, next(iter(found.values())))
             self._refuse(values, column, "is not a number" if form is None else f"is not of the form {form!r}")
             raise ValueError(
-                f"{self._where}: data row {self._rows + 1} is {column[0]!r}, but the rows before are of the form {form!r}."
+                f"{self._where}: data row {self._rows + 1} is {column[0]!r}, but the rows before are {_called(form)}."
             )
         for values in fitting.values():
             self._refuse(values, column, "is not a number")
@@ -72,7 +75,7 @@ class Numbers:
                 f'{self._where}: {self._sample!r} may be month or day first, and so may all others. Say `time_format: "{first}"` or '
                 f'`time_format: "{second}"`.'
             )
-        return pl.concat(next(iter(self._read.values())))
+        return pl.concat(next(iter(self._read.values()))) if self._read else pl.Series(dtype=pl.Float64)
 
     def _of_text(self, column: pl.Series, forms: list[str | None]) -> dict[str | None, pl.Series]:
         if self._given is not None:
@@ -94,6 +97,10 @@ class Numbers:
             raise ValueError(
                 f"{self._where} {what} in {bad.sum()} rows, the first is data row {self._rows + row + 1}: {column[row]!r}.{told}"
             )
+
+
+def _called(form: str | None) -> str:
+    return "numbers" if form is None else form if form == STAMPS else f"of the form {form!r}"
 
 
 def _dates(plain: pl.Series) -> dict[str | None, pl.Series]:

@@ -27,7 +27,14 @@ from rectune.run.new_items import new_vectors
 from rectune.runtime.near import shown
 from rectune.vectors.item_vectors import ItemVectors, load_fitted
 
-ABOUT, EXPORT, ROWS, TRAINED = "rectune.json", "export", "rows.parquet", "trained.json"
+ABOUT, EARLIER, ROWS, TRAINED = "rectune.json", "from-", "rows.parquet", "trained.json"
+OF_ITSELF = (
+    "report.json",
+    "report.html",
+    "rectune.json",
+    "README.md",
+    "probe",
+)  # files of a bundle that change no model
 REPLACED = ("model_name_or_path", "model_revision", "from_scratch", "text_vocab_size", "random_weights")
 NO_ROWS: dict[str, Any] = {"user": pl.String, "items": pl.List(pl.String), "target": pl.String}
 
@@ -47,8 +54,18 @@ class Earlier:
 
     @cached_property
     def mark(self) -> str:
-        """Twelve hex digits that tell its files."""
-        return fingerprint("earlier", [json.loads((self.bundle / "manifest.json").read_text())["files"]], [])
+        """Twelve hex digits that tell its model and its names."""
+        files = json.loads((self.bundle / "manifest.json").read_text())["files"]
+        kept = {name: about for name, about in files.items() if not name.startswith(OF_ITSELF)}
+        return fingerprint("earlier", [kept, self.about["asked"].get("frame")], [])
+
+    @property
+    def stages(self) -> dict[str, str]:
+        """The fingerprints of its run's boxes; {} where that is not known."""
+        if self.run is None:
+            return {}
+        found: dict[str, str] = json.loads((self.run / "run.json").read_text())["stages"]
+        return found
 
     @property
     def name(self) -> str:
@@ -62,9 +79,14 @@ class Earlier:
         return Frame(**self.about["asked"]["frame"])
 
     def vectors(self, split: Split, sources: Sequence[Call]) -> ItemVectors:
-        """Vectors of a split's catalogue from what the sources learned in the earlier run, as its index knows them; zeros where it reads none."""
+        """Vectors of a split's catalogue from what the sources learned in the earlier run, as its index knows them; those that it does not read are made anew."""
         index, fitted = ItemIndex.load(self.bundle / "index"), load_fitted(self.bundle / "vectors", len(sources))
-        return replace(new_vectors(split.log.items, index, sources, fitted), fitted=fitted)
+        known = new_vectors(split.log.items, index, sources, fitted)
+        blocks, learned = list(known.blocks), list(fitted)
+        for i in set(range(len(sources))) - {int(i) for i in index.fitted.get("blocks", ())}:
+            own = sources[i](split).of(split.log.items["item_id"].to_list())  # no name depends on it
+            blocks[i], learned[i] = own.blocks[0], own.fitted[0] if own.fitted else {}
+        return ItemVectors(known.item_ids, tuple(blocks), tuple(learned))
 
     def grown(self, split: Split, vectors: ItemVectors | None, limit: int) -> ItemIndex:
         """The earlier names for the items of a split's catalogue, and new ones for the others; `vectors`: those of the catalogue, `limit`:
@@ -72,7 +94,7 @@ class Earlier:
 
         Raises ValueError for an index that cannot name a new item.
         """
-        index, known = ItemIndex.load(self.bundle / "index"), self._codes()
+        index, known = self._with_retired()
         ids = split.log.items["item_id"].to_list()
         place = np.array([known.get(item, -1) for item in ids], dtype=np.int64)
         new = np.flatnonzero(place < 0)
@@ -85,6 +107,9 @@ class Earlier:
         codes = index.codes[place]
         titles = tuple(index.titles[i] for i in place) if index.titles else ()
         health = health_of(codes, shared) if codes.shape[1] else {**index.health, "items": len(ids)}
+        gone = set(known) - set(ids)
+        names = index.titles or index.codes.tolist()
+        health["retired"] = {item: names[row] for item, row in known.items() if item in gone}
         told = {
             "from": self.name,
             "kept": len(ids) - len(new),
@@ -95,10 +120,19 @@ class Earlier:
         found.health.update(judged(found, split))
         return found
 
-    def _codes(self) -> dict[str, int]:
-        """The earlier catalogue: item id -> row of the index."""
+    def _with_retired(self) -> tuple[ItemIndex, dict[str, int]]:
+        """The index with the names of items that had left before, and item id -> row: nobody else gets a name, and who returns has it again."""
+        index = ItemIndex.load(self.bundle / "index")
         with (self.bundle / "items.jsonl").open(encoding="utf-8") as file:
-            return {json.loads(line)["item_id"]: i for i, line in enumerate(file)}
+            known = {json.loads(line)["item_id"]: i for i, line in enumerate(file)}
+        retired = {item: name for item, name in index.health.get("retired", {}).items() if item not in known}
+        if not retired:
+            return index, known
+        known |= {item: len(known) + i for i, item in enumerate(retired)}
+        if index.titles:
+            none = np.zeros((len(known), 0), dtype=np.int32)
+            return replace(index, titles=(*index.titles, *retired.values()), codes=none), known
+        return replace(index, codes=np.vstack([index.codes, np.array(list(retired.values()), dtype=np.int32)])), known
 
 
 def read_earlier(recipe: Recipe, *, finished: bool = False) -> Earlier | None:
@@ -112,18 +146,16 @@ def read_earlier(recipe: Recipe, *, finished: bool = False) -> Earlier | None:
         return None
     where = recipe.where("from")
     if not isinstance(named, str) or not named:
-        raise TypeError(
-            f"{where}: got {shown(named)}; give the folder of a finished run, or of what `rectune export` wrote."
-        )
-    folder = Path(named)
-    run = folder if (folder / "run.json").exists() else None
-    bundle = folder if run is None else folder / EXPORT
+        raise TypeError(f"{where}: got {shown(named)}; give the folder that `rectune export` wrote.")
+    bundle = Path(named).resolve()
+    run = bundle.parent if (bundle.parent / "run.json").exists() else None
+    earlier = Earlier(bundle, run)
     if finished:
-        return Earlier(bundle.resolve(), None if run is None else run.resolve())
+        return earlier
     if not (bundle / ABOUT).exists() or not (bundle / "manifest.json").exists():
-        told = f"`{named}` is neither a finished run nor a bundle" if run is None else f"`{named}` has no export yet"
-        raise FileNotFoundError(f"{where}: {told}. `rectune train {recipe.name} --from FOLDER` exports a run first.")
-    earlier = Earlier(bundle.resolve(), None if run is None else run.resolve())
+        raise FileNotFoundError(
+            f"{where}: `{named}` is no bundle. For a finished run type `rectune train {recipe.name} --from RUN`, which exports it first."
+        )
     if "frame" not in earlier.about.get("asked", {}):
         raise ValueError(f"{where}: {bundle} was written by an older rectune. Export the run anew.")
     if earlier.about.get("adapter_only") or earlier.about.get("method_files"):
@@ -131,6 +163,7 @@ def read_earlier(recipe: Recipe, *, finished: bool = False) -> Earlier | None:
         raise ValueError(
             f"{where}: {bundle} holds {what}; tuning goes on from whole weights. Export the run without `--adapter-only`."
         )
+    _check_same(recipe, earlier.about["asked"])
     section = recipe.settings["model"]
     if section.get("random_weights"):
         raise ValueError(
@@ -141,6 +174,27 @@ def read_earlier(recipe: Recipe, *, finished: bool = False) -> Earlier | None:
     return earlier
 
 
+def _check_same(recipe: Recipe, had: dict[str, Any]) -> None:
+    """Raise ValueError where the recipe names another index, or vectors of other sources, than the earlier run has."""
+    kind = _short((recipe.settings.get("index") or {}).get("call", "titles"))
+    if had.get("index", kind) != kind:
+        raise ValueError(
+            f"{recipe.where('index')}: the earlier run has names by `{had['index']}`, and names stay. Take that index."
+        )
+    before, now = (
+        [_short(one["call"]) for one in several]
+        for several in (had.get("vectors", []), recipe.settings.get("vectors") or [])
+    )
+    if before and before != now:
+        raise ValueError(
+            f"{recipe.where('vectors')}: the earlier run has other item vectors ({', '.join(before)}), by which its index names items. Take those."
+        )
+
+
+def _short(call: str) -> str:
+    return call.rpartition(":")[2].rpartition(".")[2]
+
+
 def rows_box(earlier: Earlier) -> Box:
     """The test rows of the earlier run: all that a user did before the target, and the target, as ids; and of how many test rows of today the
     target was trained by it. Of a bundle, which has no users, neither is known."""
@@ -148,8 +202,7 @@ def rows_box(earlier: Earlier) -> Box:
     def build(held: Held, folder: Path) -> None:
         frame, trained = pl.DataFrame(schema=NO_ROWS), None
         if earlier.run is not None:
-            stages = json.loads((earlier.run / "run.json").read_text())["stages"]
-            log, split = (earlier.run / "stages" / f"{name}-{stages[name]}" for name in ("log", "split"))
+            log, split = (earlier.run / "stages" / f"{name}-{earlier.stages[name]}" for name in ("log", "split"))
             then = Split.load(split, Log.load(log))
             frame, trained = _rows_of(then), trained_targets(held["split"], then)
         frame.write_parquet(folder / ROWS)
@@ -158,7 +211,10 @@ def rows_box(earlier: Earlier) -> Box:
     def load(held: Held, folder: Path) -> tuple[pl.DataFrame, int | None]:
         return pl.read_parquet(folder / ROWS), json.loads((folder / TRAINED).read_text())
 
-    return Box("before", ("split",), lambda: earlier.mark, build, load, (_rows_of, trained_targets))
+    def keys() -> list[str | None]:
+        return [earlier.mark, *(earlier.stages.get(name) for name in ("log", "split"))]
+
+    return Box("before", ("split",), keys, build, load, (_rows_of, trained_targets))
 
 
 def trained_targets(now: Split, then: Split) -> int:

@@ -21,10 +21,25 @@ from rectune.tasks.rows import TaskRows
 
 if TYPE_CHECKING:
     from rectune.baselines.sasrec_network import SasRec
-    from rectune.run.rankings import Before
 
 HIDDEN, SHOWN = "seen items hidden", "seen items not hidden"  # the two protocols, never mixed
 SAMPLED = "sampled candidates"  # a third one, for papers that rank no more
+
+
+@dataclass(frozen=True)
+class Before:
+    """Test rows of an earlier run as item codes, and how a model ranks them. `gone`, `trained`: how many of the `rows` that there were are left out,
+    as their target is no item any more, or a training event of its user since. `leaked`: of how many test rows of today the target was trained then, None
+    where that is not known."""
+
+    histories: list[list[int]]
+    targets: list[int]
+    users: list[str]
+    gone: int
+    trained: int
+    rows: int
+    leaked: int | None = None
+    ranking: Ranking | None = None
 
 
 @dataclass(frozen=True)

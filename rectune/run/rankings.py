@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from rectune.model.settings import settings_for_fingerprint
 from rectune.recipe.box import Box, Held
 from rectune.run.asked import Asked
 from rectune.run.candidates import candidates_box
-from rectune.run.judged import HIDDEN
+from rectune.run.judged import HIDDEN, Before
 from rectune.run.prior_box import weight_box, weighted
 from rectune.run.run import Run
 from rectune.runtime.processes import is_main, wait
@@ -31,22 +31,6 @@ from rectune.tasks.asked_histories import outside_of
 from rectune.tasks.rows import TaskRows
 
 MEASURED = "measured.json"
-
-
-@dataclass(frozen=True)
-class Before:
-    """Test rows of an earlier run as item codes, and how a model ranks them. `gone`, `trained`: how many of the `rows` that there were are left out,
-    as their target is no item any more, or a training event of its user since. `leaked`: of how many test rows of today the target was trained then, None
-    where that is not known."""
-
-    histories: list[list[int]]
-    targets: list[int]
-    users: list[str]
-    gone: int
-    trained: int
-    rows: int
-    leaked: int | None = None
-    ranking: Ranking | None = None
 
 
 def _rank_keys(asked: Asked, without: Path) -> dict[str, Any]:

@@ -135,6 +135,13 @@ def test_a_value_that_only_the_last_piece_has_is_found_and_one_that_none_has_is_
 
 
 @pytest.mark.usefixtures("small")
+def test_a_condition_about_all_rows_reads_all_rows(tmp_path: Path) -> None:
+    rows = made().with_columns(time=pl.int_range(pl.len()))
+    rows.write_parquet(tmp_path / "log.parquet")
+    assert quietly(table, path=tmp_path / "log.parquet", where="time > MAX(time) - 10", **COLUMNS).n_events == 10
+
+
+@pytest.mark.usefixtures("small")
 def test_a_column_that_is_a_number_in_the_first_piece_alone_stays_text(tmp_path: Path) -> None:
     rows = made().with_columns(price=pl.when(pl.int_range(pl.len()) == 250).then(pl.lit("free")).otherwise("price"))
     rows.write_csv(tmp_path / "log.csv")

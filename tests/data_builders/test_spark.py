@@ -125,6 +125,18 @@ def test_csv_in_several_tasks_conditions_and_words_for_missing(tmp_path: Path) -
     assert there.notes["rows_without_user_or_item"] > 0
 
 
+def test_folders_and_quotes_are_texts_as_they_are(tmp_path: Path) -> None:
+    for user in ("007", "7"):
+        (tmp_path / "log" / f"user={user}").mkdir(parents=True)
+        rows = made(20).select("item", "time")
+        rows.write_parquet(tmp_path / "log" / f"user={user}" / "part.parquet")
+    assert both(tmp_path / "log", **COLUMNS).users.to_list() == ["007", "7"]
+    (tmp_path / "log.csv").write_text('user,item,time\nu,"x ""y""",1\nu,"a, b",2\n')
+    here, there = told(table, path=tmp_path / "log.csv", **COLUMNS)[0], told(spark, path=str(tmp_path / "log.csv"), format="csv", **COLUMNS)[0]  # fmt: skip
+    same(there, here)
+    assert there.items["item_id"].to_list() == ['x "y"', "a, b"]
+
+
 def test_a_table_and_a_query(tmp_path: Path, session: Any) -> None:
     rows = made(400).unique(["user", "time"], keep="first", maintain_order=True)
     rows.write_parquet(tmp_path / "log.parquet")

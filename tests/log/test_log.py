@@ -169,6 +169,8 @@ ENCODED: dict[str, Any] = {"user": [0, 0, 1], "item": [1, 0, 1], "time": [5.0, 6
         ({"item": [1, 0, 2]}, r"x: `item` is not in 0 … 1 at event 2 \(2\)"),
         ({"user": [0, -1, 1]}, r"x: `user` is not in 0 … 1 at event 1 \(-1\)"),
         ({"user": [0, 1, 0]}, r"stand user after user, but `user` falls at event 2"),
+        ({"user": np.array([1, 0, 1], dtype=np.uint32)}, r"stand user after user, but `user` falls at event 1"),
+        ({"time": np.array([6, 5, 1], dtype=np.uint64)}, r"oldest first, but `time` falls at event 1"),
         ({"time": [6.0, 5.0, 1.0]}, r"oldest first, but `time` falls at event 1"),
         ({"time": [5.0, np.nan, 1.0]}, r"`time` is no finite number at event 1"),
         ({"item": [1.0, 0.0, 1.0]}, r"`item` holds float64, but it must be whole numbers"),
@@ -239,6 +241,18 @@ def test_what_is_wrong_in_a_later_piece_is_named_by_its_row_in_all() -> None:
         make_log(pieces, source="x")
     with pytest.raises(ValueError, match=r"data row 3 is 5, but the rows before are of the form '%Y-%m-%d'"):
         make_log([pieces[0], events(("u", "c", 5))], source="x")
+    stamps = events(("u", "a", 5)).with_columns(pl.col("time").cast(pl.Datetime("ms")))
+    for first, second, told in (
+        (stamps, events(("u", "b", 6)), "dates of their own type"),
+        (events(("u", "b", 6)), stamps, "numbers"),
+    ):
+        with pytest.raises(ValueError, match=f"`time`: data row 2 is .*, but the rows before are {told}"):
+            make_log([first, second], source="x")
+    with pytest.raises(
+        ValueError, match=r"data row 2 is datetime\.datetime.*, but the rows before are of the form '%Y-%m-%d'"
+    ):
+        make_log([events(("u", "a", "2020-01-31")), stamps], source="x")
+    assert make_log([pieces[0].clear(), pieces[0]], source="x").n_events == 2  # a file without rows
     either = [events(("u", "a", "01/02/2020")), events(("u", "b", "13/02/2020"))]
     log = make_log(either, source="x")
     assert log.times is not None

@@ -16,7 +16,13 @@ from rectune.data_builders.synthetic import synthetic
 
 from rectune.cli import main
 from rectune.indexing.item_index import ItemIndex
+from rectune.indexing.residual_kmeans import residual_kmeans
+from rectune.indexing.titles import titles as titled
+from rectune.log.cleaning import make_log
+from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.run.run import open_run
+from rectune.vectors.sentences import sentences
+from tests.data_builders.small import quietly
 from tests.runs import results, train
 
 NEW, GONE = 6, 2  # items
@@ -69,6 +75,10 @@ def refreshed(shop: Path, earlier: Path, tmp_path_factory: pytest.TempPathFactor
     place = tmp_path_factory.mktemp("refreshed")
     assert main(["train", str(recipe(place, shop, "new", "now")), "--from", str(earlier), "--traceback"]) == 0
     return place / "new"
+
+
+def bundle_of(run: Path) -> Path:
+    return next(run.glob("from-*"))
 
 
 def names(run: Any) -> dict[str, str]:
@@ -194,6 +204,68 @@ def test_indexes_without_vectors_grow_too(shop: Path, tmp_path: Path, index: dic
 
 
 @pytest.mark.heavy
+@pytest.mark.parametrize("call", ["residual_kmeans", "titles"])
+def test_a_name_is_nobody_elses_and_an_item_that_returns_has_it_again(shop: Path, tmp_path: Path, call: str) -> None:
+    """The two first items leave, then come back beside one with the title of the first."""
+    from rectune.run.earlier import Earlier
+
+    titles = call == "titles"
+    items = pl.read_csv(shop / "early-items.csv")
+    split = leave_one_out(make_log(pl.read_csv(shop / "early.csv"), items, source="shop", warn_unordered=False))
+    vectors = sentences(split, text=["title", "categories"])
+    first = titled(split) if titles else residual_kmeans(split, vectors, levels=2, codes=12)
+
+    class Place(Earlier):
+        @property
+        def name(self) -> str:
+            return "old"
+
+    def written(index: ItemIndex, catalogue: pl.DataFrame, name: str) -> Earlier:
+        (tmp_path / name / "index").mkdir(parents=True)
+        index.save(tmp_path / name / "index")
+        (tmp_path / name / "items.jsonl").write_text(
+            "".join(json.dumps({"item_id": one}) + "\n" for one in catalogue["item_id"])
+        )
+        return Place(tmp_path / name, None)
+
+    def on(index: ItemIndex, before: pl.DataFrame, now: pl.DataFrame, name: str) -> ItemIndex:
+        events = pl.read_csv(shop / "early.csv").filter(pl.col("item").is_in(now["item_id"].implode()))
+        log = quietly(make_log, interactions=events, items=now, source="shop", warn_unordered=False)
+        today = leave_one_out(log)
+        return written(index, before, name).grown(
+            today, None if titles else sentences(today, text=["title", "categories"]), 200
+        )
+
+    log_items = split.log.items
+    fewer = log_items[GONE:]
+    second = on(first, log_items, fewer, "one")
+    assert second.health["grown"] == {"from": "old", "kept": len(fewer), "new": 0, "gone": GONE}
+    assert set(second.health["retired"]) == set(log_items["item_id"][:GONE])
+    more = pl.concat([fewer, log_items[:1].with_columns(item_id=pl.lit("twin")), log_items[:GONE]])
+    third = on(second, fewer, more, "two")
+    was = {item: first.name(i) for i, item in enumerate(log_items["item_id"])}
+    now = {item: third.name(i) for i, item in enumerate(more["item_id"])}
+    assert {item: now[item] for item in was} == was
+    assert now["twin"] not in was.values()
+    assert third.health["grown"] == {"from": "old", "kept": len(log_items), "new": 1, "gone": 0}
+    assert third.health["retired"] == {}
+
+
+@pytest.mark.heavy
+def test_training_the_earlier_run_again_leaves_its_heirs_alone(shop: Path, tmp_path: Path) -> None:
+    old, new = recipe(tmp_path, shop, "old", "early"), recipe(tmp_path, shop, "new", "now")
+    train(old)
+    assert main(["train", str(new), "--from", str(tmp_path / "old"), "--traceback"]) == 0
+    weights = open_run(tmp_path / "new").models["untuned"].model.state_dict()
+    train(old, "--stages.0.max_steps", "3")
+    other = recipe(tmp_path, shop, "other", "now")
+    assert main(["train", str(other), "--from", str(tmp_path / "old"), "--traceback"]) == 0
+    assert len(list((tmp_path / "old").glob("from-*"))) == 2
+    again = open_run(tmp_path / "new").models["untuned"].model.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in weights.items())
+
+
+@pytest.mark.heavy
 def test_what_cannot_be_gone_on_from_is_one_line(
     shop: Path, earlier: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -205,25 +277,25 @@ def test_what_cannot_be_gone_on_from_is_one_line(
 
     file = recipe(tmp_path, shop, "new", "now")
     assert "neither a finished run folder, nor a bundle" in refused("--from", str(shop), file=file)
-    assert "is the folder that this recipe writes" in refused(
+    assert "lies in the folder that this recipe writes" in refused(
         "--from", str(earlier), "--output_dir", str(earlier), file=file
     )
     other = recipe(tmp_path, shop, "other", "now", vectors=[{"call": "sentences", "text": ["title"]}])
     assert "the earlier run has other item vectors" in refused("--from", str(earlier), file=other)
     other = recipe(tmp_path, shop, "other", "now", index={"call": "atomic"})
     assert "the earlier run has names by `residual_kmeans`" in refused("--from", str(earlier), file=other)
-    broken = shutil.copytree(earlier / "export", tmp_path / "broken")
+    broken = shutil.copytree(bundle_of(earlier), tmp_path / "broken")
     with (broken / "items.jsonl").open("a") as out:
         out.write("\n")
     assert "items.jsonl" in refused("--from", str(broken), file=file)
     direct = recipe(tmp_path, shop, "direct", "now", **{"from": str(shop)})
     assert "`from`" in refused(file=direct)
-    about = json.loads((earlier / "export" / "rectune.json").read_text())
+    about = json.loads((bundle_of(earlier) / "rectune.json").read_text())
     for name, change, message in (
         ("older", {"asked": {}}, "was written by an older rectune"),
         ("adapter", {"adapter_only": True}, "holds an adapter alone"),
     ):
-        written = shutil.copytree(earlier / "export", tmp_path / name)
+        written = shutil.copytree(bundle_of(earlier), tmp_path / name)
         (written / "rectune.json").write_text(json.dumps({**about, **change}))
         direct = recipe(tmp_path, shop, "direct", "now", **{"from": str(written)})
         assert message in refused(file=direct)
