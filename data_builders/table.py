@@ -154,6 +154,8 @@ def _checked(asked: Sequence[tuple[str, str]], source: str) -> Wanted:
 
 
 def shelf_columns(item_id: str, title: str | None, text: list[str] | None, source: str) -> Wanted:
+    """Columns of an item table: the id, the title, and `text` or all others. Raises ValueError for one that is not there."""
+
     def wanted(names: list[str]) -> Sequence[str]:
         asked = [("item_id", item_id), *([("title", title)] if title else []), *(("text", t) for t in text or [])]
         for key, column in asked:
@@ -167,6 +169,7 @@ def shelf_columns(item_id: str, title: str | None, text: list[str] | None, sourc
 
 
 def shelf_of(frame: pl.DataFrame, item_id: str, title: str | None) -> pl.DataFrame:
+    """The item table by the names that a log has for its columns: `item_id`, `title`, and the others as they are."""
     columns = [pl.col(item_id).alias("item_id"), *([pl.col(title).alias("title")] if title else [])]
     return frame.select(*columns, *[pl.col(c) for c in frame.columns if c not in (item_id, title)])
 
