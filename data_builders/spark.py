@@ -80,6 +80,12 @@ def _called(path: list[str] | str | None, table: str | None, sql: str | None) ->
     return name if len(several) == 1 else f"{name} and {len(several) - 1} more"
 
 
+def _located(path: str) -> str:
+    """A path below the working folder as what it is there: Java keeps the folder that it was started in."""
+    here = Path(path)
+    return path if "://" in path or here.is_absolute() or not here.exists() else here.resolve().as_uri()
+
+
 @contextmanager
 def _errors(source: str) -> Iterator[None]:
     """What Spark, Java or the network says as one line."""
@@ -149,7 +155,7 @@ class _Work:
             before = self.session.conf.get(texts)
             self.session.conf.set(texts, "false")
             try:
-                frame = reader.load(path)
+                frame = reader.load([_located(one) for one in (path if isinstance(path, list) else [path])])
             finally:
                 self.session.conf.set(texts, before)
             place = [f.col("_metadata.file_path"), f.col("_metadata.file_block_start"), f.monotonically_increasing_id()]
