@@ -17,11 +17,10 @@ from rectune.data_builders.reader import Reader
 from rectune.data_builders.table import shelf_columns, shelf_of
 
 from rectune.log.cleaning import MISSING, Repeats, tell_backward, tell_ids, tell_sorted, tell_twice
-from rectune.log.item_table import catalogue_of
-from rectune.log.log import Log
+from rectune.log.item_table import catalogue_of, codes_of
+from rectune.log.log import COLUMNS, Log
 
 ORDER = ["_file", "_block", "_row"]  # where a row stands in its source
-KINDS: dict[str, Any] = {"user": np.int32, "item": np.int32, "time": np.float64, "rating": np.float32}
 
 
 def spark(
@@ -282,9 +281,8 @@ class _Work:
         first = events.groupBy("i").agg(f.min(f.struct("u", *when)).alias("first"))
         touched = self._read(self._kept(first.join(items, "i").sort("first").select("item", "i")))
         catalogue = catalogue_of(touched["item"], shelf, self.source, everything=item_core <= 0, notes=self.notes)
-        place = pl.DataFrame({"item": catalogue["item_id"], "code": np.arange(catalogue.height, dtype=np.int32)})
-        code = touched.join(place, on="item", how="left", maintain_order="left").select("i", "code")
-        coded = self.session.createDataFrame(list(code.iter_rows()), "i long, code int")
+        codes = zip(touched["i"].to_list(), codes_of(touched["item"], catalogue).tolist(), strict=True)
+        coded = self.session.createDataFrame(list(codes), "i long, code int")
         final = events.join(present, "u").join(f.broadcast(coded), "i").sort("row", *when)
         final = self._kept(final.select(f.col("row").alias("user"), f.col("code").alias("item"), *others))
         names = self._read(self._kept(present.join(users, "u").sort("row").select("user")))["user"]
@@ -389,7 +387,7 @@ class _Work:
         columns = ["user", "item", *others]
         files = self._files(kept)
         lengths = [pl.scan_parquet(file).select(pl.len()).collect().item() for file in files]
-        found = {name: np.empty(sum(lengths), dtype=KINDS[name]) for name in columns}
+        found = {name: np.empty(sum(lengths), dtype=COLUMNS[name]) for name in columns}
         at = 0
         for file, length in zip(files, lengths, strict=True):
             part = pl.read_parquet(file, columns=columns)

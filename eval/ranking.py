@@ -313,28 +313,24 @@ class _Judge:
         """What became of the test rows of the run that this one goes on from, seen items hidden: NDCG and recall of its model and of
         the tuned one at the largest k, and the difference, each [mean, low, high]; None where no row is left."""
         before, last = self.evidence.before, self.k[-1]
-        told: dict[str, Any] = {"leaked": before["tuned"].leaked if before else None}
-        if not before or before["tuned"].ranking is None:
-            left = before.get("tuned")
-            return {**told, "rows": 0, "gone": left.gone if left else 0, "trained": left.trained if left else 0}
-        rows = before["tuned"]
-        targets = np.array(rows.targets, dtype=np.int32)
-        one = np.ones(len(targets), dtype=np.int64)
-        number = {user: i for i, user in enumerate(dict.fromkeys(rows.users))}
-        users = np.array([number[user] for user in rows.users])
-        bootstrap = Bootstrap(users, seed=self.evidence.seed, room=self.room)
+        if before is None:
+            return {"leaked": None, "rows": 0, "gone": 0, "trained": 0}
+        rows = len(before.targets)
+        told: dict[str, Any] = {"leaked": before.leaked, "rows": rows, "gone": before.gone, "trained": before.trained}
+        if not rows:
+            return told
+        number = {user: i for i, user in enumerate(dict.fromkeys(before.users))}
+        bootstrap = Bootstrap(np.array([number[u] for u in before.users]), seed=self.evidence.seed, room=self.room)
+        targets, one = np.array(before.targets, dtype=np.int32), np.ones(rows, dtype=np.int64)
         for name, metric in (("ndcg", ndcg), ("recall", recall)):
-            value = {
-                who: metric(hits_at(model_lists(found.ranking, targets).place, last), one, last)
-                for who, found in before.items()
-                if found.ranking is not None
-            }
+            was, now = (
+                metric(hits_at(model_lists(before.rankings[who], targets).place, last), one, last)
+                for who in ("untuned", "tuned")
+            )
             told[f"{name}@{last}"] = {
-                "earlier": bootstrap.mean(value["untuned"]),
-                "now": bootstrap.mean(value["tuned"]),
-                "difference": bootstrap.mean(value["tuned"] - value["untuned"]),
-            }
-        return {**told, "metric": f"ndcg@{last}", "rows": len(targets), "gone": rows.gone, "trained": rows.trained}
+                "earlier": bootstrap.mean(was), "now": bootstrap.mean(now), "difference": bootstrap.mean(now - was),
+            }  # fmt: skip
+        return {**told, "metric": f"ndcg@{last}"}
 
     def oracle_share(self) -> float | None:
         """How much of the way from popularity to the oracle the tuned model goes (NDCG, seen items hidden).

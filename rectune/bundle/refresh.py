@@ -8,7 +8,7 @@ from pathlib import Path
 from rectune.bundle.export import export
 from rectune.bundle.files import ABOUT, exported_run, run_of
 from rectune.bundle.manifest import FILE, check_files
-from rectune.bundle.names import short_name, written_call
+from rectune.bundle.names import written_call
 from rectune.recipe.load import Recipe, overridden
 from rectune.run.asked import ask
 from rectune.run.earlier import EARLIER
@@ -40,18 +40,12 @@ def refreshed(recipe: Recipe, named: str | Path) -> Recipe:
         )
     made = overridden(recipe, [("from", json.dumps(str(bundle)))])
     about = json.loads((bundle / ABOUT).read_text(encoding="utf-8"))
-    asked = ask(made)
-    kind = short_name("index", asked.index.function) or asked.index.function.__name__
-    if about["asked"].get("index", kind) != kind:
-        raise ValueError(
-            f"{recipe.where('index')}: the earlier run has names by `{about['asked']['index']}`, and names stay. Take that index."
-        )
-    had, has = about["asked"]["vectors"], [written_call("vectors", call) for call in asked.vectors]
+    had, has = about["asked"]["vectors"], [written_call("vectors", call) for call in ask(made).vectors]
     if had and had != has:
         raise ValueError(
             f"{recipe.where('vectors')}: the earlier run has other item vectors ({json.dumps(had)}), by which its index names items. Take those."
         )
-    return overridden(recipe, [("from", json.dumps(str(bundle)))])
+    return made
 
 
 def _bundle(folder: Path, named: str) -> Path:

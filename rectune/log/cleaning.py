@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rectune.log.ids import Ids
-from rectune.log.item_table import catalogue_of
+from rectune.log.item_table import catalogue_of, codes_of
 from rectune.log.log import Log, warn
 from rectune.log.times import Numbers
 
@@ -319,10 +319,8 @@ def _log(
     by_first = np.argsort(first, kind="stable")[: int((first < len(events)).sum())]
     touched = names.gather(by_first)
     catalogue = catalogue_of(touched, items, source, everything=everything, notes=notes)
-    place = pl.DataFrame({"item": catalogue["item_id"], "code": np.arange(catalogue.height, dtype=np.int32)})
-    found = touched.to_frame("item").join(place, on="item", how="left", maintain_order="left")["code"]
     code = np.full(len(names), -1, dtype=np.int32)
-    code[by_first] = found.to_numpy()
+    code[by_first] = codes_of(touched, catalogue)
     events.item = code[events.item]
     return Log(
         events.user, events.item, catalogue, users.alias("user_id"), source, events.time, events.rating, None, notes

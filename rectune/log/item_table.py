@@ -5,7 +5,9 @@ from __future__ import annotations
 import html
 from typing import Any
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from rectune.log.log import warn
 
@@ -30,6 +32,13 @@ def catalogue_of(
         blank = {c: pl.Series([""] * len(missing), dtype=pl.String) for c in items.columns if c != "item_id"}
         catalogue = pl.concat([catalogue, pl.DataFrame({"item_id": missing, **blank})], how="diagonal")
     return with_titles(catalogue, source, notes)
+
+
+def codes_of(items: pl.Series, catalogue: pl.DataFrame) -> NDArray[np.int32]:
+    """The rows of items in the catalogue, shape (items,)."""
+    place = pl.DataFrame({"item": catalogue["item_id"], "code": np.arange(catalogue.height, dtype=np.int32)})
+    found = items.to_frame("item").join(place, on="item", how="left", maintain_order="left")
+    return found["code"].to_numpy()
 
 
 def _check_match(touched: pl.Series, listed: pl.Series, source: str) -> None:

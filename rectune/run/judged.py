@@ -28,18 +28,16 @@ SAMPLED = "sampled candidates"  # a third one, for papers that rank no more
 
 @dataclass(frozen=True)
 class Before:
-    """Test rows of an earlier run as item codes, and how a model ranks them. `gone`, `trained`: how many of the `rows` that there were are left out,
-    as their target is no item any more, or a training event of its user since. `leaked`: of how many test rows of today the target was trained then, None
-    where that is not known."""
+    """Test rows of an earlier run as item codes, and how 'untuned' and 'tuned' rank them. `gone`, `trained`: how many were left out, as their target is no
+    item any more, or a training event of its user since. `leaked`: of how many test rows of today the target was trained then, None where that is not known."""
 
     histories: list[list[int]]
     targets: list[int]
     users: list[str]
     gone: int
     trained: int
-    rows: int
-    leaked: int | None = None
-    ranking: Ranking | None = None
+    leaked: int | None
+    rankings: dict[str, Ranking] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Evidence:
     `sampled[model]` the lists of these alone. `others`: lists that were made elsewhere, name -> protocol -> lists.
     `training`: the log of each stage. `cached(name, keys, build, made_by, needs)` returns a folder that `build` filled once for this split, these keys and the boxes of the line
     in `needs`; `made_by`: whose code that is. `sasrec`: the run's SASRec, trained when it is first called, or None. `earlier`: the name of the run that this one goes on from, whose model is the untuned
-    one, and `before[model]` how 'untuned' and 'tuned' rank that run's test rows.
+    one, and `before` that run's test rows.
     """
 
     recipe: Recipe
@@ -79,7 +77,7 @@ class Evidence:
     sampled: dict[str, Ranking] = field(default_factory=dict)
     sasrec: Callable[[], SasRec] | None = None
     earlier: str | None = None
-    before: dict[str, Before] = field(default_factory=dict)
+    before: Before | None = None
 
 
 @dataclass(frozen=True)

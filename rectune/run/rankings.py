@@ -80,15 +80,7 @@ def ranked(
         hidden = [split.seen(rows, i).tolist() for i in range(len(rows))] if protocol == HIDDEN else None
         prior = weighted(held["prior"], split, rows, weight) if weight else None
         only = [one.tolist() for one in run.load(drawing)] if candidates else None
-        started = time.perf_counter()
-        shards = folder / "shards"
-        shards.mkdir(exist_ok=True)
-        ranking = run.models[who].rank(task, Shelf(hidden=hidden, only=only, prior=prior), shards=shards)
-        wait()  # every process has read the shards
-        if is_main():
-            ranking.save(folder / "ranking.parquet")
-            shutil.rmtree(shards)
-            _write_measured(folder, started, len(rows))
+        _rank(run, who, task, Shelf(hidden=hidden, only=only, prior=prior), folder)
 
     needs = (*_needs(run, who), "prior") if weight else _needs(run, who)
     found: tuple[Ranking, dict[str, Any]] = run.load(
@@ -100,35 +92,44 @@ def ranked(
     return found
 
 
-def ranked_before(run: Run, who: str) -> Before | None:
-    """A model on the test rows of the run that this one goes on from, over today's catalogue, seen items hidden; None where these are not known."""
+def _rank(run: Run, who: str, task: TaskRows, shelf: Shelf, folder: Path) -> None:
+    """Rank rows into a folder, in shards that a killed run leaves for the next one, and write down what it took."""
+    started = time.perf_counter()
+    shards = folder / "shards"
+    shards.mkdir(exist_ok=True)
+    ranking = run.models[who].rank(task, shelf, shards=shards)
+    wait()  # every process has read the shards
+    if is_main():
+        ranking.save(folder / "ranking.parquet")
+        shutil.rmtree(shards)
+        _write_measured(folder, started, len(task))
+
+
+def ranked_before(run: Run) -> Before | None:
+    """The untuned and the tuned model on the test rows of the run that this one goes on from, over today's catalogue, seen items hidden; None where
+    it goes on from none, or lists no items."""
     if run.asked.earlier is None or run.rows.kind != "item":
         return None
     rows = before_rows(run)
-    if not len(rows.targets):
-        return replace(rows, ranking=None)
+    if not rows.targets:
+        return rows
     split = outside_of(run.split).split(rows.histories, rows.users, rows.targets)
+    hidden = [sorted(set(history)) for history in rows.histories]
 
-    def build(held: Held, folder: Path) -> None:
-        started = time.perf_counter()
-        shards = folder / "shards"
-        shards.mkdir(exist_ok=True)
-        hidden = [sorted(set(history)) for history in rows.histories]
-        ranking = run.models[who].rank(run.rows_of_split(split), Shelf(hidden=hidden), shards=shards)
-        wait()  # every process has read the shards
-        if is_main():
-            ranking.save(folder / "ranking.parquet")
-            shutil.rmtree(shards)
-            _write_measured(folder, started, len(rows.targets))
+    def ranking(who: str) -> Ranking:
+        def build(held: Held, folder: Path) -> None:
+            _rank(run, who, run.rows_of_split(split), Shelf(hidden=hidden), folder)
 
-    keys = {**_rank_keys(run.asked, run.folder.path), "who": who, "before": True}
-    ranking: Ranking = run.load(
-        Box(
-            f"rank-{who}", (*_needs(run, who), "before"), lambda: keys, build,
-            lambda held, folder: Ranking.load(folder / "ranking.parquet"), (*_made_by(run), before_rows), resumes=True,
-        )
-    )  # fmt: skip
-    return replace(rows, ranking=ranking)
+        keys = {**_rank_keys(run.asked, run.folder.path), "who": who, "before": True}
+        found: Ranking = run.load(
+            Box(
+                f"rank-{who}", (*_needs(run, who), "before"), lambda: keys, build,
+                lambda held, folder: Ranking.load(folder / "ranking.parquet"), (*_made_by(run), before_rows), resumes=True,
+            )
+        )  # fmt: skip
+        return found
+
+    return replace(rows, rankings={who: ranking(who) for who in ("untuned", "tuned")})
 
 
 def before_rows(run: Run) -> Before:
@@ -146,7 +147,7 @@ def before_rows(run: Run) -> Before:
             histories.append([code[item] for item in items if item in code])
             targets.append(code[target])
             users.append(user)
-    return Before(histories, targets, users, gone, trained, frame.height, leaked)
+    return Before(histories, targets, users, gone, trained, leaked)
 
 
 def answered(run: Run, who: str) -> tuple[NDArray[np.float64], dict[str, Any]]:

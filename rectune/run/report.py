@@ -90,7 +90,6 @@ def gather_evidence(
             found = ranked(run, of, SHOWN, weight=by, candidates=candidates)
             sampled[who], measured[f"ranking, {who}, sampled candidates"] = found
     worded = by_wording(run, wordings)
-    before = {who: old for who in ("untuned", "tuned") if (old := ranked_before(run, who)) is not None}
     trained = [run.place(training.name).folder for training in asked.trainings]
     training = [json.loads((folder / "log_history.json").read_text()) for folder in trained]
     audits = [json.loads((folder / "audit.json").read_text()) for folder in trained]
@@ -102,7 +101,7 @@ def gather_evidence(
         measured=measured, environment=environment(run), cached=partial(_cached, run), seed=asked.seed, wordings=worded, prior=prior,
         prior_weight=weight, others=others or {}, candidates=drawn, sampled=sampled,
         sasrec=None if asked.sasrec is None else partial(run.__getitem__, SASREC),
-        earlier=run.index.health.get("grown", {}).get("from"), before=before,
+        earlier=run.index.health.get("grown", {}).get("from"), before=ranked_before(run),
     )  # fmt: skip
 
 
