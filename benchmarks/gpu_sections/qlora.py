@@ -90,10 +90,8 @@ def _audit(folder: Path) -> dict[str, Any]:
 
 
 def _reloaded(folder: Path) -> dict[str, Any]:
-    """Largest difference of logits after a reload in this process, beside their largest value."""
-    from safetensors.torch import load_file
-
-    from rectune.methods.token_audit import PROBE, check_reloaded
+    """How far logits are after a reload in this process, beside their size."""
+    from rectune.methods.probe import check_reloaded
     from rectune.model.adapters import load_tuned
     from rectune.run.run import open_run
 
@@ -101,11 +99,7 @@ def _reloaded(folder: Path) -> dict[str, Any]:
     tuned = line.tuned.folder / "model"
     model = load_tuned(line.asked.model, line.place("base").folder, tuned, line.index, seed=line.asked.seed)
     kinds = {type(module).__name__ for module in model.modules()}
-    difference = check_reloaded(model, tuned)
-    return {
-        "largest_difference": difference, "largest_logit": float(load_file(tuned / PROBE)["logits"].abs().max()),
-        "in_4_bits": "Linear4bit" in kinds,
-    }  # fmt: skip
+    return {**check_reloaded(model, tuned), "in_4_bits": "Linear4bit" in kinds}
 
 
 def _exported(folder: Path) -> dict[str, Any]:

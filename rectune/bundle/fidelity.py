@@ -9,14 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from rectune.methods.language_model import check_origin
-from rectune.methods.token_audit import PROBE, check_reloaded, probe_logits
+from rectune.methods.probe import EXACT, PROBE, check_reloaded, compared, probe_logits, refuse, rounding
 from rectune.model.adapters import load_tuned
 from rectune.model.load import load_plain
 from rectune.model.settings import quantization_config, unquantised
 from rectune.run.run import Run
-
-EXACT = 1e-5  # of the largest logit, at least of 1: float32 sums in another order
-ROUNDED = 0.05  # the same, where an adapter is added to weights of half precision
 
 
 def plain_model(run: Run) -> tuple[Any, torch.Tensor, dict[str, Any]]:
@@ -44,7 +41,7 @@ def plain_model(run: Run) -> tuple[Any, torch.Tensor, dict[str, Any]]:
         beside, model = logits, model.merge_and_unload().eval()
         logits = probe_logits(model, ids)
         found["merging"] = compared(logits, beside)
-        refuse(found["merging"], EXACT if model.dtype == torch.float32 else ROUNDED, "merging the adapter")
+        refuse(found["merging"], rounding(model, ids, logits), "merging the adapter")
     if trained is not None:
         found["leaving_quantisation"] = compared(logits, trained)
     return model, logits, found
@@ -56,19 +53,3 @@ def check_written(run: Run, folder: Path, logits: torch.Tensor) -> dict[str, flo
     found = compared(probe_logits(load_plain(unquantised(run.asked.model), folder), ids), logits)
     refuse(found, EXACT, "writing and loading the folder")
     return found
-
-
-def compared(ours: torch.Tensor, theirs: torch.Tensor) -> dict[str, float]:
-    """Largest difference of two sets of logits, and the largest of theirs; the first position is left out, see `check_reloaded`."""
-    ours, theirs = ours[1:], theirs[1:]
-    return {"largest_difference": float((ours - theirs).abs().max()), "largest_logit": float(theirs.abs().max())}
-
-
-def refuse(found: dict[str, float], share: float, what: str) -> None:
-    """Raise ValueError when a difference is above `share` of the largest logit (of 1, where that is smaller)."""
-    most = share * max(found["largest_logit"], 1.0)
-    if not found["largest_difference"] <= most:
-        raise ValueError(
-            f"{what} changed the logits of the run's probe by {found['largest_difference']:.3g}, and {most:.3g} is what rounding "
-            "explains. Nothing was done with it; the versions of peft, transformers and torch may not be those of the training."
-        )

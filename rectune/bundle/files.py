@@ -11,13 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
-
 import rectune
 from rectune.bundle.parts import asked_of
 from rectune.decoding.language_model import answer_ids
 from rectune.indexing.item_index import ItemIndex
-from rectune.methods.token_audit import PROBE, probe_logits
+from rectune.methods.probe import PROBE
 from rectune.model.settings import base_called, named_dtype, quantization_config
 from rectune.prompts.template import Template
 from rectune.run.run import Run
@@ -121,12 +119,6 @@ def generation_settings(model: Any, run: Run, *, longest: int) -> Any:
         use_cache=True,
         **(beams if lists else {}),
     )
-
-
-def write_probe(run: Run, model: Any, folder: Path) -> None:
-    """Write a few words and new tokens with the model's logits after them, by which a copy can be compared."""
-    ids = load_file(run.tuned.folder / "model" / PROBE)["ids"]
-    save_file({"ids": ids, "logits": probe_logits(model, ids)}, folder / PROBE)
 
 
 def check_adapter(run: Run) -> None:

@@ -13,11 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from rectune.bundle.card import card, example
 from rectune.bundle.export import export
-from rectune.bundle.fidelity import EXACT, ROUNDED, compared, refuse
 from rectune.bundle.files import ABOUT
 from rectune.bundle.hub import is_repository, told
 from rectune.bundle.manifest import FILE, check_files
@@ -25,7 +22,7 @@ from rectune.bundle.reading import read_bundle
 from rectune.bundle.recommender import Recommender
 from rectune.bundle.space import check_space, check_visibility, push_space
 from rectune.decoding.language_model import LanguageModelRanker
-from rectune.methods.token_audit import PROBE, probe_logits
+from rectune.methods.probe import EXACT, PROBE, ROUNDED, probed, refuse
 from rectune.run.run import RESOLVED
 from rectune.runtime.files import sha256
 
@@ -285,8 +282,7 @@ def fetched_back(repo: str, revision: str, place: Path) -> float | None:
         ranker = read_bundle(copy, commit=commit).ranker
         if not isinstance(ranker, LanguageModelRanker) or not (copy / PROBE).exists():
             return None
-        probe = load_file(copy / PROBE)
-        found = compared(probe_logits(ranker.model, probe["ids"]), probe["logits"])
+        found = probed(ranker.model, copy)
         whole = not (copy / "adapter_config.json").exists()
         refuse(found, EXACT if whole else ROUNDED, f"pushing to `{repo}` and loading it back")
         return found["largest_difference"]

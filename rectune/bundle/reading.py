@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file
 
 import rectune.bundle.parts as parts
 from rectune.bundle.bundle import Bundle
-from rectune.bundle.fidelity import ROUNDED, compared, refuse
 from rectune.bundle.files import ABOUT
 from rectune.bundle.hub import is_repository
 from rectune.bundle.manifest import check_files
@@ -26,7 +24,7 @@ from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import evenly
 from rectune.methods.contract import Loading
 from rectune.methods.language_model import as_ranker
-from rectune.methods.token_audit import PROBE, probe_logits
+from rectune.methods.probe import PROBE, ROUNDED, probed, refuse
 from rectune.model.adapters import fold_adapter, load_tuned
 from rectune.model.load import load_plain, load_tokenizer
 from rectune.model.settings import ModelSettings, model_settings
@@ -134,8 +132,7 @@ def _check_probe(folder: Path, ranker: Ranker) -> None:
     are those of another."""
     if not isinstance(ranker, LanguageModelRanker) or not (folder / PROBE).exists():
         return
-    probe = load_file(folder / PROBE)
-    refuse(compared(probe_logits(ranker.model, probe["ids"]), probe["logits"]), ROUNDED, f"loading {folder}")
+    refuse(probed(ranker.model, folder), ROUNDED, f"loading {folder}")
 
 
 def _outside(folder: Path, asked: dict[str, Any], lines: list[dict[str, Any]]) -> Outside:

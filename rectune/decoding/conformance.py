@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map_only
 
 from rectune.decoding.body import Body, Counts
 from rectune.decoding.encoded_prompts import start_tree
+from rectune.model.float32 import in_float32
 
-_HALF = (torch.bfloat16, torch.float16)
 _BESIDE = 14  # tokens beside the two that are compared: a bias by place in the cache then shows
 
 
@@ -26,39 +23,12 @@ def check_body(model: Any, body: Body, *, tokens: NDArray[np.int64], pad: int) -
     `tokens`: token ids that names are made of. Costs a few short forward passes. A model in half precision is calculated
     in float32 for it: on prompts of a few tokens, rounding alone can change its logits as much as a fault does.
     """
-    found = None
-    if body.head.weight.dtype in _HALF and not hasattr(model.config, "quantization_config"):
-        with suppress(RuntimeError, TypeError, ValueError, AttributeError, IndexError), _InFloat32():
-            found = _differences(
-                model, body, tokens=tokens, pad=pad
-            )  # or None: no memory for it, or a kernel of its own
-    wrong, effect, allowed = found or _differences(model, body, tokens=tokens, pad=pad)
+    wrong, effect, allowed = in_float32(model, lambda: _differences(model, body, tokens=tokens, pad=pad))
     body.counts = Counts()
     if np.isfinite(effect) and not wrong <= allowed:  # otherwise the search itself reports scores that are no numbers
         raise ValueError(
             f"logits of two beams in one sequence are off by {wrong:.2g} (another beam's token changes them by {effect:.2g})"
         )
-
-
-class _InFloat32(TorchFunctionMode):
-    """Calculate with float32 copies of weights in half precision, one operation at a time. The weights stay as they are."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """One operation, every tensor in half precision that it reads made float32 first."""
-        kwargs = kwargs or {}
-        name = func.__name__
-        if name == "__get__":  # an attribute; `dtype` is the one that layers take their own type from
-            found = func(*args, **kwargs)
-            return torch.float32 if isinstance(found, torch.dtype) and found in _HALF else found
-        if name == "__set__" or (name.endswith("_") and not name.endswith("__")) or name == "__setitem__":
-            return func(*args, **kwargs)  # what is written to stays itself
-        args, kwargs = tree_map_only(torch.Tensor, _float32, (args, kwargs))
-        return func(*args, **kwargs)
-
-
-def _float32(tensor: torch.Tensor) -> torch.Tensor:
-    with torch._C.DisableTorchFunction():
-        return tensor.float() if tensor.dtype in _HALF else tensor
 
 
 def _differences(

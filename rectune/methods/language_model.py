@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rectune.decoding.language_model import LanguageModelRanker, Ranker, catalogue_trie
 from rectune.methods.contract import Loading
-from rectune.methods.token_audit import check_reloaded
+from rectune.methods.probe import check_reloaded
 from rectune.model.adapters import fold_adapter, load_tuned
 from rectune.model.load import load_base
 from rectune.tasks.views import ItemViews

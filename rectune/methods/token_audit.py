@@ -1,4 +1,4 @@
-"""The new-token audit: are new tokens really trained, saved and reloaded."""
+"""The new-token audit: are new tokens really trained and saved."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
-from rectune.prompts.encoder import Encoder
 from rectune.runtime.files import write_atomic
-
-PROBE = "probe.safetensors"
 
 
 class TokenAudit(TrainerCallback):  # type: ignore[misc]
@@ -95,42 +91,3 @@ def check_saved(folder: Path, model: Any, new_tokens: list[int], *, adapter: boo
     if not adapter and new_tokens and not whole:
         raise ValueError(f"new-token audit: {file} holds no embedding matrix of {vocabulary} rows.")
     return {"saved_bytes": file.stat().st_size, "saved_rows": rows or whole}
-
-
-@torch.no_grad()
-def probe_logits(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    """Logits after a short fixed sequence, float32 on the CPU, shape (length, vocabulary)."""
-    was_training = model.training
-    inputs = {"input_ids": ids.to(model.device)}
-    if model.config.is_encoder_decoder:
-        inputs["decoder_input_ids"] = inputs["input_ids"]
-    logits = model.eval()(**inputs).logits[0].float().cpu()
-    model.train(was_training)
-    return torch.as_tensor(logits)
-
-
-def save_probe(model: Any, encoder: Encoder, folder: Path) -> None:
-    """Keep the logits of a short sequence of text and new tokens beside the weights, to compare after reloading."""
-    ids = encoder.text_ids("What comes next?")[:8] + encoder.code_ids[:: max(1, len(encoder.code_ids) // 8)][:8]
-    probe = torch.tensor([ids])
-    save_file({"ids": probe, "logits": probe_logits(model, probe)}, folder / PROBE)
-
-
-def check_reloaded(model: Any, folder: Path) -> float:
-    """Largest difference between the logits of a reloaded model and those at the end of its training.
-
-    The first position is left out: attention parks there what it does not need, with values so large that bfloat16 rounds them by
-    whole units (Sun et al., 2024, "Massive activations in large language models"), another way on every device.
-    Raises ValueError when the difference is above what another device or thread count explains.
-    """
-    probe = load_file(folder / PROBE)
-    was = probe["logits"][1:]
-    now = probe_logits(model, probe["ids"])[1:]
-    difference = float((now - was).abs().max())
-    scale = float(was.abs().max())
-    if not difference <= 0.05 * max(scale, 1.0):
-        raise ValueError(
-            f"new-token audit: the model in {folder} gives other logits than at the end of its training (largest difference "
-            f"{difference:.3g}). Its base is another one, or its files are damaged."
-        )
-    return difference

@@ -19,8 +19,9 @@ from rectune.methods.choosing import RankedMetrics, early_stopping
 from rectune.methods.contract import Trainable
 from rectune.methods.measured import FILE as MEASURED
 from rectune.methods.measured import Meter
+from rectune.methods.probe import save_probe
 from rectune.methods.progress import TrainingBar
-from rectune.methods.token_audit import TokenAudit, check_saved, save_probe
+from rectune.methods.token_audit import TokenAudit, check_saved
 from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import is_main, wait
 from rectune.tasks.examples import Mixture

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from rectune.decoding.body import take_apart
-from rectune.decoding.conformance import _differences, _InFloat32
+from rectune.decoding.conformance import _differences
 from rectune.decoding.reference import reference_search
 from rectune.decoding.shelf import Shelf
 from rectune.decoding.trie import build_trie
+from rectune.model.float32 import InFloat32
 from tests.decoding.models import (
     FALLEN,
     FAMILIES,
@@ -128,7 +129,7 @@ def test_half_precision_is_checked_in_float32_with_the_weights_as_they_are(famil
     model = build(family, **FAMILIES[family]).to(torch.bfloat16)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     body, tokens = take_apart(model), np.array(IDS).ravel()
-    with torch.no_grad(), _InFloat32():
+    with torch.no_grad(), InFloat32():
         wrong, effect, _ = _differences(model, body, tokens=tokens, pad=PAD)
     assert wrong < 1e-4 * effect
     assert model.dtype == torch.bfloat16
