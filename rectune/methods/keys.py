@@ -25,6 +25,7 @@ OURS = {
     "hints": "most codes of its target that a group without it is given",
     "importance": "items that were drawn `without_replacement` are weighted",
     "max_length": "most tokens of an example; the oldest history goes first, no target is cut",
+    "packing": "examples of a batch share rows, each seeing itself alone; a batch is of as many examples as without it",
     "completion_only_loss": "`false`: the loss is on prompt and completion, which `examples: windows` needs",
     "train_sampling_strategy": "`group_by_length` goes by the lengths of each epoch's own examples",
     "seed": "the recipe's `seed` where it is not given",
@@ -76,9 +77,8 @@ _RUN = "the run does that by itself"
 REFUSED = {
     "save_only_model": "a checkpoint without optimiser and random state is no place to go on from: a training that was stopped would end with "
     "another model. Take the weights from the run folder",
-    "packing": "examples are never packed into one sequence; `train_sampling_strategy: group_by_length` saves the padding",
-    "packing_strategy": "examples are never packed into one sequence",
-    "eval_packing": "examples are never packed into one sequence",
+    "packing_strategy": "`packing` fills the rows of a batch with its examples, the long ones first",
+    "eval_packing": "`packing` is for evaluations, too",
     **dict.fromkeys(
         ("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push", "hub_revision"), _HUB
     ),

@@ -7,17 +7,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from trl import SFTConfig, SFTTrainer
 
+from rectune.decoding.body import take_apart
+from rectune.decoding.conformance import check_body
 from rectune.methods.choosing import Choosing
 from rectune.methods.contract import Trainable
 from rectune.methods.language_model import load
 from rectune.methods.target_head import put_target_head, scores_everywhere
+from rectune.methods.token_tree import TreeCollator
 from rectune.methods.training import WholeCheckpoints, filled, lazy, mixtures, run
+from rectune.tasks.examples import Mixture
 
 __all__ = ["Config", "check_base", "config_defaults", "load", "train"]
 
+READS_TREES = True  # examples of a user are read once where they begin alike
 SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 
 
@@ -46,18 +52,41 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
     on_all = config.completion_only_loss is False
     refuse_sharding(config, task)
     parts = mixtures(task, config.max_length, loss_on_all=on_all)
+    train, validation = parts["train"], parts["validation"]
+    trees = config.packing or train.grouped
+    collator = tree_collator(task, train) if trees else None
+    config.packing = False  # the library's own packs before an epoch begins, and for kernels that take no mask
     trainer = _Trainer(
         model=task.model,
         args=config,
         processing_class=task.encoder.tokenizer,
-        train_dataset=lazy(parts["train"], parts["train"].features),
-        eval_dataset=lazy(parts["validation"], parts["validation"].features, most=config.ranked_rows)
-        if len(parts["validation"])
+        data_collator=collator,
+        train_dataset=lazy(train, train.grouped_features if trees else train.features),
+        eval_dataset=lazy(
+            validation, validation.grouped_features if trees else validation.features, most=config.ranked_rows
+        )
+        if len(validation)
         else None,
     )
-    if wants_target_head(config, task.model, on_all=on_all):
+    if trees or wants_target_head(config, task.model, on_all=on_all):
         put_target_head(task.model)
     run(trainer, task, parts["train"], folder)
+
+
+def tree_collator(task: Trainable, examples: Mixture) -> TreeCollator:
+    """What makes batches of trees. Raises ValueError for a model that cannot read them: its attention takes no mask of its own, as the search's check shows."""
+    model, pad = task.model, int(task.encoder.tokenizer.pad_token_id or 0)
+    training = model.training
+    try:
+        body = take_apart(model)
+        check_body(model.eval(), body, tokens=np.array(examples.features(0, 0)["input_ids"]), pad=pad)
+    except ValueError as error:
+        raise ValueError(
+            f"`examples: tree` and `packing` cannot be used with this model: {error}. Leave them out."
+        ) from None
+    finally:
+        model.train(training)
+    return TreeCollator(pad, body.reach)
 
 
 def wants_target_head(config: Config, model: Any, *, on_all: bool) -> bool:

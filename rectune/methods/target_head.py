@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.utils import ModelOutput
 
 from rectune.decoding.body import scale_and_cap
+from rectune.methods.token_tree import said_before, visible
 
 PIECE = 2**26  # logits in one piece; the others are computed again in the backward pass
 
@@ -38,13 +39,21 @@ def put_target_head(model: Any) -> None:
     """Make `model(..., labels=labels, fused_lm_head=True)` score the labelled positions only; other calls stay as they are.
 
     For a model whose forward TRL has patched already, with or without a PEFT adapter. Models that ask for router logits
-    keep TRL's forward, whose loss has a second part.
+    keep TRL's forward, whose loss has a second part. With `parents` and `last` a row is trees of tokens (rectune/methods/token_tree.py).
     """
     whole = model.get_base_model() if hasattr(model, "peft_config") else model
     before = whole.forward
     config = whole.config.get_text_config()
 
     def forward(self: Any, *args: Any, fused_lm_head: bool = False, labels: Any = None, **kwargs: Any) -> Any:
+        parents, last = kwargs.pop("parents", None), kwargs.pop("last", None)
+        if last is not None:
+            _check_trees(fused_lm_head, kwargs)
+            kwargs["attention_mask"] = visible(last, self.dtype)
+            hidden = self.base_model(*args, **{**kwargs, "use_cache": False}).last_hidden_state
+            return target_output(
+                said_before(hidden, parents)[:, 1:], labels[:, 1:], self.get_output_embeddings(), config
+            )
         if not fused_lm_head or labels is None or kwargs.get("output_router_logits") or "shift_labels" in kwargs:
             return before(*args, fused_lm_head=fused_lm_head, labels=labels, **kwargs)
         hidden = self.base_model(*args, **{**kwargs, "use_cache": False}).last_hidden_state[:, :-1]
@@ -52,6 +61,14 @@ def put_target_head(model: Any) -> None:
 
     forward.__wrapped__ = before.__func__ if isinstance(before, MethodType) else before  # type: ignore[attr-defined]
     whole.forward = MethodType(forward, whole)
+
+
+def _check_trees(fused: bool, kwargs: dict[str, Any]) -> None:
+    if not fused or kwargs.get("output_router_logits"):
+        raise ValueError(
+            "`examples: tree` and `packing` go with the loss of labelled tokens alone: not with `label_smoothing_factor`, nor with a loss of routers "
+            "(`router_aux_loss_coef`). Leave one of them out."
+        )
 
 
 def target_output(hidden: torch.Tensor, labels: torch.Tensor, head: Any, config: Any) -> TargetOutput:

@@ -9,7 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch.utils.data import Sampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
@@ -24,9 +26,11 @@ from rectune.methods.progress import TrainingBar
 from rectune.methods.token_audit import TokenAudit, check_saved
 from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import is_main, wait
+from rectune.runtime.seeded import seeded
 from rectune.tasks.examples import Mixture
 
 COMPLETE = "complete"
+GROUPS = 7_001  # what the order of groups is drawn under
 # `disable_tqdm`: left open, transformers takes it from how much its logger says, and the command line keeps that quiet.
 DEFAULTS = {"report_to": "none", "save_strategy": "no", "logging_steps": 10, "disable_tqdm": False}
 Features = Callable[[int, int], dict[str, Any]]  # position, epoch -> columns such as input_ids and labels
@@ -149,6 +153,9 @@ class WholeCheckpoints:
         return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
 
     def _get_train_sampler(self, *args: Any) -> Any:
+        if self.examples.grouped:
+            batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+            return ByGroup(self.examples, batch, by_length=self.args.train_sampling_strategy == "group_by_length")
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(*args)  # type: ignore[misc]
         return ByLength(self.examples, self.args.train_batch_size * self.args.gradient_accumulation_steps)
@@ -202,6 +209,34 @@ class ByLength(LengthGroupedSampler):  # type: ignore[misc]
             every = (self._examples.example(position, self._of) for position in range(len(self._examples)))
             self.lengths = [len(example.prompt) + len(example.completion) for example in every]
         return iter(super().__iter__())
+
+
+class ByGroup(Sampler[int]):
+    """Examples that begin alike one after the other, the groups in an order of each epoch's own, which depends on seed and epoch alone."""
+
+    def __init__(self, examples: Mixture, batch_size: int, *, by_length: bool) -> None:
+        """`by_length`: groups of like length beside each other, among those of fifty batches."""
+        self._examples, self._batch_size, self._by_length = examples, batch_size, by_length
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __iter__(self) -> Iterator[int]:
+        examples, epoch = self._examples, self._examples.epoch
+        _, group = np.unique(examples.groups(epoch), return_inverse=True)
+        place = seeded(examples.seed, epoch, GROUPS).permutation(int(group.max()) + 1)[group]
+        order = np.argsort(place, kind="stable")
+        if self._by_length:
+            longest = np.zeros(len(place), dtype=np.int64)
+            for position in order.tolist():
+                example = examples.example(position, epoch)
+                longest[place[position]] = max(longest[place[position]], len(example.prompt) + len(example.completion))
+            stretch = np.arange(len(order)) // (50 * self._batch_size)
+            first = np.full(len(place), len(order))
+            np.minimum.at(first, place[order], stretch)  # a group is not cut between two stretches
+            keys = (place[order], -longest[place[order]], first[place[order]])
+            order = order[np.lexsort(keys)]
+        return iter(order.tolist())
 
 
 class EpochClock(TrainerCallback):  # type: ignore[misc]

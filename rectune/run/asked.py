@@ -254,6 +254,16 @@ def _check_trainings(asked: Asked) -> None:
                 f"{asked.where(f'{whole[0]}.examples')}: `windows` trains all targets only where the loss covers the whole "
                 f"sequence; set `stages.{training.number}.completion_only_loss: false` with sft, or use `examples: targets`."
             )
+        trees = [task.key for task in training.tasks if task.call.arguments.get("examples") == "tree"]
+        if trees and not getattr(training.method, "READS_TREES", False):
+            raise ValueError(
+                f"{asked.where(f'{trees[0]}.examples')}: `tree` is read by `sft` alone; use `examples: targets`."
+            )
+        if trees and vars(training.config()).get("completion_only_loss") is False:
+            raise ValueError(
+                f"{asked.where(f'{trees[0]}.examples')}: `tree` is one example a target, and with `completion_only_loss: false` each would learn its "
+                "history again. Leave that key out, or use `examples: windows`."
+            )
     if windows and asked.shots is not None:
         raise ValueError(
             f"{asked.where('split.shots')}: `examples: windows` trains whole sequences, not single rows; "

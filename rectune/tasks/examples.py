@@ -184,6 +184,7 @@ class Mixture:
         sizes = [max(1, round(spec.share * len(rows))) for spec, rows in self.tasks]
         self._ends = np.cumsum(sizes)
         self._order: dict[tuple[int, int], Ints] = {}
+        self._groups: tuple[int, Ints] | None = None
         self.epoch = 0  # set by the trainer; rendering takes the epoch as an argument
 
     def __len__(self) -> int:
@@ -199,9 +200,29 @@ class Mixture:
     def example(self, position: int, epoch: int) -> Example:
         """Render and encode the example at a position of an epoch."""
         spec, rows, i = self.locate(position, epoch)
-        wording = draw_wording(spec.template, seed=self.seed, epoch=epoch, row=int(rows.row[i]))
+        drawn_by = rows.row if rows.group is None else rows.group
+        wording = draw_wording(spec.template, seed=self.seed, epoch=epoch, row=int(drawn_by[i]))
         what = f"task `{spec.name}`, row {int(rows.row[i])}"
         return self._prompts[id(spec)].example(rows, i, wording, max_length=self.max_length, what=what)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether any task has examples that begin alike and are to be trained together."""
+        return any(rows.group is not None for _, rows in self.tasks)
+
+    def groups(self, epoch: int) -> Ints:
+        """For each position of an epoch a number that it shares with the examples that begin like it, negative where it stands alone, shape (positions,)."""
+        if self._groups is None or self._groups[0] != epoch:
+            alone, found = -1 - np.arange(len(self)), []
+            for which, (_, rows) in enumerate(self.tasks):
+                drawn = self._drawn(which, epoch)
+                start = int(self._ends[which - 1]) if which else 0
+                some = alone[start : start + len(drawn)]
+                found.append(
+                    some if rows.group is None else rows.group[drawn].astype(np.int64) * len(self.tasks) + which
+                )
+            self._groups = epoch, np.concatenate(found)
+        return self._groups[1]
 
     def features(self, position: int, epoch: int) -> dict[str, list[int]]:
         """Return `input_ids` and `labels` (-100 where there is no loss) for the trainer."""
@@ -209,6 +230,10 @@ class Mixture:
         ids = example.prompt + example.completion
         labels = ids if self.loss_on_all else [-100] * len(example.prompt) + example.completion
         return {"input_ids": ids, "labels": labels}
+
+    def grouped_features(self, position: int, epoch: int) -> dict[str, Any]:
+        """`features` with the number of its `group`."""
+        return {**self.features(position, epoch), "group": int(self.groups(epoch)[position])}
 
     def _drawn(self, which: int, epoch: int) -> Ints:
         """The rows of a task in an epoch: all of them, or a random share without repeats (with whole repeats above 1)."""

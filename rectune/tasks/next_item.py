@@ -12,13 +12,13 @@ from rectune.tasks.views import ItemViews
 
 
 def next_item(
-    split: Split, index: ItemIndex, part: Part, *, examples: Literal["targets", "windows"] = "targets"
+    split: Split, index: ItemIndex, part: Part, *, examples: Literal["targets", "tree", "windows"] = "targets"
 ) -> TaskRows:
     """Given the history, name the next item. Variables: `history`, `target`, and `user`, the user's token ('' where the
     index has none, and for a history from outside the log).
 
-    `examples` says what a training example is: 'targets', one for each target with the history before it; or
-    'windows', one for each window of `max_history` + 1 events, for a template that prints nothing but names and a
+    `examples` says what a training example is: 'targets', one for each target with the history before it; 'tree', the same
+    examples, those of a user together, with `sft` reading what they share once: same loss, fewer tokens; or 'windows', one for each window of `max_history` + 1 events, for a template that prints nothing but names and a
     method whose loss covers all of them (`completion_only_loss: false`).
     """
     rows = split.part(part)
@@ -40,4 +40,5 @@ def next_item(
         split.targets(rows),
         history=lambda i: split.history(rows, i),
         names=None if index.titles else index.codes,
+        group=rows.user if part == "train" and examples == "tree" else None,
     )

@@ -23,7 +23,8 @@ class TaskRows:
     `answers`, shape (rows,). `values`: the number that each answer stands for, lowest first, where it stands for one.
     `notes`: counts of what was left out, and who wrote the texts. `history(i)`: codes of the items that the prompt of row i shows, oldest
     first, for a ranker that reads no text; None where the task has no such list. `names`: codes of every item's name, (items, levels), where `history(i)` and
-    `target` are all that the texts of a row come from, as `history` and `target`, views of these items.
+    `target` are all that the texts of a row come from, as `history` and `target`, views of these items. `group`, shape (rows,): rows of one number begin
+    alike; they have one wording in an epoch, and are trained together by a method that reads what they share once.
     """
 
     row: Ints
@@ -35,6 +36,7 @@ class TaskRows:
     notes: dict[str, Any] = field(default_factory=dict)
     history: Callable[[int], NDArray[Any]] | None = None
     names: NDArray[Any] | None = None
+    group: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.row)
@@ -47,5 +49,6 @@ class TaskRows:
             row=self.row[positions],
             variables=lambda i: self.variables(int(positions[i])),
             target=self.target[positions],
+            group=None if self.group is None else self.group[positions],
             history=None if history is None else lambda i: history(int(positions[i])),
         )
