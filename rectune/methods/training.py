@@ -25,7 +25,7 @@ from rectune.methods.probe import save_probe
 from rectune.methods.progress import TrainingBar
 from rectune.methods.token_audit import TokenAudit, check_saved
 from rectune.runtime.files import write_atomic
-from rectune.runtime.processes import is_main, wait
+from rectune.runtime.processes import gather, is_main, wait, world_size
 from rectune.runtime.seeded import seeded
 from rectune.tasks.examples import Mixture
 
@@ -114,12 +114,16 @@ def _finish(trainer: Any, task: Trainable, audit: TokenAudit, folder: Path) -> N
 
 
 def last_complete(checkpoints: Path) -> str | None:
-    """The newest checkpoint that was written to its end, or None; half-written ones are removed."""
+    """The newest checkpoint that was written to its end, or None; half-written ones are removed.
+
+    Raises ValueError where another number of processes wrote it: each has a random state of its own, and none would see the examples that it was to see.
+    """
     found = {
         int(c.name.partition("-")[2]): c for c in checkpoints.glob("checkpoint-*") if c.name.partition("-")[2].isdigit()
     }
     for step in sorted(found, reverse=True):
         if (found[step] / COMPLETE).exists():
+            _check_processes(found[step] / COMPLETE)
             if is_main():
                 _name_best_here(found[step])
             wait()
@@ -127,6 +131,15 @@ def last_complete(checkpoints: Path) -> str | None:
         if is_main():
             shutil.rmtree(found[step])
     return None
+
+
+def _check_processes(complete: Path) -> None:
+    wrote, now = complete.read_text().strip() or str(world_size()), world_size()  # empty: written before this was kept
+    if int(wrote) != now:
+        raise ValueError(
+            f"this training was begun with {wrote} process{'es' * (wrote != '1')} and stopped at step {complete.parent.name.partition('-')[2]}; {now} cannot go on "
+            f"from there. Start it with {wrote}, or train anew: delete {complete.parent.parent.parent}."
+        )
 
 
 def _name_best_here(checkpoint: Path) -> None:
@@ -153,12 +166,15 @@ class WholeCheckpoints:
         return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
 
     def _get_train_sampler(self, *args: Any) -> Any:
-        if self.examples.grouped:
-            batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-            return ByGroup(self.examples, batch, by_length=self.args.train_sampling_strategy == "group_by_length")
-        if self.args.train_sampling_strategy != "group_by_length":
+        by_length = self.args.train_sampling_strategy == "group_by_length"
+        if not (self.examples.grouped or by_length):
             return super()._get_train_sampler(*args)  # type: ignore[misc]
-        return ByLength(self.examples, self.args.train_batch_size * self.args.gradient_accumulation_steps)
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return (
+            ByGroup(self.examples, batch, by_length=by_length)
+            if self.examples.grouped
+            else ByLength(self.examples, batch)
+        )
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         keep, self.args.save_total_limit = self.args.save_total_limit, None  # older ones go once this one is whole
@@ -174,7 +190,7 @@ class WholeCheckpoints:
             return
         from transformers.trainer_utils import rotate_checkpoints
 
-        (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE).touch()
+        (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE).write_text(str(world_size()))
         rotate_checkpoints(
             output_dir=self.args.output_dir,
             save_total_limit=keep if keep is not None else 2,
@@ -208,7 +224,7 @@ class ByLength(LengthGroupedSampler):  # type: ignore[misc]
             self._of = self._examples.epoch
             every = (self._examples.example(position, self._of) for position in range(len(self._examples)))
             self.lengths = [len(example.prompt) + len(example.completion) for example in every]
-        return iter(super().__iter__())
+        return iter(gather(list(super().__iter__()))[0])  # processes may have drawn a different number of times
 
 
 class ByGroup(Sampler[int]):

@@ -78,10 +78,10 @@ def test_trainers_take_it_where_the_recipe_groups_by_length(examples: Mixture) -
         def __init__(self, strategy: str) -> None:
             self.examples = examples
             self.args = SimpleNamespace(
-                train_sampling_strategy=strategy, train_batch_size=4, gradient_accumulation_steps=2
+                train_sampling_strategy=strategy, train_batch_size=4, gradient_accumulation_steps=2, world_size=3
             )
 
     assert Trainer("random")._get_train_sampler() == "the library's"
     sampler = Trainer("group_by_length")._get_train_sampler()
     assert isinstance(sampler, ByLength)
-    assert (sampler.batch_size, len(sampler)) == (8, len(examples))
+    assert (sampler.batch_size, len(sampler)) == (24, len(examples))  # of all processes

@@ -66,3 +66,21 @@ def test_a_checkpoint_without_room_names_the_disk(said: str) -> None:
 
     with pytest.raises(OSError, match=r"a checkpoint could not be written .*Is the disk full\?"):
         Trainer()._save_checkpoint(None, None)
+
+
+@pytest.mark.parametrize(("wrote", "now"), [("2", 1), ("1", 2), ("3", 2)])
+def test_another_number_of_processes_does_not_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrote: str, now: int
+) -> None:
+    checkpoints = tmp_path / "stages" / "train0-1" / "checkpoints"
+    place = checkpoint(checkpoints, 4, best=None)
+    (place / COMPLETE).write_text(wrote)
+    monkeypatch.setenv("WORLD_SIZE", str(now))
+    with pytest.raises(
+        ValueError,
+        match=f"begun with {wrote} process.* stopped at step 4; {now} cannot go on from there. Start it with {wrote}, .*train0-1",
+    ):
+        last_complete(checkpoints)
+    (place / COMPLETE).write_text(str(now))
+    monkeypatch.setattr("rectune.methods.training.wait", lambda: None)
+    assert last_complete(checkpoints) == str(place)

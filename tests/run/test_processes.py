@@ -1,0 +1,85 @@
+"""Several processes train what one trains at the same global batch, and none goes on from a training of another number."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rectune.cli import main
+from tests.exports import LORA
+
+ROOT = Path(__file__).parents[2]
+QLORA = {**LORA, "dtype": "bfloat16", "load_in_4bit": True}
+KINDS: dict[str, dict[str, Any]] = {
+    "whole weights": {},
+    "LoRA and new tokens": {"model": LORA},
+    "QLoRA and new tokens": {"model": QLORA},
+    "trees": {"examples": "tree"},
+    "by length": {"stage": {"train_sampling_strategy": "group_by_length"}},
+    "accumulated": {"stage": {"gradient_accumulation_steps": 2}},
+}
+
+
+def recipe(place: Path, base: Path, kind: str, *, processes: int) -> Path:
+    """A small log, a base of random weights, six steps of eight examples however many processes there are."""
+    wanted = KINDS[kind]
+    lines = ["user,item,time"]
+    for user in range(30):
+        lines += [f"u{user},i{(user * 3 + step * step) % 20},{step}" for step in range(4 + user % 5)]
+    (place / "log.csv").write_text("\n".join(lines) + "\n")
+    stage = {
+        "call": "sft", "max_steps": 6, "max_length": 64, "learning_rate": 0.01, "logging_steps": 1, **wanted.get("stage", {}),
+    }  # fmt: skip
+    stage["per_device_train_batch_size"] = 8 // processes // stage.get("gradient_accumulation_steps", 1)
+    settings = {
+        "data": {"call": "table", "path": str(place / "log.csv"), "user": "user", "item": "item", "time": "time"},
+        "split": {"call": "leave_one_out"}, "index": {"call": "atomic"},
+        "tasks": [{"call": "next_item", "template": "next-item.jinja", "examples": wanted.get("examples", "targets")}],
+        "model": {"model_name_or_path": str(base), "prompt_form": "plain", **wanted.get("model", {})},
+        "stages": [stage], "rank": {"template": "next-item.jinja", "beams": 5, "k": 5},
+        "eval": {"call": "ranking", "k": [5], "shuffled_rows": 0}, "output_dir": str(place / f"{kind}, {processes}"),
+    }  # fmt: skip
+    file = place / f"{kind}, {processes}.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    return file
+
+
+def with_processes(number: int, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        str(number),
+        "--standalone",
+        "-m",
+        *words,
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+
+
+def losses(run: Path) -> list[float]:
+    return [entry["loss"] for entry in json.loads((run / "report.json").read_text())["training"][0] if "loss" in entry]
+
+
+@pytest.mark.heavy
+def test_two_processes_have_the_losses_of_one_at_the_same_global_batch(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    both = [recipe(tmp_path, checkpoints["tied"], kind, processes=2) for kind in KINDS]
+    out = with_processes(2, "tests.several", *map(str, both))
+    assert out.returncode == 0, out.stderr[-3000:]
+    for kind in KINDS:
+        assert main(["train", str(recipe(tmp_path, checkpoints["tied"], kind, processes=1)), "--traceback"]) == 0
+        one, two = losses(tmp_path / f"{kind}, 1"), losses(tmp_path / f"{kind}, 2")
+        assert len(one) == 6
+        assert one[-1] < one[0]
+        assert two == pytest.approx(one, rel=2e-3 if kind.startswith("Q") else 1e-4), kind
