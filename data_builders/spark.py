@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -124,6 +126,7 @@ def _session(master: str | None) -> Any:
     active = SparkSession.getActiveSession()
     if active is not None:
         return active
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # for functions of Python that run later in this session
     builder = SparkSession.builder.appName("rectune")
     builder = builder.master(master) if master else builder
     return builder.config("spark.ui.showConsoleProgress", "true").getOrCreate()

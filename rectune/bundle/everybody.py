@@ -201,16 +201,10 @@ def _from_lines(file: Path, shards: Sequence[Shard]) -> Iterator[tuple[Shard, li
         yield shard, names, histories
 
 
-def _write(
-    recommender: Recommender,
-    file: Path,
-    users: list[str],
-    histories: list[list[str]],
-    k: int,
-    hide_seen: bool,
-    allowed: Any,
-) -> int:
-    """Rank the users of a shard and write their lists; how many items of histories were unknown."""
+def lists_of(
+    recommender: Recommender, users: list[str], histories: list[list[str]], k: int, hide_seen: bool, allowed: Any
+) -> tuple[pl.DataFrame, list[int]]:
+    """The lists of some users, and how many items of each history the catalogue does not hold. `allowed`: which items may be listed, or None."""
     named = recommender.bundle.by_id
     codes = [named.those_known(history) for history in histories]
     wishes = [
@@ -221,14 +215,28 @@ def _write(
     ids = recommender.items["item_id"].to_list()
     lists = [[ids[item] for item in row[:k] if item >= 0] for row in ranking.items.tolist()]
     scores = [row[: len(listed)] for row, listed in zip(ranking.scores.tolist(), lists, strict=True)]
-    beside = file.with_suffix(f".{os.getpid()}.partial")
     columns = (
         pl.Series("user", users, dtype=pl.String), pl.Series("items", lists, dtype=pl.List(pl.String)),
         pl.Series("scores", scores, dtype=pl.List(pl.Float32)),
     )  # fmt: skip
-    pl.DataFrame(columns).write_parquet(beside)
+    return pl.DataFrame(columns), [len(history) - len(own) for history, own in zip(histories, codes, strict=True)]
+
+
+def _write(
+    recommender: Recommender,
+    file: Path,
+    users: list[str],
+    histories: list[list[str]],
+    k: int,
+    hide_seen: bool,
+    allowed: Any,
+) -> int:
+    """Rank the users of a shard and write their lists; how many items of histories were unknown."""
+    lists, unknown = lists_of(recommender, users, histories, k, hide_seen, allowed)
+    beside = file.with_suffix(f".{os.getpid()}.partial")
+    lists.write_parquet(beside)
     os.replace(beside, file)
-    return sum(map(len, histories)) - sum(map(len, codes))
+    return sum(unknown)
 
 
 def _begin(to: Path, asked: dict[str, Any]) -> None:
