@@ -24,6 +24,7 @@ from rectune.methods.measured import Meter
 from rectune.methods.probe import save_probe
 from rectune.methods.progress import TrainingBar
 from rectune.methods.token_audit import TokenAudit, check_saved
+from rectune.methods.token_tree import tree_of
 from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import gather, is_main, wait, world_size
 from rectune.runtime.seeded import seeded
@@ -231,7 +232,7 @@ class ByGroup(Sampler[int]):
     """Examples that begin alike one after the other, the groups in an order of each epoch's own, which depends on seed and epoch alone."""
 
     def __init__(self, examples: Mixture, batch_size: int, *, by_length: bool) -> None:
-        """`by_length`: groups of like length beside each other, among those of fifty batches."""
+        """`by_length`: groups of as many tokens beside each other, the most first, among those of fifty batches."""
         self._examples, self._batch_size, self._by_length = examples, batch_size, by_length
 
     def __len__(self) -> int:
@@ -243,15 +244,15 @@ class ByGroup(Sampler[int]):
         place = seeded(examples.seed, epoch, GROUPS).permutation(int(group.max()) + 1)[group]
         order = np.argsort(place, kind="stable")
         if self._by_length:
-            longest = np.zeros(len(place), dtype=np.int64)
+            members: dict[int, list[tuple[list[int], list[int]]]] = {}
             for position in order.tolist():
-                example = examples.example(position, epoch)
-                longest[place[position]] = max(longest[place[position]], len(example.prompt) + len(example.completion))
-            stretch = np.arange(len(order)) // (50 * self._batch_size)
-            first = np.full(len(place), len(order))
-            np.minimum.at(first, place[order], stretch)  # a group is not cut between two stretches
-            keys = (place[order], -longest[place[order]], first[place[order]])
-            order = order[np.lexsort(keys)]
+                own = examples.features(position, epoch)
+                members.setdefault(int(place[position]), []).append((own["input_ids"], own["labels"]))
+            tokens = np.zeros(len(place), dtype=np.int64)
+            tokens[list(members)] = [len(tree_of(group)) for group in members.values()]
+            stretch = np.full(len(place), len(order))  # a group is not cut between two
+            np.minimum.at(stretch, place[order], np.arange(len(order)) // (50 * self._batch_size))
+            order = order[np.lexsort((place[order], -tokens[place[order]], stretch[place[order]]))]
         return iter(order.tolist())
 
 

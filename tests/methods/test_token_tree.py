@@ -177,12 +177,14 @@ def test_examples_of_a_group_follow_each_other_in_an_order_of_each_epoch(tmp_pat
     by_chance = len({len(examples.example(p, 1).prompt) for p in range(67)}) == 1
     assert second != first or by_chance
     assert list(ByGroup(mixture(tmp_path, seed=1), 8, by_length=by_length)) != first
-    if by_length:  # one stretch: the longest groups first
-        longest = [
-            max(len(examples.example(p, 1).prompt) for p in second if examples.groups(1)[p] == g)
-            for g in dict.fromkeys(examples.groups(1)[second].tolist())
-        ]
-        assert longest == sorted(longest, reverse=True)
+    if by_length:  # one stretch: the largest trees first
+        rows = [examples.features(p, 1) for p in second]
+        trees: dict[int, list[Any]] = {}
+        for p, own in zip(second, rows, strict=True):
+            trees.setdefault(int(examples.groups(1)[p]), []).append((own["input_ids"], own["labels"]))
+        sizes = [len(tree_of(group)) for group in trees.values()]
+        assert sizes == sorted(sizes, reverse=True)
+        assert len(set(sizes)) > 3
 
 
 def test_a_group_has_one_wording_in_an_epoch_and_others_in_others(tmp_path: Path) -> None:
