@@ -54,7 +54,14 @@ def test_a_data_set_of_the_hub_is_read_by_name(tmp_path: Path) -> None:
     [
         ("user,item\nu,a\nu\n", r"log.csv:3: 1 fields, but 2 columns \(user, item\)"),
         ("user,item\nu,a\nu,b,c\n", r"log.csv:3: 3 fields"),
-        ('user,item\nu,"a\n', "log.csv:2: unexpected end of data"),
+        ('user,item\nu,"a\n', "log.csv:2: .*quote"),
+        ('user,item\nu,a\nu,"b\nu,c\nu,d\n', r"log.csv:3: a quote is opened in this row, and never closed\. Where"),
+        (
+            'user,item\nu,a\n"u,b\nu,"c"\nu,d\n',
+            "log.csv:3: a quote is opened in this row, and by line 4 ',' expected after '\"'",
+        ),
+        ('user,item\n"u\n1",a\nu\n', "log.csv:4: 1 fields"),
+        ('user,item\nu,a\n"u,b\nu",c,d\n', "log.csv:3: 3 fields"),
         ("", "log.csv: the file is empty"),
         ("user,user\n", "a column name is given twice"),
         ("usr,item\nu,a\n", r"no column `user` \(named by `data.user`\). Did you mean `usr`"),
