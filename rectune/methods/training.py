@@ -167,15 +167,13 @@ class WholeCheckpoints:
         return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
 
     def _get_train_sampler(self, *args: Any) -> Any:
-        by_length = self.args.train_sampling_strategy == "group_by_length"
-        if not (self.examples.grouped or by_length):
-            return super()._get_train_sampler(*args)  # type: ignore[misc]
+        strategy = self.args.train_sampling_strategy
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return (
-            ByGroup(self.examples, batch, by_length=by_length)
-            if self.examples.grouped
-            else ByLength(self.examples, batch)
-        )
+        if self.examples.grouped and strategy in ("random", "group_by_length"):
+            return ByGroup(self.examples, batch, by_length=strategy == "group_by_length")
+        if strategy == "group_by_length":
+            return ByLength(self.examples, batch)
+        return super()._get_train_sampler(*args)  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         keep, self.args.save_total_limit = self.args.save_total_limit, None  # older ones go once this one is whole

@@ -85,3 +85,25 @@ def test_trainers_take_it_where_the_recipe_groups_by_length(examples: Mixture) -
     sampler = Trainer("group_by_length")._get_train_sampler()
     assert isinstance(sampler, ByLength)
     assert (sampler.batch_size, len(sampler)) == (24, len(examples))  # of all processes
+
+
+@pytest.mark.parametrize(
+    ("strategy", "kind"),
+    [("random", "ByGroup"), ("group_by_length", "ByGroup"), ("sequential", "str"), ("batch_rebalance", "str")],
+)
+def test_examples_of_a_group_stay_together_where_the_recipe_names_no_other_order(
+    examples: Mixture, monkeypatch: pytest.MonkeyPatch, strategy: str, kind: str
+) -> None:
+    class Plain:
+        def _get_train_sampler(self) -> str:
+            return "the library's"
+
+    class Trainer(WholeCheckpoints, Plain):
+        args = SimpleNamespace(
+            train_sampling_strategy=strategy, train_batch_size=4, gradient_accumulation_steps=2, world_size=1
+        )
+
+    monkeypatch.setattr(Mixture, "grouped", True)
+    trainer: Any = Trainer()
+    trainer.examples = examples
+    assert type(trainer._get_train_sampler()).__name__ == kind
