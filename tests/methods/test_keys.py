@@ -46,7 +46,7 @@ def test_the_page_of_the_keys_is_what_the_code_says() -> None:
     ("overrides", "message"),
     [
         (["--stages.0.save_only_model", "true"], "`stages.0.save_only_model`: got True, which is refused: a checkpoint without optimiser"),
-        (["--stages.0.packing", "true"], "`stages.0.packing`: got True, which is refused: examples are never packed"),
+        (["--stages.0.eval_packing", "true"], "`stages.0.eval_packing`: got True, which is refused: `packing` is for evaluations, too"),
         (["--stages.0.push_to_hub", "true"], "`stages.0.push_to_hub`: got True, which is refused: a training sends nothing to the Hub"),
         (["--stages.0.report_to", "swanlab"], "`stages.0.report_to`: `swanlab` needs the package `swanlab`, which is not installed"),
         (["--stages.0.report_to", "[none, dvclive]"], "`dvclive` needs the package `dvclive`"),
@@ -82,7 +82,7 @@ UNINSTALLED = {*TRACKERS.values(), "schedulefree", "liger_kernel"}
 
 def test_a_default_that_is_said_is_no_offence() -> None:
     section = {
-        "packing": False,
+        "packing_strategy": "bfd",
         "save_only_model": False,
         "hub_strategy": "every_save",
         "report_to": "none",
@@ -94,9 +94,9 @@ def test_a_default_that_is_said_is_no_offence() -> None:
 def test_a_method_of_another_kind_has_keys_of_its_own() -> None:
     @dataclasses.dataclass
     class Config:
-        packing: bool = False
+        eval_packing: bool = False
 
-    check_keys(Config, {"packing": True}, str)
+    check_keys(Config, {"eval_packing": True}, str)
 
 
 def test_a_tracker_that_is_installed_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,5 +113,5 @@ def test_the_trackers_are_those_of_transformers() -> None:
 
 
 def test_show_still_prints_what_is_refused(quick_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["show", str(quick_recipe), "--stages.0.packing", "true"]) == 0
-    assert "packing: true" in capsys.readouterr().out
+    assert main(["show", str(quick_recipe), "--stages.0.eval_packing", "true"]) == 0
+    assert "eval_packing: true" in capsys.readouterr().out

@@ -328,6 +328,7 @@ def test_a_t5_under_sft_and_a_decoder_under_seq2seq_are_refused_at_once(
     sizes = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
     T5ForConditionalGeneration(T5Config(vocab_size=len(tokenizer), **sizes)).save_pretrained(tmp_path / "t5")
     tokenizer.save_pretrained(tmp_path / "t5")
+    capsys.readouterr()  # a bar of the library, where no run before has silenced it
     decoder = tmp_path / "decoder.yaml"
     decoder.write_text(
         "include: quickstart.yaml\ntasks: [{call: next_item, template: next-item-names.jinja}]\n"
