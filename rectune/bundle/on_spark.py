@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,9 @@ def rank_on_spark(
         raise ValueError(f"column `items` holds {kinds['items']}, but it must hold lists of item ids, oldest first.")
     if together < 1:
         raise ValueError(f"`together`: got {together}, but at least 1 user is ranked at a time.")
+    model = (
+        str(Path(model).resolve()) if Path(model).is_dir() else model
+    )  # workers stand in the folder where Java was started
     here = Recommender.from_pretrained(model, revision=revision, device="cpu")
     here.wish([], k)
     allowed = here.bundle.by_id.allowed(allow, deny)

@@ -81,6 +81,14 @@ def test_lists_are_those_of_rank(
     assert theirs["unknown"].to_list() == [0, 0, 0, 2, *[0] * (USERS - 4)]
 
 
+def test_a_path_below_the_working_folder_is_found_wherever_java_was_started(
+    session: Any, model: Path, users: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model.parent)
+    found = on_spark.rank_on_spark(session.read.parquet(str(users)), model.name, k=3)
+    assert found.count() == USERS
+
+
 def test_what_cannot_be_ranked_is_refused_before_anything_is(session: Any, model: Path, users: Path) -> None:
     table = session.read.parquet(str(users))
     with pytest.raises(ValueError, match=r"no column `items`\. The table has: user, events"):
