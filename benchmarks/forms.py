@@ -9,16 +9,14 @@ examples as one of `windows` holds sequences, so that steps are about as many. A
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from benchmarks.decoding import say
+from benchmarks.refresh import cell, finished
 from rectune.cli import parse_overrides
-from rectune.methods.measured import FILE as MEASURED
 from rectune.recipe.load import load_recipe
 from rectune.run.judged import HIDDEN
-from rectune.run.run import open_run
 from rectune.run.train import train
 
 FORMS = ("targets", "tree", "windows")
@@ -26,13 +24,11 @@ FORMS = ("targets", "tree", "windows")
 
 def line_of(form: str, folder: Path) -> str:
     """One line of the table."""
-    report, run = json.loads((folder / "report.json").read_text()), open_run(folder)
-    measured = json.loads((run.tuned.folder / MEASURED).read_text())
-    table, last = report["results"]["protocols"][HIDDEN]["tuned model"], max(run.asked.judged_by["k"])
-    cells = [f"{table[f'{m}@{last}'][0]:.4f}".lstrip("0") for m in ("recall", "ndcg")]
+    report, measured, last = finished(folder)
+    found = cell(report["results"]["protocols"][HIDDEN]["tuned model"], last)
     best = [e[f"eval_ndcg@{last}"] for e in report["training"][0] if f"eval_ndcg@{last}" in e]
     at = f"{1 + best.index(max(best))} of {len(best)}" if best else "–"
-    return f"| `{form}` | {measured['steps']:,} | {measured['tokens'] / 1e6:.2f} M | {measured['seconds'] / 60:.1f} | {at} | {', '.join(cells)} |"
+    return f"| `{form}` | {measured['steps']:,} | {measured['tokens'] / 1e6:.2f} M | {measured['seconds'] / 60:.1f} | {at} | {found} |"
 
 
 def run() -> int:

@@ -37,23 +37,32 @@ def earlier_log(source: Path, to: Path) -> Path:
     return to
 
 
+def finished(folder: Path) -> tuple[dict[str, Any], dict[str, Any], int]:
+    """The report of a run, what its first training measured, and its largest k."""
+    run = open_run(folder)
+    measured = json.loads((run.tuned.folder / MEASURED).read_text())
+    return json.loads((folder / "report.json").read_text()), measured, max(run.asked.judged_by["k"])
+
+
+def cell(entry: dict[str, Any], last: int) -> str:
+    """Recall and NDCG of a row of the report, `.0911, .0642`."""
+    return ", ".join(f"{entry[f'{m}@{last}'][0]:.4f}".lstrip("0") for m in ("recall", "ndcg"))
+
+
 def line_of(name: str, folder: Path) -> str:
     """One line of the table."""
-    results = json.loads((folder / "report.json").read_text())["results"]
-    run = open_run(folder)
-    seconds = json.loads((run.tuned.folder / MEASURED).read_text())["seconds"]
-    table, last = results["protocols"][HIDDEN], max(run.asked.judged_by["k"])
-
-    def cell(entry: dict[str, Any]) -> str:
-        return ", ".join(f"{entry[f'{m}@{last}'][0]:.4f}".lstrip("0") for m in ("recall", "ndcg"))
-
-    earlier = results.get("earlier")
+    report, measured, last = finished(folder)
+    table, earlier, seconds = (
+        report["results"]["protocols"][HIDDEN],
+        report["results"].get("earlier"),
+        measured["seconds"],
+    )
     forgotten = "–"
     if earlier and earlier["rows"]:
         value, low, high = earlier[f"ndcg@{last}"]["difference"]
         forgotten = f"{value:+.4f} [{low:+.4f}, {high:+.4f}] on {earlier['rows']:,}"
-    before = cell(table["untuned model"]) if earlier else "–"
-    return f"| {name} | {seconds / 60:.1f} | {before} | {cell(table['tuned model'])} | {forgotten} |"
+    before = cell(table["untuned model"], last) if earlier else "–"
+    return f"| {name} | {seconds / 60:.1f} | {before} | {cell(table['tuned model'], last)} | {forgotten} |"
 
 
 def run() -> int:

@@ -1,6 +1,6 @@
 """One pass over all training targets of some users, forward and backward, in each form that their examples can have.
 
-    python -m benchmarks.trees RECIPE [--users 256] [--batch 32] [--pairs 7] [--task.template next-item.jinja] [--KEY VALUE …]
+    python -m benchmarks.trees RECIPE [--users 256] [--batch 32] [--pairs 7] [--template next-item.jinja] [--KEY VALUE …]
 
 The rivals: one example a target, padded in random order and grouped by length (what transformers' Trainer does), and TRL's packing (`pack_dataset`
 and its collator without padding, with the head that its SFTTrainer puts on this device). Beside them `packing` and `examples: tree`, and `windows`, which is another

@@ -174,21 +174,22 @@ def _line_by_line(
         escapechar=escape,
         strict=True,
     )
-    begun = [1]  # the line on which the row begins that is read now: a quote that is not closed takes others into it
+    begun = 1  # the line on which the row begins that is read now: a quote that is not closed takes others into it
 
     def numbered() -> Iterator[tuple[int, list[str]]]:
+        nonlocal begun
         for row in reader:
-            yield begun[0], row
-            begun[0] = reader.line_num + 1
+            yield begun, row
+            begun = reader.line_num + 1
 
     try:
         yield from _tables(numbered(), path, columns, separator)
     except csv.Error as error:
         told = " Where quotes are text, say `quoted: false`." if quoted and '"' in text else ""
         said = str(error)
-        if reader.line_num > begun[0]:
+        if reader.line_num > begun:
             said = f"a quote is opened in this row, and {'never closed' if 'end of data' in said else f'by line {reader.line_num} {said}'}"
-        raise ValueError(f"{path.name}:{begun[0]}: {said}.{told}") from None
+        raise ValueError(f"{path.name}:{begun}: {said}.{told}") from None
 
 
 def _tables(

@@ -126,7 +126,7 @@ def _session(master: str | None) -> Any:
     active = SparkSession.getActiveSession()
     if active is not None:
         return active
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # for functions of Python that run later in this session
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # for functions of Python that Spark runs later
     builder = SparkSession.builder.appName("rectune")
     builder = builder.master(master) if master else builder
     return builder.config("spark.ui.showConsoleProgress", "true").getOrCreate()

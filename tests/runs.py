@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,17 @@ def results(folder: Path) -> Any:
 
 def train(recipe: Path, *more: str) -> None:
     assert main(["train", str(recipe), "--traceback", *more]) == 0
+
+
+def with_processes(number: int, *words: str) -> str:
+    """Run `python -m WORDS…` in so many processes, each with one thread, to its good end; returns what it printed."""
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(number), "--standalone"] if number > 1 else []
+    out = subprocess.run(
+        [sys.executable, *launcher, "-m", *words], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert out.returncode == 0, out.stderr[-3000:]
+    return out.stdout
 
 
 def killed_at_a_step(

@@ -154,14 +154,24 @@ def _count(file: Path) -> int:
         schema, number = table.collect_schema(), table.select(pl.len()).collect()["len"][0]
     except pl.exceptions.PolarsError as error:
         raise ValueError(f"{file.name}: no whole Parquet file ({first_line(error)}).") from None
-    for name in ("user", "items"):
-        if name not in schema:
-            raise ValueError(f"{file.name}: no column `{name}`. It has: {', '.join(schema)}.")
-        if name == "items" and not isinstance(schema[name], pl.List):
-            raise ValueError(
-                f"{file.name}: column `{name}` holds {schema[name]}, but it must hold lists of item ids, oldest first."
-            )
+    check_columns({name: str(kind) for name, kind in schema.items()}, "List(", f"{file.name}: ")
     return int(number)
+
+
+def check_columns(kinds: dict[str, str], lists: str, where: str = "") -> None:
+    """Raise ValueError where a table of `kinds` has no column `user`, or none `items` of a kind that begins with `lists`."""
+    for name in ("user", "items"):
+        if name not in kinds:
+            raise ValueError(f"{where}no column `{name}`. It has: {', '.join(kinds)}.")
+    if not kinds["items"].startswith(lists):
+        raise ValueError(
+            f"{where}column `items` holds {kinds['items']}, but it must hold lists of item ids, oldest first."
+        )
+
+
+def histories_in(part: pl.DataFrame) -> list[list[str]]:
+    """The column `items` of some users, without what is missing."""
+    return [list(filter(None, items or ())) for items in part["items"].to_list()]
 
 
 def _from_parquet(file: Path, shards: Sequence[Shard]) -> Iterator[tuple[Shard, list[str], list[list[str]]]]:
@@ -176,7 +186,7 @@ def _from_parquet(file: Path, shards: Sequence[Shard]) -> Iterator[tuple[Shard, 
         if part["user"].null_count():
             at = shard.start + int(part["user"].is_null().arg_max() or 0)
             raise ValueError(f"{file.name}: row {at} has no user.")
-        yield shard, part["user"].to_list(), [list(filter(None, items or ())) for items in part["items"].to_list()]
+        yield shard, part["user"].to_list(), histories_in(part)
 
 
 def _from_lines(file: Path, shards: Sequence[Shard]) -> Iterator[tuple[Shard, list[str], list[list[str]]]]:

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file
 
 from rectune.bundle import files as files
 from rectune.bundle.card import card, plain_code
@@ -27,7 +26,7 @@ from rectune.decoding.language_model import LanguageModelRanker
 from rectune.decoding.ranking import recall_and_ndcg, target_ranks
 from rectune.log.split import evenly
 from rectune.methods.language_model import as_ranker
-from rectune.methods.probe import PROBE, write_probe
+from rectune.methods.probe import probe_ids, write_probe
 from rectune.methods.validation import answer_metrics
 from rectune.model.settings import quantization_config
 from rectune.recipe.fingerprints import name_of
@@ -152,7 +151,7 @@ def _write_parts(listed: Run, run: Run, model: Any, about: dict[str, Any], work:
         longest = max(len(answer["tokens"]) for answer in about["answers"])
     files.write_model(model, listed, work, longest=longest)
     about |= write_parts(listed, run, work)
-    write_probe(model, load_file(run.tuned.folder / "model" / PROBE)["ids"], work)
+    write_probe(model, probe_ids(run.tuned.folder / "model"), work)
     (work / ABOUT).write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
     return about
 

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from rectune.methods.language_model import check_origin
-from rectune.methods.probe import EXACT, PROBE, check_reloaded, compared, probe_logits, refuse, rounding
+from rectune.methods.probe import EXACT, check_reloaded, compared, probe_ids, probe_logits, refuse, rounding
 from rectune.model.adapters import load_tuned
 from rectune.model.load import load_plain
 from rectune.model.settings import quantization_config, unquantised
@@ -25,7 +24,7 @@ def plain_model(run: Run) -> tuple[Any, torch.Tensor, dict[str, Any]]:
     """
     tuned, base, settings = run.tuned.folder / "model", run.place("base").folder, run.asked.model
     check_origin(run.loading, tuned)
-    ids = load_file(tuned / PROBE)["ids"]
+    ids = probe_ids(tuned)
     found: dict[str, Any] = {}
     trained = None
     if quantization_config(settings) is not None:
@@ -49,7 +48,7 @@ def plain_model(run: Run) -> tuple[Any, torch.Tensor, dict[str, Any]]:
 
 def check_written(run: Run, folder: Path, logits: torch.Tensor) -> dict[str, float]:
     """Load a written folder with transformers alone and compare its logits on the probe. Raises ValueError where they differ."""
-    ids = load_file(run.tuned.folder / "model" / PROBE)["ids"]
+    ids = probe_ids(run.tuned.folder / "model")
     found = compared(probe_logits(load_plain(unquantised(run.asked.model), folder), ids), logits)
     refuse(found, EXACT, "writing and loading the folder")
     return found

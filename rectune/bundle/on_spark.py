@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rectune.bundle.everybody import SHARD, lists_of
+from rectune.bundle.everybody import SHARD, check_columns, histories_in, lists_of
 from rectune.bundle.recommender import MOST, Recommender
 
 SCHEMA = "user string, items array<string>, scores array<float>, unknown int"
@@ -28,12 +28,7 @@ def rank_on_spark(
     hold; they count for nothing. A worker loads the model once and ranks `together` users at a time. The lists are those of `rectune rank`, scores but for the last
     place. Raises ValueError for columns that are not there, and a `k` that the model does not search; warns of items of `allow` or `deny` that it does not know.
     """
-    kinds = dict(users.dtypes)
-    missing = [name for name in ("user", "items") if name not in kinds]
-    if missing:
-        raise ValueError(f"no column `{missing[0]}`. The table has: {', '.join(kinds)}.")
-    if not kinds["items"].startswith("array<"):
-        raise ValueError(f"column `items` holds {kinds['items']}, but it must hold lists of item ids, oldest first.")
+    check_columns(dict(users.dtypes), "array<", "the table of users: ")
     if together < 1:
         raise ValueError(f"`together`: got {together}, but at least 1 user is ranked at a time.")
     model = (
@@ -63,8 +58,7 @@ def _ranks(
         for part in _together(batches, together):
             if part["user"].null_count():
                 raise ValueError("column `user`: a row has no user.")
-            histories = [list(filter(None, items or ())) for items in part["items"].to_list()]
-            lists, unknown = lists_of(recommender, part["user"].to_list(), histories, k, hide_seen, allowed)
+            lists, unknown = lists_of(recommender, part["user"].to_list(), histories_in(part), k, hide_seen, allowed)
             yield from _for_spark(lists.with_columns(pl.Series("unknown", unknown, dtype=pl.Int32)))
 
     return rank

@@ -8,7 +8,7 @@ models").
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,11 +17,19 @@ from rectune.model.float32 import HALF, in_float32
 from rectune.prompts.encoder import Encoder
 
 PROBE = "probe.safetensors"
-EXACT = 1e-5  # of the logits' root mean square: float32 sums in another order
-ROUNDED = 0.05  # the same, on another device or where the whole model has to be calculated in half precision
-ROUNDINGS = (
-    4  # as much as rounding every weight moves them, times this: an adapter's product, sum and weights are rounded each
-)
+
+
+class Share(NamedTuple):
+    """How far logits may be off: the difference, of their root mean square, and the largest difference, of the largest one. What is wrong with a few tokens shows
+    in the second alone."""
+
+    difference: float
+    largest: float
+
+
+EXACT = Share(1e-5, 1e-5)  # float32 sums in another order
+ROUNDED = Share(0.05, 0.05)  # on another device, or where the whole model has to be calculated in half precision
+ROUNDINGS = 4  # times what rounding every weight once does: an adapter's product and sum are rounded, too
 
 
 @torch.no_grad()
@@ -48,6 +56,11 @@ def write_probe(model: Any, ids: torch.Tensor, folder: Path) -> None:
     save_file({"ids": ids, "logits": probe_logits(model, ids)}, folder / PROBE)
 
 
+def probe_ids(folder: Path) -> torch.Tensor:
+    """The token ids of the probe that is kept in a folder, (1, length)."""
+    return load_file(folder / PROBE)["ids"]
+
+
 def probed(model: Any, folder: Path) -> dict[str, float]:
     """How far the logits of a model are from those that are kept in a folder, see `compared`."""
     probe = load_file(folder / PROBE)
@@ -64,23 +77,38 @@ def compared(ours: torch.Tensor, theirs: torch.Tensor) -> dict[str, float]:
     }  # fmt: skip
 
 
-def refuse(found: dict[str, float], share: float, what: str) -> None:
-    """Raise ValueError when a difference is above `share` of the logits (of 1, where they are smaller), both as root mean squares."""
-    most = share * max(found["logits"], 1.0)
-    if not found["difference"] <= most:
+def refuse(found: dict[str, float], share: Share, what: str) -> None:
+    """Raise ValueError where logits are further off than `share`."""
+    if beyond := _beyond(found, share):
+        off, size, part, _ = beyond
         raise ValueError(
-            f"{what} changed the logits of the run's probe by {found['difference']:.3g}, and {most:.3g} is what rounding "
+            f"{what} changed the logits of the run's probe by {off:.3g}, and {part * size:.3g} is what rounding "
             "explains. Nothing was done with it; the versions of peft, transformers and torch may not be those of the training."
         )
 
 
-def rounding(model: Any, ids: torch.Tensor, logits: torch.Tensor) -> float:
-    """The share of `logits`, those of `model` after `ids`, by which weights that were rounded on the way may move them, for `refuse`."""
+def _beyond(found: dict[str, float], share: Share) -> tuple[float, float, float, str] | None:
+    """What is beyond its share: how far off, beside what (1 for less), which share, and what is said of the numbers; None where nothing is."""
+    for off, size, part, said in (
+        (found["difference"], found["logits"], share.difference, "root mean squares"),
+        (found["largest_difference"], found["largest_logit"], share.largest, "the largest"),
+    ):
+        size = max(size, 1.0)
+        if not off <= part * size:
+            return off, size, part, said
+    return None
+
+
+def rounding(model: Any, ids: torch.Tensor, logits: torch.Tensor) -> Share:
+    """The share of `logits`, those of `model` after `ids`, by which weights that were rounded on the way may move them."""
     if model.dtype not in HALF:
         return EXACT
     moved = compared(probe_logits(model, ids, rounded=True), logits)
-    share = ROUNDINGS * moved["difference"] / max(moved["logits"], 1.0)
-    return share if share > 0 else ROUNDED  # nothing moved: not calculated in float32
+    share = Share(
+        ROUNDINGS * moved["difference"] / max(moved["logits"], 1.0),
+        ROUNDINGS * moved["largest_difference"] / max(moved["largest_logit"], 1.0),
+    )
+    return share if share.difference > 0 else ROUNDED  # nothing moved: not calculated in float32
 
 
 def check_reloaded(model: Any, folder: Path) -> dict[str, float]:
@@ -89,9 +117,10 @@ def check_reloaded(model: Any, folder: Path) -> dict[str, float]:
     Raises ValueError when they differ by more than another device or thread count explains.
     """
     found = probed(model, folder)
-    if not found["difference"] <= ROUNDED * max(found["logits"], 1.0):
+    if beyond := _beyond(found, ROUNDED):
+        off, size, _, said = beyond
         raise ValueError(
             f"new-token audit: the model in {folder} gives other logits than at the end of its training (difference "
-            f"{found['difference']:.3g} beside {found['logits']:.3g}, root mean squares). Its base is another one, or its files are damaged."
+            f"{off:.3g} beside {size:.3g}, {said}). Its base is another one, or its files are damaged."
         )
     return found

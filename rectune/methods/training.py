@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -218,8 +219,7 @@ class ByLength(LengthGroupedSampler):  # type: ignore[misc]
         self._examples, self._of = examples, -1
 
     def __iter__(self) -> Iterator[int]:
-        changes = any(spec.share != 1 or spec.template.wordings > 1 for spec, _ in self._examples.tasks)
-        if self._of < 0 or (changes and self._of != self._examples.epoch):
+        if self._of < 0 or (self._examples.varies and self._of != self._examples.epoch):
             self._of = self._examples.epoch
             every = (self._examples.example(position, self._of) for position in range(len(self._examples)))
             self.lengths = [len(example.prompt) + len(example.completion) for example in every]
@@ -232,6 +232,7 @@ class ByGroup(Sampler[int]):
     def __init__(self, examples: Mixture, batch_size: int, *, by_length: bool) -> None:
         """`by_length`: groups of as many tokens beside each other, the most first, among those of fifty batches."""
         self._examples, self._batch_size, self._by_length = examples, batch_size, by_length
+        self._tokens, self._of = np.zeros(0, dtype=np.int64), -1
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -239,19 +240,25 @@ class ByGroup(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         examples, epoch = self._examples, self._examples.epoch
         _, group = np.unique(examples.groups(epoch), return_inverse=True)
-        place = seeded(examples.seed, epoch, GROUPS).permutation(int(group.max()) + 1)[group]
+        groups = int(group.max()) + 1
+        place = seeded(examples.seed, epoch, GROUPS).permutation(groups)[group]
         order = np.argsort(place, kind="stable")
         if self._by_length:
-            members: dict[int, list[tuple[list[int], list[int]]]] = {}
-            for position in order.tolist():
-                own = examples.features(position, epoch)
-                members.setdefault(int(place[position]), []).append((own["input_ids"], own["labels"]))
-            tokens = np.zeros(len(place), dtype=np.int64)
-            tokens[list(members)] = [len(tree_of(group)) for group in members.values()]
-            stretch = np.full(len(place), len(order))  # a group is not cut between two
-            np.minimum.at(stretch, place[order], np.arange(len(order)) // (50 * self._batch_size))
-            order = order[np.lexsort((place[order], -tokens[place[order]], stretch[place[order]]))]
+            if self._of < 0 or (examples.varies and self._of != epoch):
+                self._tokens, self._of = self._sizes(group, epoch), epoch
+            tokens = self._tokens[group]
+            stretch = np.full(groups, len(order))  # a group is not cut between two
+            np.minimum.at(stretch, group[order], np.arange(len(order)) // (50 * self._batch_size))
+            order = order[np.lexsort((place[order], -tokens[order], stretch[group[order]]))]
         return iter(order.tolist())
+
+    def _sizes(self, group: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
+        """Tokens of the tree of each group, (groups,)."""
+        members: list[list[tuple[list[int], list[int]]]] = [[] for _ in range(int(group.max()) + 1)]
+        for position, number in enumerate(group.tolist()):
+            own = self._examples.features(position, epoch)
+            members[number].append((own["input_ids"], own["labels"]))
+        return np.array([len(tree_of(some)) for some in members])
 
 
 class EpochClock(TrainerCallback):  # type: ignore[misc]

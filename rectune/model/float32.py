@@ -54,8 +54,6 @@ class InFloat32(TorchFunctionMode):
                 return tensor
             whole = tensor.float()
             if self._random is not None:
-                off = (
-                    torch.rand(whole.shape, generator=self._random).to(whole.device) - 0.5
-                )  # numbers of a CPU, the same everywhere
-                whole += whole * off * torch.finfo(tensor.dtype).eps
+                drawn = torch.rand(whole.shape, generator=self._random)  # on the CPU: the same everywhere
+                whole += whole * (drawn.to(whole.device) - 0.5) * torch.finfo(tensor.dtype).eps
             return whole

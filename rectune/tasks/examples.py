@@ -206,6 +206,11 @@ class Mixture:
         return self._prompts[id(spec)].example(rows, i, wording, max_length=self.max_length, what=what)
 
     @property
+    def varies(self) -> bool:
+        """Whether an epoch has other rows or other wordings than the one before."""
+        return any(spec.share != 1 or spec.template.wordings > 1 for spec, _ in self.tasks)
+
+    @property
     def grouped(self) -> bool:
         """Whether any task has examples that begin alike and are to be trained together."""
         return any(rows.group is not None for _, rows in self.tasks)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +16,8 @@ from rectune.bundle.everybody import rank_everybody, read_shards, shards_of
 from rectune.bundle.recommender import Recommender
 from rectune.cli import main
 from tests.exports import GPT2, SHOP, exported, tune
+from tests.runs import with_processes
 from tests.test_cli import fails
-from tests.test_docs import ROOT
 
 USERS = 70
 
@@ -172,16 +169,11 @@ def test_a_job_is_complete_only_with_every_file(
 
 @pytest.mark.heavy
 def test_processes_share_the_work_and_give_the_same_files(run: Path, users: Path, tmp_path: Path) -> None:
-    command = ["-m", "rectune", "rank", str(run), "--users", str(users), "--k", "5", "--shard", "16"]
-    several = ["-m", "torch.distributed.run", "--nproc_per_node", "3", "--standalone"]
-    for name, launch in (("one", []), ("three", several)):
-        out = subprocess.run(
-            [sys.executable, *launch, *command, "--to", str(tmp_path / name)], capture_output=True, text=True, check=False, cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        assert out.returncode == 0, out.stderr[-3000:]
-        assert out.stdout.count("70 lists in 5 files") == 1
-        assert out.stdout.count("2 items of histories are not in the catalogue") == 1
+    command = ["rectune", "rank", str(run), "--users", str(users), "--k", "5", "--shard", "16"]
+    for name, processes in (("one", 1), ("three", 3)):
+        out = with_processes(processes, *command, "--to", str(tmp_path / name))
+        assert out.count("70 lists in 5 files") == 1
+        assert out.count("2 items of histories are not in the catalogue") == 1
     one, three = ({f.name: f.read_bytes() for f in (tmp_path / name).iterdir()} for name in ("one", "three"))
     assert one == three
 

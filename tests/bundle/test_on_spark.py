@@ -91,9 +91,9 @@ def test_a_path_below_the_working_folder_is_found_wherever_java_was_started(
 
 def test_what_cannot_be_ranked_is_refused_before_anything_is(session: Any, model: Path, users: Path) -> None:
     table = session.read.parquet(str(users))
-    with pytest.raises(ValueError, match=r"no column `items`\. The table has: user, events"):
+    with pytest.raises(ValueError, match=r"the table of users: no column `items`\. It has: user, events"):
         on_spark.rank_on_spark(table.withColumnRenamed("items", "events"), str(model))
-    with pytest.raises(ValueError, match="column `items` holds string"):
+    with pytest.raises(ValueError, match="the table of users: column `items` holds string"):
         on_spark.rank_on_spark(table.selectExpr("user", "items[0] as items"), str(model))
     with pytest.raises(ValueError, match="k"):
         on_spark.rank_on_spark(table, str(model), k=10_000)

@@ -307,7 +307,7 @@ def test_of_two_processes_one_pushes(hub: Hub, tmp_path: Path) -> None:
         sys.executable,
         "-m",
         "accelerate.commands.launch",
-        "--cpu",
+        "--multi_gpu",
         "--num_processes",
         "2",
         "--main_process_port",

@@ -28,20 +28,25 @@ def half() -> Any:
 def test_the_first_position_whose_values_are_huge_is_not_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    was = torch.tensor([[900.0, -900.0], [10.0, -10.0], [10.0, -10.0]])
+    was = torch.tensor([[900.0, -900.0], [10.0, -20.0], [3.0, 4.0]])
     save_file({"ids": torch.tensor([[1, 2, 3]]), "logits": was}, tmp_path / probe.PROBE)
-    for moved, at, fine in ((90.0, 0, True), (0.95, 1, True), (1.05, 2, False)):  # a mean square of 1 / 4, 5 % of 10
+    for moved, at, fine in ((90.0, 0, True), (0.9, 1, True), (1.1, 2, False)):  # 5 % of 20
         now = was.clone()
         now[at, 0] += moved
         monkeypatch.setattr(probe, "probe_logits", lambda model, ids, now=now: now)
         assert probe.compared(now, was)["largest_difference"] == pytest.approx(0.0 if at == 0 else moved, abs=1e-5)
-        assert probe.compared(now, was)["largest_logit"] == 10.0
+        assert probe.compared(now, was)["largest_logit"] == 20.0
         assert probe.compared(now, was)["difference"] == pytest.approx(0.0 if at == 0 else moved / 2, abs=1e-5)
         if fine:
             probe.check_reloaded(None, tmp_path)
         else:
-            with pytest.raises(ValueError, match=r"than at the end of its training \(difference 0.525 beside 10"):
+            with pytest.raises(
+                ValueError, match=r"than at the end of its training \(difference 1.1 beside 20, the largest\)"
+            ):
                 probe.check_reloaded(None, tmp_path)
+    monkeypatch.setattr(probe, "probe_logits", lambda model, ids: was + 0.6)  # none of them alone is much
+    with pytest.raises(ValueError, match=r"\(difference 0.6 beside 11.5, root mean squares\)"):
+        probe.check_reloaded(None, tmp_path)
 
 
 def test_numbers_that_are_none_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,10 +97,25 @@ def test_merging_is_judged_by_what_rounding_the_weights_does(tmp_path: Path) -> 
     allowed = probe.rounding(model, IDS, probe.probe_logits(model, IDS))
     assert allowed == probe.rounding(model, IDS, probe.probe_logits(model, IDS))
     found = probe.probed(model, tmp_path)
-    assert 0 < 3 * found["difference"] < allowed * found["logits"]
+    assert 0 < 3 * found["difference"] < allowed.difference * found["logits"]
+    assert 2 * found["largest_difference"] < allowed.largest * found["largest_logit"]
     probe.refuse(found, allowed, "merging")
     with pytest.raises(ValueError, match="merging changed the logits of the run's probe by"):
         probe.refuse(probe.probed(merged(2), tmp_path), allowed, "merging")
+
+
+def test_one_row_of_one_token_that_is_wrong_is_found(tmp_path: Path) -> None:
+    model = build("qwen3", **LLAMA, tie_word_embeddings=False).to(torch.bfloat16)
+    probe.write_probe(model, IDS, tmp_path)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[17] *= 1.3
+    found = probe.probed(model, tmp_path)
+    assert found["difference"] < probe.ROUNDED.difference * max(found["logits"], 1.0)  # by the mean nothing is wrong
+    with pytest.raises(ValueError, match="other logits than at the end"):
+        probe.check_reloaded(model, tmp_path)
+    allowed = probe.rounding(model, IDS, probe.probe_logits(model, IDS))
+    with pytest.raises(ValueError, match="changed the logits"):
+        probe.refuse(found, allowed, "merging")
 
 
 def test_in_float32_only_sums_in_another_order_are_rounding() -> None:

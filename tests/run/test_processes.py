@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +11,8 @@ import yaml
 
 from rectune.cli import main
 from tests.exports import LORA
+from tests.runs import with_processes
 
-ROOT = Path(__file__).parents[2]
 QLORA = {**LORA, "dtype": "bfloat16", "load_in_4bit": True}
 KINDS: dict[str, dict[str, Any]] = {
     "whole weights": {},
@@ -51,21 +48,6 @@ def recipe(place: Path, base: Path, kind: str, *, processes: int) -> Path:
     return file
 
 
-def with_processes(number: int, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        str(number),
-        "--standalone",
-        "-m",
-        *words,
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
-
-
 def losses(run: Path) -> list[float]:
     return [entry["loss"] for entry in json.loads((run / "report.json").read_text())["training"][0] if "loss" in entry]
 
@@ -75,8 +57,7 @@ def test_two_processes_have_the_losses_of_one_at_the_same_global_batch(
     checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     both = [recipe(tmp_path, checkpoints["tied"], kind, processes=2) for kind in KINDS]
-    out = with_processes(2, "tests.several", *map(str, both))
-    assert out.returncode == 0, out.stderr[-3000:]
+    with_processes(2, "tests.several", *map(str, both))
     for kind in KINDS:
         assert main(["train", str(recipe(tmp_path, checkpoints["tied"], kind, processes=1)), "--traceback"]) == 0
         one, two = losses(tmp_path / f"{kind}, 1"), losses(tmp_path / f"{kind}, 2")

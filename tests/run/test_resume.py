@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import pytest
 from rectune.decoding.ranking import Ranking
 from rectune.run.training_box import SECONDS
 from rectune.runtime.attempts import attempts_in
-from tests.runs import results, train
+from tests.runs import results, train, with_processes
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,24 +91,7 @@ def test_two_processes_give_the_same_lists_as_one(finished: tuple[Path, Path], t
     shutil.copytree(folder, both)
     for stage in both.glob("stages/rank-*"):
         shutil.rmtree(stage)
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--standalone",
-        "-m",
-        "tests.kill_at",
-        "none",
-        "0",
-        "--",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    out = subprocess.run(
-        [*torchrun, "eval", str(both)], capture_output=True, text=True, check=False, cwd=ROOT, env=environment
-    )
-    assert out.returncode == 0, out.stderr[-3000:]
+    with_processes(2, "tests.kill_at", "none", "0", "--", "eval", str(both))
     found = sorted(both.glob("stages/rank-*"))
     assert len(found) == 5
     for stage in found:
