@@ -239,6 +239,7 @@ def test_weights_that_score_otherwise_are_not_exported(
     adapted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import rectune.bundle.fidelity as fidelity
+    from rectune.methods.probe import Share
 
     place, plain = tmp_path / "out", fidelity.load_plain
 
@@ -252,7 +253,7 @@ def test_weights_that_score_otherwise_are_not_exported(
     before = (place / "README.md").stat().st_mtime_ns
     with monkeypatch.context() as patch:
         patch.setattr(fidelity, "load_plain", damaged)
-        patch.setattr(fidelity, "EXACT", 1e-9)
+        patch.setattr(fidelity, "EXACT", Share(1e-9, 1e-9))
         error = fails(capsys, "export", str(adapted), "--to", str(place))
     assert "changed the logits of the run's probe by" in error
     assert "Nothing was done with it" in error
