@@ -79,7 +79,7 @@ class Case:
         self.trainer.current_gradient_accumulation_steps = self.config.gradient_accumulation_steps
         self.trainer.create_optimizer()
         count = self.config.generation_batch_size // self.config.num_generations
-        rows = [prompts.features(int(i), 0) for i in np.linspace(0, len(mixture) - 1, count)]
+        rows = prompts.features(np.linspace(0, len(mixture) - 1, count).astype(int).tolist(), 0)
         self.inputs = [dict(row) for row in rows for _ in range(self.config.num_generations)]
 
     def roll_out(self) -> np.ndarray:

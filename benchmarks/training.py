@@ -82,7 +82,7 @@ class Case:
     def tokens(self, steps: int) -> int:
         """Tokens of all steps but the first."""
         size = self.config.per_device_train_batch_size * self.config.gradient_accumulation_steps
-        return sum(len(self.examples.features(i, 0)["input_ids"]) for i in range(size, steps * size))
+        return sum(len(row["input_ids"]) for row in self.examples.features(range(size, steps * size), 0))
 
     def model(self) -> Any:
         """The base with a fresh adapter."""
@@ -102,7 +102,7 @@ class Case:
         from transformers import DataCollatorForSeq2Seq
 
         size = self.config.per_device_train_batch_size * self.config.gradient_accumulation_steps
-        rows = [self.examples.features(i, 0) for i in range(self.config.max_steps * size)]
+        rows = self.examples.features(range(self.config.max_steps * size), 0)
         clock = Clock()
         trainer = Trainer(
             model=self.model(),

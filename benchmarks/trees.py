@@ -74,7 +74,7 @@ class Case:
 
     def _batched(self, order: list[int], examples: Mixture, collate: Any) -> Iterator[dict[str, torch.Tensor]]:
         for at in range(0, len(order), self.batch):
-            yield collate([examples.grouped_features(p, 0) for p in order[at : at + self.batch]])
+            yield collate(examples.grouped_features(order[at : at + self.batch], 0))
 
     def padded(self) -> Iterator[dict[str, torch.Tensor]]:
         """A target an example, in random order."""
@@ -82,7 +82,7 @@ class Case:
         return self._batched(order, self.examples, DataCollatorForLanguageModeling(self.pad))
 
     def _by_length(self, examples: Mixture) -> list[int]:
-        return sorted(range(len(examples)), key=lambda p: -len(examples.features(p, 0)["input_ids"]))
+        return np.argsort(-examples.lengths(0), kind="stable").tolist()
 
     def grouped(self) -> Iterator[dict[str, torch.Tensor]]:
         """A target an example, the long ones first."""
@@ -90,7 +90,7 @@ class Case:
 
     def their_packing(self) -> Iterator[dict[str, torch.Tensor]]:
         """TRL's rows of 1,024 tokens, one at a time: its collator puts all of a batch into one sequence, which costs attention its square."""
-        rows = [self.examples.features(p, 0) for p in range(len(self.examples))]
+        rows = self.examples.features(range(len(self.examples)), 0)
         collate = DataCollatorForLanguageModeling(self.pad, padding_free=True)
         for row in pack_dataset(Dataset.from_list(rows), 1024):
             yield collate([row])

@@ -23,6 +23,7 @@ from rectune.baselines.scoring import (
     train_matrix,
 )
 from rectune.log.split import Rows, Split
+from rectune.runtime.ragged import starts_of, within
 from rectune.runtime.room import Room
 
 SHRINK, NEIGHBOURS = (0.0, 20.0), (20, 100)
@@ -88,15 +89,14 @@ def _keep_nearest(
     """The `neighbours` largest entries of each row, the largest first."""
     order = np.lexsort((column, -value, row))
     count = np.bincount(row, minlength=shape[0])
-    place = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-    kept = order[place < neighbours]
-    ends = np.concatenate([[0], np.cumsum(np.minimum(count, neighbours))])
+    kept = order[within(count) < neighbours]
+    ends = starts_of(np.minimum(count, neighbours))
     return sparse.csr_matrix((value[kept], column[kept], ends), shape=shape)
 
 
 def _first(nearest: sparse.csr_matrix, neighbours: int) -> sparse.csr_matrix:
     """The first `neighbours` entries of each row."""
     count = np.diff(nearest.indptr)
-    kept = np.arange(nearest.nnz) - np.repeat(nearest.indptr[:-1], count) < neighbours
-    ends = np.concatenate([[0], np.cumsum(np.minimum(count, neighbours))])
+    kept = within(count) < neighbours
+    ends = starts_of(np.minimum(count, neighbours))
     return sparse.csr_matrix((nearest.data[kept], nearest.indices[kept], ends), shape=nearest.shape)

@@ -13,6 +13,7 @@ from scipy import sparse
 from tqdm import tqdm
 
 from rectune.log.split import Rows, Split, evenly
+from rectune.runtime.ragged import ranges
 from rectune.runtime.room import Room
 
 Floats = NDArray[np.float64]
@@ -158,8 +159,7 @@ def seen_pairs(split: Split, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.
     """Row position and item of every event that stands before the target of its row; shapes (pairs,)."""
     lengths = rows.stop - rows.first
     who = np.repeat(np.arange(len(rows)), lengths)
-    offset = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return who, split.log.item_codes[np.repeat(rows.first, lengths) + offset]
+    return who, split.log.item_codes[ranges(rows.first, lengths)]
 
 
 def history_matrix(split: Split, rows: Rows, decay: float) -> sparse.csr_matrix:

@@ -106,10 +106,10 @@ class LanguageModelRanker:
 
     def prompts(self, rows: TaskRows, which: Sequence[int] | NDArray[np.int64]) -> list[list[int]]:
         """Token ids of the prompts of some rows, the oldest history left out where it does not fit."""
-        room, wording = self.room(), self.settings.wording
-        return [
-            self._prompts.prompt(rows, int(i), wording, room=room, what=f"row {int(rows.row[i])}")[0] for i in which
-        ]
+        room, some = self.room(), rows.take(np.asarray(which, dtype=np.int64))
+        wordings = np.full(len(some), self.settings.wording)
+        most = None if room is None else np.full(len(some), room)
+        return self._prompts.prompts(some, wordings, room=most)[0].lists()
 
     def room(self) -> int | None:
         """How many tokens a prompt may have: `rank.max_length`, and what the model has positions for."""

@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rectune.log.log import Log
+from rectune.runtime.ragged import Ragged, ranges, starts_of, within
 
 Ints = NDArray[np.signedinteger[Any]]
 Part = Literal["train", "validation", "test"]
@@ -43,6 +44,32 @@ class Rows:
         return Rows(**{name: getattr(self, name)[positions] for name in self.__dataclass_fields__})
 
 
+@dataclass(frozen=True)
+class Histories:
+    """The items that each row shows, as slices of one array: row i is `items[start[i]:stop[i]]`, oldest first."""
+
+    items: NDArray[np.int32]
+    start: Ints
+    stop: Ints
+
+    def __call__(self, i: int) -> NDArray[np.int32]:
+        """Item codes of row i, shape (length,)."""
+        return self.items[self.start[i] : self.stop[i]]
+
+    def take(self, positions: Ints) -> Histories:
+        """Those of the rows at `positions`, in that order."""
+        return Histories(self.items, self.start[positions], self.stop[positions])
+
+    def without_first(self, counts: Ints) -> Histories:
+        """Each without its oldest `counts` items, (rows,)."""
+        return Histories(self.items, self.start + counts, self.stop)
+
+    def joined(self) -> Ragged:
+        """All of them one after the other."""
+        lengths = self.stop - self.start
+        return Ragged(self.items[ranges(self.start, lengths)], starts_of(lengths))
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """A log and its three parts. `train_events`: the positions of the events that index and baselines may see.
@@ -64,6 +91,10 @@ class Split:
     def history(self, rows: Rows, i: int) -> NDArray[np.int32]:
         """Item codes of the history of row i, oldest first, shape (length,)."""
         return self.log.item_codes[rows.start[i] : rows.stop[i]]
+
+    def histories(self, rows: Rows) -> Histories:
+        """Item codes of the histories of all rows."""
+        return Histories(self.log.item_codes, rows.start, rows.stop)
 
     def earlier(self, rows: Rows, i: int) -> NDArray[np.int32]:
         """Item codes of all that the user of row i did before the target, oldest first, however long its history may be, shape (length,)."""
@@ -141,7 +172,7 @@ def windows(split: Split, *, length: int) -> Rows:
     first, stop = train.first[ends].astype(np.int64), train.target[ends].astype(np.int64)
     count = -(-np.maximum(stop - first, 0) // length)
     at = np.repeat(np.arange(len(ends)), count)
-    begin = first[at] + (np.arange(len(at)) - np.repeat(np.cumsum(count) - count, count)) * length
+    begin = first[at] + within(count) * length
     target = np.minimum(begin + length, stop[at])
     return Rows(row=target, user=train.user[ends][at], first=first[at], start=begin, stop=target, target=target)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from rectune.methods.preference import AsItWas
 from rectune.methods.rewards import Rewards
 from rectune.methods.training import WholeCheckpoints, without_dropout
 from rectune.runtime.seeded import seeded
-from rectune.tasks.examples import Mixture, fit_prompt
+from rectune.tasks.examples import Example, Mixture, fit_prompt
 
 
 class Prompts:
@@ -27,16 +27,22 @@ class Prompts:
 
     def __init__(self, mixture: Mixture, rollouts: Rollouts) -> None:
         self.mixture, self._rollouts = mixture, rollouts
-        self.features = lru_cache(4096)(self._features)  # a group asks for its prompt as often as it has items
         for spec, rows in mixture.tasks:
             if rows.kind != "item":
                 raise ValueError(
                     f"task `{spec.name}` names no items, so there is nothing to roll out. Give the stage `tasks` that do."
                 )
 
-    def _features(self, position: int, epoch: int) -> dict[str, Any]:
+    def features(self, positions: Sequence[int], epoch: int) -> list[dict[str, Any]]:
+        """`prompt`, `target` and `row` of each position."""
+        distinct = sorted(set(positions))  # a group asks for its prompt as often as it has items
+        examples = zip(distinct, self.mixture.examples(distinct, epoch), strict=True)
+        made = {position: self._features(position, example, epoch) for position, example in examples}
+        return [made[position] for position in positions]
+
+    def _features(self, position: int, example: Example, epoch: int) -> dict[str, Any]:
         spec, rows, i = self.mixture.locate(position, epoch)
-        example, target = self.mixture.example(position, epoch), int(rows.target[i])
+        target = int(rows.target[i])
         if example.completion != self._rollouts.name(target):
             raise ValueError(
                 f"task `{spec.name}`, row {int(rows.row[i])}: its template writes the target otherwise than that of `rank`, by which items are rolled out."

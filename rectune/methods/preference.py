@@ -24,9 +24,9 @@ from rectune.methods.sft import refuse_pieces
 from rectune.methods.target_head import put_target_head, scores_everywhere
 from rectune.methods.training import WholeCheckpoints, filled, lazy, mixtures, run, without_dropout
 from rectune.runtime.seeded import seeded
-from rectune.tasks.examples import Mixture, fit_prompt
-from rectune.tasks.rows import TaskRows, Variables
-from rectune.tasks.views import ItemViews
+from rectune.tasks.examples import Example, Mixture, fit_prompt
+from rectune.tasks.rows import TaskRows
+from rectune.tasks.views import ItemViews, Variables
 
 Negatives = Literal["random", "popular", "ranked"]
 UNREAD = dict.fromkeys(
@@ -84,10 +84,14 @@ class Preferences:
                     f"task `{spec.name}`: the completion of `{spec.template.name}` does not read `target`, so it cannot name another item."
                 )
 
-    def features(self, position: int, epoch: int) -> dict[str, Any]:
-        """`prompt_ids`, `chosen_ids`, and `rejected_ids`, a list of `each`. The prompt leaves room for the longest of them."""
+    def features(self, positions: Sequence[int], epoch: int) -> list[dict[str, Any]]:
+        """For each position `prompt_ids`, `chosen_ids`, and `rejected_ids`, a list of `each`. The prompt leaves room for the longest of them."""
+        examples = self.mixture.examples(positions, epoch)
+        return [self._features(p, example, epoch) for p, example in zip(positions, examples, strict=True)]
+
+    def _features(self, position: int, example: Example, epoch: int) -> dict[str, Any]:
         spec, rows, i = self.mixture.locate(position, epoch)
-        example, encoder, most = self.mixture.example(position, epoch), self.mixture.encoder, self.mixture.max_length
+        encoder, most = self.mixture.encoder, self.mixture.max_length
         what = f"task `{spec.name}`, row {int(rows.row[i])}"
         variables, prompt = rows.variables(i), example.prompt
         rejected = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -56,10 +57,10 @@ def check_base(config: Any) -> None:
         )
 
 
-def features(mixture: Mixture, position: int, epoch: int) -> dict[str, list[int]]:
+def features(mixture: Mixture, positions: Sequence[int], epoch: int) -> list[dict[str, Any]]:
     """`input_ids`: the prompt; `labels`: the completion."""
-    example = mixture.example(position, epoch)
-    return {"input_ids": example.prompt, "labels": example.completion}
+    every = mixture.examples(positions, epoch)
+    return [{"input_ids": example.prompt, "labels": example.completion} for example in every]
 
 
 def config_defaults(given: dict[str, Any], *, cpu: bool, seed: int) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def tree_collator(task: Trainable, examples: Mixture) -> TreeCollator:
     training = model.training
     try:
         body = take_apart(model)
-        check_body(model.eval(), body, tokens=np.array(examples.features(0, 0)["input_ids"]), pad=pad)
+        check_body(model.eval(), body, tokens=np.array(examples.features([0], 0)[0]["input_ids"]), pad=pad)
     except ValueError as error:
         raise ValueError(
             f"`examples: tree` and `packing` cannot be used with this model: {error}. Leave them out."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,15 @@ from rectune.methods.token_tree import tree_of
 from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import gather, is_main, wait, world_size
 from rectune.runtime.seeded import seeded
-from rectune.tasks.examples import Mixture
+from rectune.tasks.examples import MANY, Mixture
 
 COMPLETE = "complete"
 GROUPS = 7_001  # what the order of groups is drawn under
 # `disable_tqdm`: left open, transformers takes it from how much its logger says, and the command line keeps that quiet.
 DEFAULTS = {"report_to": "none", "save_strategy": "no", "logging_steps": 10, "disable_tqdm": False}
-Features = Callable[[int, int], dict[str, Any]]  # position, epoch -> columns such as input_ids and labels
+Features = Callable[
+    [Sequence[int], int], list[dict[str, Any]]
+]  # positions, epoch -> columns of each such as input_ids and labels
 
 
 def check_room(task: Trainable, max_length: int | None, examples: int) -> None:
@@ -221,8 +223,7 @@ class ByLength(LengthGroupedSampler):  # type: ignore[misc]
     def __iter__(self) -> Iterator[int]:
         if self._of < 0 or (self._examples.varies and self._of != self._examples.epoch):
             self._of = self._examples.epoch
-            every = (self._examples.example(position, self._of) for position in range(len(self._examples)))
-            self.lengths = [len(example.prompt) + len(example.completion) for example in every]
+            self.lengths = self._examples.lengths(self._of).tolist()
         return iter(gather(list(super().__iter__()))[0])  # processes may have drawn a different number of times
 
 
@@ -255,9 +256,10 @@ class ByGroup(Sampler[int]):
     def _sizes(self, group: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
         """Tokens of the tree of each group, (groups,)."""
         members: list[list[tuple[list[int], list[int]]]] = [[] for _ in range(int(group.max()) + 1)]
-        for position, number in enumerate(group.tolist()):
-            own = self._examples.features(position, epoch)
-            members[number].append((own["input_ids"], own["labels"]))
+        for begin in range(0, len(group), MANY):
+            some = range(begin, min(begin + MANY, len(group)))
+            for number, own in zip(group[begin:].tolist(), self._examples.features(some, epoch), strict=False):
+                members[number].append((own["input_ids"], own["labels"]))
         return np.array([len(tree_of(some)) for some in members])
 
 
@@ -279,7 +281,7 @@ class _Rendered:
         self._mixture, self._features = mixture, features
 
     def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        rows = [self._features(p, self._mixture.epoch) for p in batch["position"]]
+        rows = self._features(batch["position"], self._mixture.epoch)
         return {key: [row[key] for row in rows] for key in rows[0]}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def examples_of(run: Run, training: Training, config: Any) -> Examples | None:
         mixture = Mixture(specs, "train", encoder, seed=seed, max_length=config.max_length, loss_on_all=False)
     except (NotBuilt, OSError):
         return None
-    some = [mixture.example(int(p), 0) for p in evenly(len(mixture), _SAMPLE)]
+    some = mixture.examples(evenly(len(mixture), _SAMPLE), 0)
     lengths = [len(e.prompt) + len(e.completion) for e in some]
     return Examples(
         len(mixture), float(np.mean(lengths)) if lengths else 0.0, max((len(e.completion) for e in some), default=0)

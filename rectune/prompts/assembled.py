@@ -1,103 +1,372 @@
-"""Prompts put together instead of rendered: what stands between the names of items is rendered and encoded once."""
+"""Prompts put together instead of rendered: what a template writes around items is rendered and encoded once, and so is what it writes of each item."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rectune.prompts.encoder import Encoder
-from rectune.prompts.template import Template, codes_value
+from rectune.prompts.stretches import Stretches, first_cut, is_seen, last_cut
+from rectune.prompts.template import Template, codes_value, segments
+from rectune.runtime.ragged import Ragged, ranges, starts_of
 
-Pieces = tuple[list[int], list[tuple[int, list[int]]]]  # token ids, then the place of a name and what follows it, …
+NAME = "name"
+_UNKNOWN, RENDERED = -1, -2  # of a pattern or an entry: not looked for yet; only rendering says
+_NONE = 0  # the pattern of no chunks
+# A made-up text, as long as texts of items are: the number of a column and a place, and all that filters change.
+_REST = (" <b>&amp; \"Éß' (x) 7,5; " + "wörd Long " * 30)[:284] + "End"
+_MADE_UP = re.compile(r"Ab(\d{3})-(\d{6})" + re.escape(_REST))
+
+
+class Views(Protocol):
+    """What a template sees of each item."""
+
+    def __len__(self) -> int: ...
+
+    def __call__(self, item: int) -> dict[str, Any]:
+        """The columns of an item and its `name`."""
+
+
+class Slot(NamedTuple):
+    """Where a prompt shows a column of the item at a place of its history."""
+
+    place: int
+    column: str
+
+
+Line = list[str | int | Slot]  # a text that is encoded as one, with ids between and slots in it
+Rendered = Callable[[int], list[int]]  # a row of those asked for -> its token ids by the template
 
 
 class Assembly:
-    """Token ids of what a template writes about items, where it reads of them nothing but names made of codes.
+    """Token ids of what a template writes about items, where it does nothing with a history but print columns of its items.
 
-    A code is a token that no text around it can change, so a prompt is the same pieces for all histories of a length. They are found by rendering made-up names,
-    and compared with the first real row of each wording and length; where anything differs, that wording and length is rendered as ever. `codes`: of each
-    item's name, (items, levels), -1 after the end of shorter ones.
+    For each wording and length of a history the template is rendered once, of made-up items. That gives a pattern: ids that are always the
+    same, and stretches that hold one item each, cut where no token reaches over (`Stretches`). A name made of codes is such a stretch by
+    itself. Stretches are encoded when an item is first seen in one, and a prompt is gathered from them. A pattern is used once it gave the
+    ids of a real row. Where anything is not so, the row is rendered as ever.
     """
 
-    def __init__(self, encoder: Encoder, template: Template, codes: NDArray[np.integer]) -> None:
-        self._encoder, self._template = encoder, template
-        table = np.append(np.array(encoder.code_ids, dtype=np.int64), -1)[codes]
-        self._names: list[list[int]] = [row[row >= 0].tolist() for row in table]
-        self._prompts: dict[tuple[int, int], Pieces | None] = {}
-        self._completions: dict[int, Pieces | None] = {}
+    def __init__(self, encoder: Encoder, template: Template, views: Views) -> None:
+        self._encoder, self._template, self._views = encoder, template, views
+        self._stretches = Stretches(encoder)
+        self._ids, self._begin, self._length = _Grown(np.int32), _Grown(np.int64), _Grown(np.int64)  # of entries
+        self._forms: dict[Any, int] = {}
+        self._encode: list[Callable[[int], list[int] | None]] = []
+        self._entry = np.zeros((0, len(views)), dtype=np.int32)  # (forms, items)
+        # Patterns one after the other: a chunk is an entry (form -1), or what `form` makes of the item at `which` of the history.
+        self._form, self._which = _Grown(np.int32), _Grown(np.int32)
+        self._first, self._chunks = _Grown(np.int64), _Grown(np.int64)  # of patterns
+        self._pattern = np.full((template.wordings, 0), _UNKNOWN, dtype=np.int32)  # (wordings, lengths)
+        self._untried: dict[tuple[int, int], int] = {}
+        self._keep([])  # the pattern of rows that are rendered
 
-    def prompt(self, wording: int, history: Sequence[int], rendered: Callable[[], list[int]]) -> list[int]:
-        """The prompt of a history, item codes, oldest first. `rendered()`: the same by the template."""
-        key = (wording, len(history))
-        if key not in self._prompts:
-            return self._learn(self._prompts, key, lambda: self._prompt_of(wording, len(history)), history, rendered)
-        pieces = self._prompts[key]
-        return rendered() if pieces is None else self._put_together(pieces, history)
+    def prompts(self, wordings: NDArray[np.integer], histories: Ragged, rendered: Rendered) -> Ragged:
+        """The prompts of histories, item codes, oldest first; `wordings`: (rows,)."""
+        lengths = histories.lengths
+        if len(lengths) and (more := int(lengths.max()) + 1 - self._pattern.shape[1]) > 0:
+            self._pattern = np.pad(self._pattern, ((0, 0), (0, more)), constant_values=_UNKNOWN)
+        own = {int(i): self._try(int(wordings[i]), histories, int(i), rendered) for i in self._new(wordings, lengths)}
+        patterns = self._pattern[wordings, lengths].copy()
+        patterns[np.array(list(own), dtype=np.int64)] = RENDERED
+        made, whole = self._gathered(patterns, histories)
+        slow = np.flatnonzero(~whole)
+        return made.put(slow, Ragged.of([own.get(i) or rendered(i) for i in slow.tolist()])) if len(slow) else made
 
-    def completion(self, wording: int, target: int, rendered: Callable[[], list[int]]) -> list[int]:
-        """The completion that names an item, its end included."""
-        if wording not in self._completions:
-            return self._learn(self._completions, wording, lambda: self._completion_of(wording), [target], rendered)
-        pieces = self._completions[wording]
-        return rendered() if pieces is None else self._put_together(pieces, [target])
-
-    def _learn(
-        self, known: dict[Any, Pieces | None], key: Any, find: Callable[[], Pieces | None], items: Sequence[int], rendered: Callable[[], list[int]]
-    ) -> list[int]:  # fmt: skip
-        own = rendered()
-        pieces = find()
-        known[key] = pieces if pieces is not None and self._put_together(pieces, items) == own else None
-        return own
-
-    def _put_together(self, pieces: Pieces, items: Sequence[int]) -> list[int]:
-        ids = pieces[0].copy()
-        names = self._names
-        for place, after in pieces[1]:
-            ids += names[items[place]]
-            ids += after
-        return ids
-
-    def _prompt_of(self, wording: int, length: int) -> Pieces | None:
-        if self._template.arguments("prompt") != ("history",):
-            return None
-
-        def ids(codes: Sequence[int]) -> list[int]:
-            history = [{"name": codes_value([code])} for code in codes]
-            return self._encoder.prompt_ids(self._template.prompt(wording, {"history": history}))
-
-        return self._cut(ids, length)
-
-    def _completion_of(self, wording: int) -> Pieces | None:
+    def completions(self, wordings: NDArray[np.integer], targets: NDArray[np.integer], rendered: Rendered) -> Ragged:
+        """The completions that name items, their end included; both (rows,)."""
         if self._template.arguments("completion") != ("target",):
-            return None
+            return Ragged.of([rendered(i) for i in range(len(targets))])
+        alike = not self._template.reads("completion", "wording")
+        form_of = {
+            w: self._form_of(("completion", 0 if alike else w), self._completion(w))
+            for w in np.unique(wordings).tolist()
+        }
+        forms = np.array([form_of[w] for w in wordings.tolist()], dtype=np.int64)
+        entries = self._entries(forms, targets)
+        lengths = self._length.array[entries]
+        return Ragged(self._ids.array[ranges(self._begin.array[entries], lengths)], starts_of(lengths))
 
-        def ids(codes: Sequence[int]) -> list[int]:
-            said = self._template.completion(wording, {"target": {"name": codes_value([codes[0]])}})
+    def _completion(self, wording: int) -> Callable[[int], list[int]]:
+        def encode(item: int) -> list[int]:
+            said = self._template.completion(wording, {"target": self._views(item)})
             return self._encoder.completion_ids(said, end=self._template.end)
 
-        return self._cut(ids, 1)
+        return encode
 
-    def _cut(self, ids: Callable[[Sequence[int]], list[int]], length: int) -> Pieces | None:
-        """Cut what is written of made-up names, all of them different, at these; None where names that are all the same give something else."""
-        tokens = self._encoder.code_ids
-        if length + 1 > len(tokens):
+    # --------------------------------------------------------------------------------------------- gathering
+
+    def _gathered(self, patterns: NDArray[np.int32], histories: Ragged) -> tuple[Ragged, NDArray[np.bool_]]:
+        """Rows put together, and which of them could be; the others are empty."""
+        whole = patterns > _NONE
+        used = np.where(whole, patterns, _NONE)
+        count = self._chunks.array[used]
+        at = ranges(self._first.array[used], count)
+        form, entry = self._form.array[at], self._which.array[at]
+        slots = np.flatnonzero(form >= 0)
+        row = np.repeat(np.arange(len(patterns)), count)
+        items = histories.values[histories.starts[row[slots]] + entry[slots]]
+        entry[slots] = self._entries(form[slots], items)
+        if (entry < 0).any():
+            patterns = patterns.copy()
+            patterns[row[entry < 0]] = RENDERED
+            return self._gathered(patterns, histories)
+        lengths = self._length.array[entry]
+        ids = self._ids.array[ranges(self._begin.array[entry], lengths)]
+        ends = starts_of(lengths)[starts_of(count)]
+        return Ragged(ids, ends), whole
+
+    def _entries(self, forms: NDArray[np.integer], items: NDArray[np.integer]) -> NDArray[np.int32]:
+        """The entry of each item in a form, `RENDERED` where it has none; encoded where it is new."""
+        found: NDArray[np.int32] = self._entry[forms, items]
+        missing = np.flatnonzero(found == _UNKNOWN)
+        if len(missing):
+            for form, item in np.unique(np.stack([forms[missing], items[missing]], 1), axis=0).tolist():
+                ids = self._encode[form](item)
+                self._entry[form, item] = RENDERED if ids is None else self._add(ids)
+            found = self._entry[forms, items]
+        return found
+
+    def _add(self, ids: Sequence[int]) -> int:
+        """Keep ids as an entry."""
+        self._begin.extend([len(self._ids.array)])
+        self._length.extend([len(ids)])
+        self._ids.extend(ids)
+        return len(self._begin.array) - 1
+
+    def _form_of(self, key: Any, encode: Callable[[int], list[int] | None]) -> int:
+        """The number of a form, by what decides how it writes an item."""
+        if key not in self._forms:
+            self._forms[key] = len(self._encode)
+            self._encode.append(encode)
+            self._entry = np.concatenate([self._entry, np.full((1, len(self._views)), _UNKNOWN, dtype=np.int32)])
+        return self._forms[key]
+
+    # ---------------------------------------------------------------------------------------------- patterns
+
+    def _new(self, wordings: NDArray[np.integer], lengths: NDArray[np.integer]) -> list[int]:
+        """A row of each wording and length whose pattern is not known."""
+        new = np.flatnonzero(self._pattern[wordings, lengths] == _UNKNOWN)
+        keys = wordings[new] * self._pattern.shape[1] + lengths[new]
+        return [int(i) for i in new[np.unique(keys, return_index=True)[1]]]
+
+    def _try(self, wording: int, histories: Ragged, i: int, rendered: Rendered) -> list[int]:
+        """Render a row and decide by it whether the pattern of its wording and length is to be used; undecided where an item has no entry."""
+        own = rendered(i)
+        history = histories.values[histories.starts[i] : histories.starts[i + 1]]
+        key = wording, len(history)
+        if key not in self._untried:
+            chunks = self._chunks_of(wording, len(history))
+            if chunks is None:
+                self._pattern[key] = RENDERED
+                return own
+            self._untried[key] = self._keep(chunks)
+        number = self._untried[key]
+        alone = Ragged(history, starts_of(np.array([len(history)])))
+        made, whole = self._gathered(np.array([number], dtype=np.int32), alone)
+        if whole[0]:
+            self._pattern[key] = number if made.values.tolist() == own else RENDERED
+        return own
+
+    def _keep(self, chunks: Sequence[tuple[int, int]]) -> int:
+        """Keep the chunks of a pattern; its number."""
+        self._first.extend([len(self._form.array)])
+        self._chunks.extend([len(chunks)])
+        self._form.extend([form for form, _ in chunks])
+        self._which.extend([which for _, which in chunks])
+        return len(self._first.array) - 1
+
+    def _chunks_of(self, wording: int, length: int) -> list[tuple[int, int]] | None:
+        """(form, place) or (-1, entry) of each chunk of the prompts of a wording and length."""
+        lines = self._lines(wording, length)
+        if lines is None:
+            return None
+        chunks: list[tuple[int, int]] = []
+        for line in lines:
+            for number, part in enumerate(self._runs(line)):
+                cut = self._cut(part, first=number == 0)
+                if cut is None:
+                    return None
+                chunks += cut
+        return chunks
+
+    def _lines(self, wording: int, length: int) -> list[Line] | None:
+        """What a prompt is made of, found by made-up items of three kinds; None where a template does more than print their columns."""
+        template, tokens = self._template, self._encoder.code_ids
+        if template.arguments("prompt") != ("history",) or not template.only_prints(self._columns):
+            return None
+        if self._coded and length + 1 > len(tokens):
             return None
         try:
-            different, same = ids(range(length)), ids([length] * length)
-        except ValueError:  # it reads something else of an item
+            first, *others = ([self._made_up(kind, place, length) for place in range(length)] for kind in range(3))
+            lines = [self._with_slots(line, first) for line in self._rendered(wording, first)]
+            checked = all(
+                [self._filled(line, other) for line in lines] == self._rendered(wording, other) for other in others
+            )
+        except ValueError:  # it asks for something else
             return None
-        place = {token: number for number, token in enumerate(tokens[:length])}
-        if [tokens[length] if token in place else token for token in different] != same:
-            return None
-        first, rest = list[int](), list[tuple[int, list[int]]]()
-        into = first
-        for token in different:
-            if token in place:
-                into = []
-                rest.append((place[token], into))
+        return lines if checked else None
+
+    @cached_property
+    def _columns(self) -> tuple[str, ...]:
+        return tuple(self._views(0))
+
+    @cached_property
+    def _coded(self) -> bool:
+        """Whether names are made of codes."""
+        return any(segment.kind == "codes" for segment in segments(self._views(0)[NAME]))
+
+    def _made_up(self, kind: int, place: int, length: int) -> dict[str, str]:
+        """An item that does not exist: long texts with all that filters change, one letter everywhere, or short texts."""
+        view = {
+            column: (f"Ab{number:03}-{place:06}{_REST}", "a", f"v{place}_{number}")[kind]
+            for number, column in enumerate(self._columns)
+        }
+        if self._coded:
+            view[NAME] = codes_value([(place, length, length - 1 - place)[kind]])
+        return view
+
+    def _rendered(self, wording: int, items: Sequence[dict[str, str]]) -> list[list[str | int]]:
+        return self._encoder.prompt_pieces(self._template.prompt(wording, {"history": list(items)}))
+
+    def _value(self, items: Sequence[dict[str, str]], slot: Slot) -> str | int:
+        value = items[slot.place][slot.column]
+        return self._encoder.ids(segments(value))[0] if self._coded and slot.column == NAME else value
+
+    def _with_slots(self, line: Sequence[str | int], items: Sequence[dict[str, str]]) -> Line:
+        """A line with slots where it shows made-up items."""
+        of = (
+            {self._value(items, Slot(place, NAME)): Slot(place, NAME) for place in range(len(items))}
+            if self._coded
+            else {}
+        )
+        found: Line = []
+        for part in line:
+            if isinstance(part, int):
+                found.append(of.get(part, part))
+                continue
+            at = 0
+            for match in _MADE_UP.finditer(part):
+                slot = Slot(int(match[2]), self._columns[int(match[1])])
+                found += [part[at : match.start()], slot] if match.start() > at else [slot]
+                at = match.end()
+            found += [part[at:]] if at < len(part) else []
+        return found
+
+    def _filled(self, line: Line, items: Sequence[dict[str, str]]) -> list[str | int]:
+        """A line with what these items are in its slots."""
+        filled: list[str | int] = []
+        for part in line:
+            value = self._value(items, part) if isinstance(part, Slot) else part
+            if isinstance(value, str) and filled and isinstance(filled[-1], str):
+                filled[-1] += value
             else:
-                into.append(token)
-        return first, rest
+                filled.append(value)
+        return filled
+
+    # ------------------------------------------------------------------------------------------------ chunks
+
+    def _runs(self, line: Line) -> list[Line]:
+        """A line cut into ids, names made of codes, and texts with their slots."""
+        runs: list[Line] = []
+        text = False
+        for part in line:
+            is_text = not isinstance(part, int) and not self._is_code(part)
+            if text and is_text:
+                runs[-1].append(part)
+            else:
+                runs.append([part])
+            text = is_text
+        return runs
+
+    def _is_code(self, part: str | int | Slot) -> bool:
+        return self._coded and isinstance(part, Slot) and part.column == NAME
+
+    def _cut(self, run: Line, *, first: bool) -> list[tuple[int, int]] | None:
+        """Chunks of an id, of a name made of codes, or of a text, cut into stretches of at most one slot."""
+        if isinstance(run[0], int):
+            return [(-1, self._add([run[0]]))]
+        slots = [part for part in run if isinstance(part, Slot)]
+        if self._is_code(run[0]):
+            return [
+                (self._form_of(NAME, lambda item: self._encoder.ids(segments(self._views(item)[NAME]))), slots[0].place)
+            ]
+        if not slots:
+            return [(-1, self._add(self._encoder.text_ids("".join(map(str, run)), first=first)))]
+        if not self._stretches.apart:
+            return None
+        return self._stretched(_literals(run), slots, first=first)
+
+    def _stretched(self, literals: list[str], slots: list[Slot], *, first: bool) -> list[tuple[int, int]] | None:
+        """`literals`: what stands before, between and behind the slots, '' where nothing does."""
+        lead = last_cut(literals[0], after_text=False, before_text=True)
+        cuts = [first_cut(text, after_text=True, before_text=True) for text in literals[1:-1]]
+        trail = first_cut(literals[-1], after_text=True, before_text=False)
+        if None in cuts:
+            return None
+        chunks: list[tuple[int, int]] = []
+        left = literals[0][lead or 0 :]
+        if lead is not None and not self._fixed(chunks, literals[0][:lead], first=first, before=False, after=True):
+            return None
+        for number, slot in enumerate(slots):
+            last = number == len(slots) - 1
+            text, cut = literals[number + 1], trail if last else cuts[number]
+            right = text if cut is None else text[:cut]
+            before, after = number > 0 or lead is not None, not last or trail is not None
+            key = slot.column, left, right, first and not before, before, after
+            chunks.append((self._form_of(key, self._stretch(*key)), slot.place))
+            left = text[cut:] if cut is not None else ""
+        return chunks if trail is None or self._fixed(chunks, left, first=False, before=True, after=False) else None
+
+    def _fixed(self, chunks: list[tuple[int, int]], text: str, *, first: bool, before: bool, after: bool) -> bool:
+        ids = self._stretches.ids(text, first=first, cut_before=before, cut_after=after)
+        if ids is not None:
+            chunks.append((-1, self._add(ids)))
+        return ids is not None
+
+    def _stretch(
+        self, column: str, left: str, right: str, first: bool, before: bool, after: bool
+    ) -> Callable[[int], list[int] | None]:
+        def encode(item: int) -> list[int] | None:
+            value = self._views(item)[column]
+            if not value or not is_seen(value[0]) or not is_seen(value[-1]):
+                return None
+            return self._stretches.ids(left + value + right, first=first, cut_before=before, cut_after=after)
+
+        return encode
+
+
+def _literals(run: Line) -> list[str]:
+    """What stands before, between and behind the slots of a text."""
+    literals = [""]
+    for part in run:
+        if isinstance(part, Slot):
+            literals.append("")
+        else:
+            literals[-1] += str(part)
+    return literals
+
+
+class _Grown:
+    """A one-dimensional array that grows at its end."""
+
+    def __init__(self, dtype: Any) -> None:
+        self._held, self._used = np.zeros(64, dtype=dtype), 0
+
+    @property
+    def array(self) -> NDArray[Any]:
+        return self._held[: self._used]
+
+    def extend(self, values: Sequence[int]) -> None:
+        end = self._used + len(values)
+        if end > len(self._held):
+            self._held = np.concatenate(
+                [self._held, np.zeros(max(end, 2 * len(self._held)) - len(self._held), self._held.dtype)]
+            )
+        self._held[self._used : end] = values
+        self._used = end

@@ -101,6 +101,11 @@ class Encoder:
         """
         return list((self._first if first else self._later).encode(text, add_special_tokens=False).ids)
 
+    @property
+    def later(self) -> Any:
+        """The tokenizer of texts within a sequence."""
+        return self._later
+
     def unknown_characters(self, text: str) -> int:
         """How many characters of a text become the unknown token."""
         unknown, encoded = self.tokenizer.unk_token_id, self._first.encode(text, add_special_tokens=False)
@@ -135,13 +140,16 @@ class Encoder:
                 joined[i] = piece.rstrip() if after[i] in self._strips_left else piece
         return [piece for piece in joined if piece != ""]
 
-    def prompt_ids(self, prompt: Sequence[Segment]) -> list[int]:
-        """Ids of all that stands before the completion, turns and beginning of text included."""
+    def prompt_pieces(self, prompt: Sequence[Segment]) -> list[list[str | int]]:
+        """What `prompt_ids` encodes: texts and ids of all that stands before the completion, in lines that are encoded as if each were the first."""
         said = _strip_end(prompt)
         if self.form == "plain":  # the tokenizer itself puts its beginning before a text that is encoded as the first
-            ids = self.ids(self._before) + self.ids(said)
-        else:
-            ids = self.ids([*self._before, *said, *self._between])
+            return [self._pieces(self._before), self._pieces(said)]
+        return [self._pieces([*self._before, *said, *self._between])]
+
+    def prompt_ids(self, prompt: Sequence[Segment]) -> list[int]:
+        """Ids of all that stands before the completion, turns and beginning of text included."""
+        ids = [token for line in self.prompt_pieces(prompt) for token in self._ids_of(line, first=True)]
         if not ids:
             raise ValueError(
                 "a prompt has no tokens: this tokenizer sets no beginning of text and the template printed nothing."

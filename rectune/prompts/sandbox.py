@@ -143,7 +143,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
         @wraps(function)
         def bounded(*args: Any, **kwargs: Any) -> Any:
-            self._step(1 + sum(len(arg) for arg in args if isinstance(arg, Sized)) // WORK)
+            self._step(1 + sum(len(arg) for arg in args[given:] if isinstance(arg, Sized)) // WORK)
             _check_size(name, *args[given:], *kwargs.values())
             return self._held(function(*args, **kwargs))
 

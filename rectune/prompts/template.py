@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import jinja2
 
+from rectune.prompts.reads import only_prints, reads
 from rectune.prompts.sandbox import BoundedEnvironment, TooMuch
 from rectune.runtime.near import near
 from rectune.runtime.seeded import hashed
@@ -60,7 +61,8 @@ def _as_data(text: str) -> str:
     return f"{_DATA}{clean_value(text)}{_END}" if text else ""
 
 
-def _segments(rendered: str) -> list[Segment]:
+def segments(rendered: str) -> list[Segment]:
+    """What a template printed, cut at the fences of its values."""
     out: list[Segment] = []
     at = 0
     for match in _FENCED.finditer(rendered):
@@ -111,6 +113,14 @@ class Template:
         """The variables that a macro asks for, `wording` left out."""
         return tuple(a for a in _macro(self.name, self.source, macro).arguments if a != "wording")
 
+    def reads(self, macro: str, name: str) -> bool:
+        """Whether a macro, or one that it may call, reads a variable."""
+        return reads(self.source, macro, name)
+
+    def only_prints(self, columns: tuple[str, ...]) -> bool:
+        """Whether prompts do nothing with these columns of an item but print them."""
+        return only_prints(self.source, columns)
+
     def _render(self, macro: str, wording: int, variables: Mapping[str, Any]) -> list[Segment]:
         if not 0 <= wording < self.wordings:
             raise ValueError(f"{self.name}: wording {wording} does not exist; it has 0 to {self.wordings - 1}.")
@@ -126,7 +136,7 @@ class Template:
             rendered = str(getattr(module, macro)(wording, **{name: variables[name] for name in wanted}))
         except Exception as error:  # whatever it is, the template did it
             raise ValueError(f"{self.name}: `{macro}`, wording {wording}: {_said(error)}.") from None
-        return _segments(rendered)
+        return segments(rendered)
 
 
 def _lines(segments: list[Segment]) -> list[list[Segment]]:

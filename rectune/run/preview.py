@@ -124,7 +124,7 @@ def _marked(mixture: Mixture, position: int) -> str:
     """One example as text, trained tokens marked."""
     spec, rows, i = mixture.locate(position, 0)
     example = mixture.example(position, 0)
-    features = mixture.features(position, 0)
+    features = mixture.features([position], 0)[0]
     parts = []
     for trained, begin, stop in _runs([label != -100 for label in features["labels"]]):
         text = _decoded(mixture.encoder.tokenizer, features["input_ids"], begin, stop)

@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rectune.log.split import Ints, Part, evenly
+from rectune.log.split import Histories, Ints, Part, evenly
 from rectune.prompts.assembled import Assembly
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template, draw_wording
+from rectune.runtime.ragged import Ragged
 from rectune.runtime.seeded import seeded
-from rectune.tasks.rows import TaskRows, Variables
+from rectune.tasks.rows import TaskRows
+from rectune.tasks.views import ItemViews, Variables
 
 SAMPLE = 500  # texts of which a share is taken
+MANY = 4096  # examples that are made at once
 
 
 @dataclass(frozen=True)
@@ -110,55 +114,96 @@ def shortened(
         if room is None or len(ids) <= room:
             return ids, dropped
         if dropped == length:
-            raise ValueError(
-                f"{what}: {len(ids)} tokens of prompt without any history, but only {max(room, 0)} fit beside the target. "
-                f"Raise `max_length` or shorten `{name}`."
-            )
-        dropped += max(1, int((length - dropped) * (1 - room / len(ids)) * 0.5))
+            raise _no_room(what, len(ids), room, name)
+        dropped += int(_dropped_more(np.array(length - dropped), np.array(len(ids)), np.array(room)))
+
+
+def _dropped_more(left: NDArray[Any], tokens: NDArray[Any], room: NDArray[Any]) -> NDArray[np.int64]:
+    """How many more entries of histories to leave out, of `left`, where prompts have too many tokens: about half of what that takes."""
+    return np.asarray(np.maximum(1, left * (1 - room / tokens) * 0.5), dtype=np.int64)
+
+
+def _no_room(what: str, tokens: int, room: int, name: str) -> ValueError:
+    return ValueError(
+        f"{what}: {tokens} tokens of prompt without any history, but only {max(room, 0)} fit beside the target. "
+        f"Raise `max_length` or shorten `{name}`."
+    )
 
 
 class RowPrompts:
-    """Prompts of the rows of tasks, put together where that is known to be the same as rendering them."""
+    """Prompts and completions of the rows of tasks, put together where that is known to be the same as rendering them."""
 
     def __init__(self, encoder: Encoder, template: Template) -> None:
         self._encoder, self._template = encoder, template
-        self._assembly: tuple[Any, Assembly] | None = None
+        self._assembly: tuple[ItemViews, Assembly] | None = None
 
-    def prompt(self, rows: TaskRows, i: int, wording: int, *, room: int | None, what: str) -> tuple[list[int], int]:
-        """As `fit_prompt`, of row i."""
+    def prompts(self, rows: TaskRows, wordings: Ints, *, room: Ints | None, what: str = "") -> tuple[Ragged, Ints]:
+        """As `fit_prompt`, of all rows: token ids, and how many entries were left out, (rows,). `wordings`, `room`: (rows,). `what`: said before the
+        number of a row that does not fit."""
         assembly = self._of(rows)
         if assembly is None or rows.history is None:
-            return fit_prompt(self._encoder, self._template, wording, rows.variables(i), room=room, what=what)
-        history = rows.history(i).tolist()
+            every = [self._rendered(rows, i, int(wordings[i]), room, what) for i in range(len(rows))]
+            return Ragged.of([ids for ids, _ in every]), np.array([dropped for _, dropped in every], dtype=np.int64)
+        lengths = rows.history.stop - rows.history.start
+        dropped = np.zeros(len(rows), dtype=np.int64)
 
-        def ids(dropped: int) -> list[int]:
-            return assembly.prompt(
-                wording,
-                history[dropped:],
-                lambda: _prompt_ids(self._encoder, self._template, wording, rows.variables(i), dropped),
-            )
+        def made(some: Ints, history: Histories) -> Ragged:
+            def rendered(at: int) -> list[int]:
+                i = int(some[at])
+                return _prompt_ids(self._encoder, self._template, int(wordings[i]), rows.variables(i), int(dropped[i]))
 
-        return shortened(ids, len(history), room=room, what=what, name=self._template.name)
+            return assembly.prompts(wordings[some], history.joined(), rendered)
 
-    def example(self, rows: TaskRows, i: int, wording: int, *, max_length: int | None, what: str) -> Example:
-        """As `fit`, of row i."""
+        prompts = made(np.arange(len(rows)), rows.history)
+        while room is not None and len(over := np.flatnonzero(prompts.lengths > room)):
+            if len(whole := over[dropped[over] == lengths[over]]):
+                i = int(whole[0])
+                raise _no_room(
+                    f"{what}row {int(rows.row[i])}", int(prompts.lengths[i]), int(room[i]), self._template.name
+                )
+            dropped[over] += _dropped_more(lengths[over] - dropped[over], prompts.lengths[over], room[over])
+            prompts = prompts.put(over, made(over, rows.history.take(over).without_first(dropped[over])))
+        return prompts, dropped
+
+    def encoded(
+        self, rows: TaskRows, wordings: Ints, *, max_length: int | None, what: str = ""
+    ) -> tuple[Ragged, Ragged, Ints]:
+        """As `fit`, of all rows: prompts, completions, and how many entries were left out, (rows,)."""
         assembly = self._of(rows)
         if assembly is None:
-            return fit(self._encoder, self._template, wording, rows.variables(i), max_length=max_length, what=what)
-        completion = assembly.completion(
-            wording,
-            int(rows.target[i]),
-            lambda: _completion_ids(self._encoder, self._template, wording, rows.variables(i)),
-        )
-        room = None if max_length is None else max_length - len(completion)
-        prompt, dropped = self.prompt(rows, i, wording, room=room, what=what)
-        return Example(prompt, completion, dropped, wording)
+            every = [
+                fit(
+                    self._encoder, self._template, int(wording), rows.variables(i),
+                    max_length=max_length, what=f"{what}row {int(rows.row[i])}",
+                )
+                for i, wording in enumerate(wordings)
+            ]  # fmt: skip
+            left_out = np.array([example.dropped for example in every], dtype=np.int64)
+            return Ragged.of([e.prompt for e in every]), Ragged.of([e.completion for e in every]), left_out
+
+        def rendered(i: int) -> list[int]:
+            return _completion_ids(self._encoder, self._template, int(wordings[i]), rows.variables(i))
+
+        completions = assembly.completions(wordings, rows.target, rendered)
+        room = None if max_length is None else max_length - completions.lengths
+        prompts, dropped = self.prompts(rows, wordings, room=room, what=what)
+        return prompts, completions, dropped
+
+    def examples(self, rows: TaskRows, wordings: Ints, *, max_length: int | None, what: str = "") -> list[Example]:
+        """As `encoded`, in lists."""
+        prompts, completions, dropped = self.encoded(rows, wordings, max_length=max_length, what=what)
+        columns = prompts.lists(), completions.lists(), dropped.tolist(), wordings.tolist()
+        return [Example(*one) for one in zip(*columns, strict=True)]
+
+    def _rendered(self, rows: TaskRows, i: int, wording: int, room: Ints | None, what: str) -> tuple[list[int], int]:
+        most, named = None if room is None else int(room[i]), f"{what}row {int(rows.row[i])}"
+        return fit_prompt(self._encoder, self._template, wording, rows.variables(i), room=most, what=named)
 
     def _of(self, rows: TaskRows) -> Assembly | None:
-        if rows.names is None:
+        if rows.views is None:
             return None
-        if self._assembly is None or self._assembly[0] is not rows.names:
-            self._assembly = (rows.names, Assembly(self._encoder, self._template, rows.names))
+        if self._assembly is None or not self._assembly[0].same_as(rows.views):
+            self._assembly = (rows.views, Assembly(self._encoder, self._template, rows.views))
         return self._assembly[1]
 
 
@@ -198,12 +243,40 @@ class Mixture:
         return spec, rows, int(self._drawn(which, epoch)[offset])
 
     def example(self, position: int, epoch: int) -> Example:
-        """Render and encode the example at a position of an epoch."""
-        spec, rows, i = self.locate(position, epoch)
+        """The example at a position of an epoch."""
+        return self.examples([position], epoch)[0]
+
+    def examples(self, positions: Sequence[int] | Ints, epoch: int) -> list[Example]:
+        """The examples at some positions of an epoch."""
+        places = np.asarray(positions, dtype=np.int64)
+        tasks = np.searchsorted(self._ends, places, side="right")
+        found: dict[int, Example] = {}
+        for which in np.unique(tasks).tolist():
+            spec, rows = self.tasks[which]
+            own = np.flatnonzero(tasks == which)
+            start = int(self._ends[which - 1]) if which else 0
+            some = rows.take(self._drawn(which, epoch)[places[own] - start])
+            wordings = self._wordings(spec.template, some, epoch)
+            made = self._prompts[id(spec)].examples(
+                some, wordings, max_length=self.max_length, what=f"task `{spec.name}`, "
+            )
+            found.update(zip(own.tolist(), made, strict=True))
+        return [found[i] for i in range(len(places))]
+
+    def _wordings(self, template: Template, rows: TaskRows, epoch: int) -> Ints:
+        if template.wordings == 1:
+            return np.zeros(len(rows), dtype=np.int64)
         drawn_by = rows.row if rows.group is None else rows.group
-        wording = draw_wording(spec.template, seed=self.seed, epoch=epoch, row=int(drawn_by[i]))
-        what = f"task `{spec.name}`, row {int(rows.row[i])}"
-        return self._prompts[id(spec)].example(rows, i, wording, max_length=self.max_length, what=what)
+        drawn = [draw_wording(template, seed=self.seed, epoch=epoch, row=row) for row in drawn_by.tolist()]
+        return np.array(drawn, dtype=np.int64)
+
+    def lengths(self, epoch: int) -> Ints:
+        """Tokens of every example of an epoch, (positions,)."""
+        found = np.zeros(len(self), dtype=np.int64)
+        for begin in range(0, len(self), MANY):
+            some = np.arange(begin, min(begin + MANY, len(self)))
+            found[some] = [len(e.prompt) + len(e.completion) for e in self.examples(some, epoch)]
+        return found
 
     @property
     def varies(self) -> bool:
@@ -229,16 +302,19 @@ class Mixture:
             self._groups = epoch, np.concatenate(found)
         return self._groups[1]
 
-    def features(self, position: int, epoch: int) -> dict[str, list[int]]:
-        """Return `input_ids` and `labels` (-100 where there is no loss) for the trainer."""
-        example = self.example(position, epoch)
-        ids = example.prompt + example.completion
-        labels = ids if self.loss_on_all else [-100] * len(example.prompt) + example.completion
-        return {"input_ids": ids, "labels": labels}
+    def features(self, positions: Sequence[int], epoch: int) -> list[dict[str, Any]]:
+        """For each position `input_ids` and `labels` (-100 where there is no loss) for the trainer."""
+        found = []
+        for example in self.examples(positions, epoch):
+            ids = example.prompt + example.completion
+            labels = ids if self.loss_on_all else [-100] * len(example.prompt) + example.completion
+            found.append({"input_ids": ids, "labels": labels})
+        return found
 
-    def grouped_features(self, position: int, epoch: int) -> dict[str, Any]:
+    def grouped_features(self, positions: Sequence[int], epoch: int) -> list[dict[str, Any]]:
         """`features` with the number of its `group`."""
-        return {**self.features(position, epoch), "group": int(self.groups(epoch)[position])}
+        groups = self.groups(epoch)[np.asarray(positions, dtype=np.int64)].tolist()
+        return [{**own, "group": group} for own, group in zip(self.features(positions, epoch), groups, strict=True)]
 
     def _drawn(self, which: int, epoch: int) -> Ints:
         """The rows of a task in an epoch: all of them, or a random share without repeats (with whole repeats above 1)."""
@@ -290,7 +366,7 @@ def warn_unknown(encoder: Encoder, specs: Sequence[TaskSpec], *, most: int = SAM
 
 def length_statistics(mixture: Mixture, positions: Sequence[int]) -> dict[str, Any]:
     """Token lengths (min, median, 95 %, max) of the examples at `positions`, and what the length limit cuts."""
-    examples = [mixture.example(int(p), 0) for p in positions]
+    examples = mixture.examples(positions, 0)
     lengths = np.array([len(e.prompt) + len(e.completion) for e in examples])
     dropped = np.array([e.dropped for e in examples])
     return {

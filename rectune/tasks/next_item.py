@@ -7,8 +7,8 @@ from typing import Literal
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Part, Split, windows
 from rectune.prompts.template import codes_value
-from rectune.tasks.rows import TaskRows, Variables
-from rectune.tasks.views import ItemViews
+from rectune.tasks.rows import TaskRows
+from rectune.tasks.views import ItemViews, Variables
 
 
 def next_item(
@@ -38,7 +38,7 @@ def next_item(
         variables,
         "item",
         split.targets(rows),
-        history=lambda i: split.history(rows, i),
-        names=None if index.titles else index.codes,
+        history=split.histories(rows),
+        views=view,
         group=rows.user if part == "train" and examples == "tree" else None,
     )

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Rows, Split
 from rectune.tasks.history import ChooseHistory
-from rectune.tasks.rows import Variables
-from rectune.tasks.views import ItemViews
+from rectune.tasks.views import ItemViews, Variables
 
 
 def with_opinions(

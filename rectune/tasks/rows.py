@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from rectune.log.split import Ints
-
-Variables = dict[str, Any]
+from rectune.log.split import Histories, Ints
+from rectune.tasks.views import ItemViews, Variables
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class TaskRows:
     'answer' when it must choose one of `answers`, 'text' when it only writes. `target`: item code or position in
     `answers`, shape (rows,). `values`: the number that each answer stands for, lowest first, where it stands for one.
     `notes`: counts of what was left out, and who wrote the texts. `history(i)`: codes of the items that the prompt of row i shows, oldest
-    first, for a ranker that reads no text; None where the task has no such list. `names`: codes of every item's name, (items, levels), where `history(i)` and
+    first, for a ranker that reads no text; None where the task has no such list. `views`: what a template sees of an item, where `history(i)` and
     `target` are all that the texts of a row come from, as `history` and `target`, views of these items. `group`, shape (rows,): rows of one number begin
     alike; they have one wording in an epoch, and are trained together by a method that reads what they share once.
     """
@@ -34,8 +33,8 @@ class TaskRows:
     answers: tuple[Variables, ...] = ()
     values: tuple[float, ...] = ()
     notes: dict[str, Any] = field(default_factory=dict)
-    history: Callable[[int], NDArray[Any]] | None = None
-    names: NDArray[Any] | None = None
+    history: Histories | None = None
+    views: ItemViews | None = None
     group: Ints | None = None
 
     def __len__(self) -> int:
@@ -43,12 +42,11 @@ class TaskRows:
 
     def take(self, positions: Ints) -> TaskRows:
         """Return the rows at `positions`, in that order."""
-        history = self.history
         return replace(
             self,
             row=self.row[positions],
             variables=lambda i: self.variables(int(positions[i])),
             target=self.target[positions],
             group=None if self.group is None else self.group[positions],
-            history=None if history is None else lambda i: history(int(positions[i])),
+            history=None if self.history is None else self.history.take(positions),
         )

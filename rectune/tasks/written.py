@@ -12,7 +12,8 @@ from rectune.log.split import Ints, Part, Rows, Split
 from rectune.prompts.template import clean_value
 from rectune.recipe.calls import bind, resolve_call
 from rectune.recipe.load import Recipe
-from rectune.tasks.rows import TaskRows, Variables
+from rectune.tasks.rows import TaskRows
+from rectune.tasks.views import Variables
 
 
 def written(

@@ -206,5 +206,5 @@ def test_prompts_leave_room_for_the_longest_name() -> None:
             loss_on_all=False,
         )
         prompts = Prompts(mixture, rollouts)
-        lengths = [len(prompts.features(position, 0)["prompt"]) + rollouts.trie.depth for position in range(60)]
+        lengths = [len(row["prompt"]) + rollouts.trie.depth for row in prompts.features(range(60), 0)]
         assert 70 < max(lengths) <= 80 if most else max(lengths) > 80

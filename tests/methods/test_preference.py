@@ -193,7 +193,7 @@ def sides(split: Any, negatives: str, each: int, lists: Path | None = None, sear
         lambda i: {},
         "item",
         split.targets(split.train),
-        history=lambda i: split.history(split.train, i),
+        history=split.histories(split.train),
     )
     index = SimpleNamespace(codes=np.zeros((11, 0), dtype=np.int64), titles=[f"Item {n}" for n in range(11)])
     model = torch.nn.Linear(1, 1)

@@ -177,7 +177,7 @@ def test_examples_of_a_group_follow_each_other_in_an_order_of_each_epoch(tmp_pat
     assert second != first
     assert list(ByGroup(mixture(tmp_path, seed=1), 8, by_length=by_length)) != first
     if by_length:  # one stretch: the largest trees first
-        rows = [examples.features(p, 1) for p in second]
+        rows = examples.features(second, 1)
         trees: dict[int, list[Any]] = {}
         for p, own in zip(second, rows, strict=True):
             trees.setdefault(int(examples.groups(1)[p]), []).append((own["input_ids"], own["labels"]))

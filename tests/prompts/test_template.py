@@ -155,6 +155,24 @@ def test_what_ordinary_templates_do_is_not_refused(tmp_path: Path) -> None:
         assert text == "1/3teo000  2/3teo001  3/3teo002  tea, teatea1 teaaet1700000000000"
 
 
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("x | map(attribute='title') | join(', ')", "a, b"),
+        ("x | map('length') | list", "[2, 2]"),
+        ("x | selectattr('title', 'equalto', 'b') | map(attribute='n') | first", "2"),
+        ("x | rejectattr('title', 'equalto', 'b') | list | length", "1"),
+        ("[1, 2, 3] | select('odd') | list", "[1, 3]"),
+        ("[1, 2, 3] | reject('odd') | list", "[2]"),
+        ("x | random | length", "2"),
+    ],
+)
+def test_filters_that_are_given_the_context_work(tmp_path: Path, said: str, expected: str) -> None:
+    made = template(tmp_path, f"{{{{ {said} }}}}")
+    items = [{"title": "a", "n": 1}, {"title": "b", "n": 2}]
+    assert "".join(s.text for s in made.prompt(0, {"x": items})) == expected
+
+
 def test_rendering_many_rows_is_no_long_rendering(tmp_path: Path) -> None:
     made = template(tmp_path, "{% for i in x %}{{ i }}{% endfor %}")
     for _ in range(8):  # 400,000 turns in all

@@ -51,7 +51,7 @@ def mixture(
 def test_the_loss_is_on_the_completion_and_its_end(tiny_log: Any, encoder: Encoder) -> None:
     made = mixture(tiny_log, encoder)
     for position in range(len(made)):
-        row = made.features(position, 0)
+        row = made.features([position], 0)[0]
         trained = [t for t, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
         assert trained == [label for label in row["labels"] if label != -100]
         spec, rows, i = made.locate(position, 0)
@@ -61,7 +61,7 @@ def test_the_loss_is_on_the_completion_and_its_end(tiny_log: Any, encoder: Encod
 
 
 def test_the_loss_can_be_on_all(tiny_log: Any, encoder: Encoder) -> None:
-    row = mixture(tiny_log, encoder, on_all=True).features(0, 0)
+    row = mixture(tiny_log, encoder, on_all=True).features([0], 0)[0]
     assert row["labels"] == row["input_ids"]
 
 
@@ -124,7 +124,7 @@ def test_titles_with_nasty_texts_render_in_every_task(tmp_path: Path, encoder: E
         spec = TaskSpec(name, partial(task, split, index), load_template(TEMPLATES / f"{name}.jinja"))
         made = Mixture([spec], "train", encoder, seed=0, max_length=None, loss_on_all=False)
         for position in range(len(made)):
-            ids = made.features(position, 0)["input_ids"]
+            ids = made.features([position], 0)[0]["input_ids"]
             ends[name, position] = [i for i in ids if i in encoder.tokenizer.added_tokens_decoder]
             assert "49" not in encoder.tokenizer.decode(ids)
     start, end = encoder.tokenizer.bos_token_id, encoder.tokenizer.eos_token_id
