@@ -1,8 +1,9 @@
 """Training rows to token ids: put together, as every run does where names are codes, beside rendering and encoding each row.
 
     python -m benchmarks.prompts RUN [--rows 4000] [--pairs 7]
+    python -m benchmarks.prompts RECIPE [--rows 4000] [--pairs 7] [--KEY VALUE …]
 
-RUN is a finished run. The rivals: the template and the fast tokenizer row by row, and the tokenizer given all rendered texts at once (`encode_batch`),
+RUN is a finished run; with RECIPE log, split, index and tokenizer are found in its output folder, where a training may still run. The rivals: the template and the fast tokenizer row by row, and the tokenizer given all rendered texts at once (`encode_batch`),
 which is right only where no title spells a special token. The gate: the same ids on every row. CPU seconds of one thread, what is met for the first time
 (patterns, stretches) known already; the time of a first pass is printed too. `lists`: with examples as the lists that a trainer takes.
 """
@@ -13,14 +14,17 @@ import argparse
 import os
 import platform
 import time
+from pathlib import Path
 
 import numpy as np
 import tokenizers
 import torch
 
 from benchmarks.decoding import claim, say, side_by_side
+from rectune.cli import parse_overrides
 from rectune.log.split import evenly
-from rectune.run.run import open_run
+from rectune.recipe.load import load_recipe
+from rectune.run.run import open_recipe, open_run
 from rectune.tasks.examples import RowPrompts, fit
 
 
@@ -30,10 +34,11 @@ def main() -> int:
     parser.add_argument("run")
     parser.add_argument("--rows", type=int, default=4000)
     parser.add_argument("--pairs", type=int, default=7)
-    args = parser.parse_args()
+    args, rest = parser.parse_known_args()
+    keys = parse_overrides(rest)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
-    run = open_run(args.run)
+    run = open_run(args.run, keys) if Path(args.run).is_dir() else open_recipe(load_recipe(args.run, keys))
     encoder, template, rows = run.encoder, run.asked.template, run.rows_of_split(run.split)
     which, wording = [int(i) for i in evenly(len(rows), args.rows)], run.asked.rank.wording
     made, some = RowPrompts(encoder, template), rows.take(np.array(which))
