@@ -25,6 +25,7 @@ OURS = {
     "hints": "most codes of its target that a group without it is given",
     "importance": "items that were drawn `without_replacement` are weighted",
     "max_length": "most tokens of an example; the oldest history goes first, no target is cut",
+    "batch_tokens": "most tokens of a batch, padding included, in place of a number of examples",
     "packing": "examples of a batch share rows, each seeing itself alone; a batch is of as many examples as without it",
     "completion_only_loss": "`false`: the loss is on prompt and completion, which `examples: windows` needs",
     "train_sampling_strategy": "`group_by_length` goes by the lengths of each epoch's own examples",
@@ -135,7 +136,7 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("weight_decay", "max_grad_norm", "warmup_steps", "eval_delay", "dataloader_num_workers", "seed"), FROM_0),
     **dict.fromkeys(("data_seed", "neftune_noise_alpha", "router_aux_loss_coef"), FROM_0),
     **dict.fromkeys(("logging_steps", "eval_steps", "save_steps", "adam_epsilon", "ddp_timeout"), ABOVE_0),
-    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_length"), FROM_1),
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_length", "batch_tokens"), FROM_1),
     "beta": ABOVE_0,
     "negatives_power": FROM_0,
     **dict.fromkeys(("temperature", "epsilon"), ABOVE_0),
@@ -172,6 +173,10 @@ def check_keys(kind: type, section: dict[str, Any], where: Callable[[str], str])
     for name, value in section.items():
         if name in refused and name in defaults and value is not None and value != defaults[name]:
             raise ValueError(f"{where(name)}: got {shown(value)}, which is refused: {refused[name]}.")
+    for name, others in getattr(kind, "replaces", {}).items():
+        both = [other for other in others if section.get(name) is not None and other in section]
+        if both:
+            raise ValueError(f"{where(both[0])}: `{name}` stands in for it; leave one of them out.")
     _check_trackers(section.get("report_to"), where("report_to"))
     _check_packages(section, where)
 

@@ -42,6 +42,9 @@ def ran_out(error: BaseException) -> bool:
 def advice(stage: int, config: Any) -> str:
     """Keys and values that take less memory and change the result least, the best first."""
     batch, steps = config.per_device_train_batch_size, config.gradient_accumulation_steps
+    budget = vars(config).get("batch_tokens")
+    if budget is not None:
+        return f"Give `--stages.{stage}.batch_tokens {budget // 2} --stages.{stage}.{BATCH[1]} {2 * steps}` (a new training: batches are others)."
     group = int(getattr(config, "group", 1))  # which stays whole
     if batch > group:
         half = group * largest_divisor(batch // group, batch // group // 2)

@@ -14,6 +14,7 @@ from rectune.methods.choosing import Choosing
 from rectune.methods.contract import Trainable
 from rectune.methods.language_model import load
 from rectune.methods.sft import refuse_sharding
+from rectune.methods.token_batches import TokenBatches, TokenBudget, by_batches
 from rectune.methods.training import WholeCheckpoints, filled, lazy, mixtures, run
 from rectune.tasks.examples import Mixture
 
@@ -21,7 +22,7 @@ __all__ = ["Config", "check_base", "config_defaults", "load", "train"]
 
 
 @dataclass
-class Config(Choosing, TrainingArguments):  # type: ignore[misc]
+class Config(Choosing, TokenBudget, TrainingArguments):  # type: ignore[misc]
     """transformers' TrainingArguments and keys of our own."""
 
     max_length: int | None = field(
@@ -36,16 +37,20 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
     refuse_sharding(config, task)
     parts = mixtures(task, config.max_length, loss_on_all=False)
     train_rows, validation_rows = parts["train"], parts["validation"]
+    features_of = partial(features, train_rows)
+    batches = None if config.batch_tokens is None else TokenBatches(train_rows, config.batch_tokens, trees=False)
     trainer = _Trainer(
         model=task.model,
         args=config,
         processing_class=task.encoder.tokenizer,
         data_collator=DataCollatorForSeq2Seq(task.encoder.tokenizer, model=task.model),
-        train_dataset=lazy(train_rows, partial(features, train_rows)),
+        train_dataset=lazy(train_rows, features_of) if batches is None else batches.data(features_of),
         eval_dataset=lazy(validation_rows, partial(features, validation_rows), most=config.ranked_rows)
         if len(validation_rows)
         else None,
     )
+    if batches is not None:
+        by_batches(trainer)
     run(trainer, task, train_rows, folder)
 
 

@@ -17,6 +17,7 @@ from rectune.methods.choosing import Choosing
 from rectune.methods.contract import Trainable
 from rectune.methods.language_model import load
 from rectune.methods.target_head import put_target_head, scores_everywhere
+from rectune.methods.token_batches import TokenBatches, TokenBudget, by_batches
 from rectune.methods.token_tree import TreeCollator
 from rectune.methods.training import WholeCheckpoints, filled, lazy, mixtures, run
 from rectune.tasks.examples import Mixture
@@ -28,7 +29,7 @@ SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 
 
 @dataclass
-class Config(Choosing, SFTConfig):  # type: ignore[misc]
+class Config(Choosing, TokenBudget, SFTConfig):  # type: ignore[misc]
     """TRL's SFTConfig and keys of our own."""
 
     target_head: bool | None = field(
@@ -55,19 +56,23 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
     train, validation = parts["train"], parts["validation"]
     trees = config.packing or train.grouped
     collator = tree_collator(task, train) if trees else None
+    features = train.grouped_features if trees else train.features
+    batches = None if config.batch_tokens is None else TokenBatches(train, config.batch_tokens, trees=trees)
     config.packing = False  # the library's own packs before an epoch begins, and for kernels that take no mask
     trainer = _Trainer(
         model=task.model,
         args=config,
         processing_class=task.encoder.tokenizer,
         data_collator=collator,
-        train_dataset=lazy(train, train.grouped_features if trees else train.features),
+        train_dataset=lazy(train, features) if batches is None else batches.data(features),
         eval_dataset=lazy(
             validation, validation.grouped_features if trees else validation.features, most=config.ranked_rows
         )
         if len(validation)
         else None,
     )
+    if batches is not None:
+        by_batches(trainer)
     if trees or wants_target_head(config, task.model, on_all=on_all):
         put_target_head(task.model)
     run(trainer, task, parts["train"], folder)

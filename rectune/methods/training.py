@@ -56,6 +56,8 @@ def filled(given: dict[str, Any], *, cpu: bool, seed: int, **ours: Any) -> dict[
     the recipe cannot change."""
     device = {"use_cpu": True, "bf16": False} if cpu else {}
     fixed = {"remove_unused_columns": False, "output_dir": "checkpoints", **ours}
+    if given.get("batch_tokens") is not None:
+        fixed["per_device_train_batch_size"] = 1  # an element of the data set is a batch
     return {**DEFAULTS, **device, "seed": seed, **given, **fixed}
 
 
@@ -160,6 +162,7 @@ class WholeCheckpoints:
 
     meter: Meter
     examples: Mixture
+    whole_batches = False  # an element of the data set is a batch
     args: Any  # what a Trainer has
     state: Any
     model: Any
@@ -172,6 +175,8 @@ class WholeCheckpoints:
     def _get_train_sampler(self, *args: Any) -> Any:
         strategy = self.args.train_sampling_strategy
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        if self.whole_batches:
+            return super()._get_train_sampler(*args)  # type: ignore[misc]
         if self.examples.grouped and strategy in ("random", "group_by_length"):
             return ByGroup(self.examples, batch, by_length=strategy == "group_by_length")
         if strategy == "group_by_length":
@@ -246,21 +251,22 @@ class ByGroup(Sampler[int]):
         order = np.argsort(place, kind="stable")
         if self._by_length:
             if self._of < 0 or (examples.varies and self._of != epoch):
-                self._tokens, self._of = self._sizes(group, epoch), epoch
+                self._tokens, self._of = tree_sizes(examples, group, epoch), epoch
             tokens = self._tokens[group]
             stretch = np.full(groups, len(order))  # a group is not cut between two
             np.minimum.at(stretch, group[order], np.arange(len(order)) // (50 * self._batch_size))
             order = order[np.lexsort((place[order], -tokens[order], stretch[group[order]]))]
         return iter(order.tolist())
 
-    def _sizes(self, group: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
-        """Tokens of the tree of each group, (groups,)."""
-        members: list[list[tuple[list[int], list[int]]]] = [[] for _ in range(int(group.max()) + 1)]
-        for begin in range(0, len(group), MANY):
-            some = range(begin, min(begin + MANY, len(group)))
-            for number, own in zip(group[begin:].tolist(), self._examples.features(some, epoch), strict=False):
-                members[number].append((own["input_ids"], own["labels"]))
-        return np.array([len(tree_of(some)) for some in members])
+
+def tree_sizes(examples: Mixture, group: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
+    """Tokens of the tree of each group, (groups,). `group`: that of each position, numbered from 0."""
+    members: list[list[tuple[list[int], list[int]]]] = [[] for _ in range(int(group.max()) + 1)]
+    for begin in range(0, len(group), MANY):
+        some = range(begin, min(begin + MANY, len(group)))
+        for number, own in zip(group[begin:].tolist(), examples.features(some, epoch), strict=False):
+            members[number].append((own["input_ids"], own["labels"]))
+    return np.array([len(tree_of(some)) for some in members])
 
 
 class EpochClock(TrainerCallback):  # type: ignore[misc]
@@ -288,11 +294,12 @@ class _Rendered:
         return {}
 
 
-def lazy(mixture: Mixture, features: Features, *, most: int | None = None) -> Any:
-    """A data set whose examples are rendered when they are asked for."""
+def lazy(mixture: Mixture, features: Features, *, most: int | None = None, length: int | None = None) -> Any:
+    """A data set whose elements are made when they are asked for: `length` of them, or where that is not given one for each example, `most` at most."""
     from datasets import Dataset
 
-    positions = evenly(len(mixture), len(mixture) if most is None else most).tolist()
+    length = len(mixture) if length is None else length
+    positions = evenly(length, length if most is None else most).tolist()
     data = Dataset.from_dict({"position": positions})
     data.set_transform(_Rendered(mixture, features))
     return data

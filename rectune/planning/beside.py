@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rectune.methods.measured import FILE
+from rectune.methods.token_batches import rows_for
 from rectune.model.new_tokens import rows_needed
 from rectune.model.settings import pick_device
 from rectune.planning.known import examples_of
@@ -56,7 +57,8 @@ def _planned(run: Run, training: Training, trained: Path) -> dict[str, Any]:
         fixed=None if cuda else before,
     )  # fmt: skip
     largest = json.loads((trained / FILE).read_text())["largest_batch"]
-    own = (config.per_device_train_batch_size, length_of(plan.model, config))
+    length = length_of(plan.model, config)
+    own = (rows_for(config, length), length)
     needs = {"own": plan.need(*own), "largest": plan.need(*plan.asked(*largest))}
     # PyTorch's counters do not see the CUDA context, so the plan is compared without it.
     total = {name: need.total - (need.fixed if cuda else 0) for name, need in needs.items()}

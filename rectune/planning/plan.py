@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from rectune.methods.sft import own_head
+from rectune.methods.token_batches import rows_for
 from rectune.model.settings import ModelSettings, pick_device
 from rectune.planning.cards import Card
 from rectune.planning.judging import Judging, judging_of
@@ -120,7 +121,8 @@ def _stage(
         settings, training.method, training.section, config, vocabulary=known.vocabulary, new_tokens=known.new_tokens, target=target,
         device=device,
     )  # fmt: skip
-    rows, length = config.per_device_train_batch_size, length_of(plan.model, config)
+    length = length_of(plan.model, config)
+    rows = rows_for(config, length)
     fits = None if card is None else plan.largest_batch(card.memory, length, near=rows) // plan.group * plan.group
     return StageForecast(
         stage=training.number, plan=plan, rows=rows, accumulation=config.gradient_accumulation_steps, length=length,
@@ -173,7 +175,8 @@ def _work(plan: StagePlan, config: Any, examples: Examples | None, length: int) 
     passes = 2 + (0 if plan.adapts else 1) + (1 if plan.checkpointing else 0) + (1 if plan.keeps_reference else 0)
     used = plan.parameters - (0 if tied else embedding)
     flops = passes * (2 * used + 2 * text.num_hidden_layers * text.hidden_size * length)
-    batch = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    rows = rows_for(config, length if examples is None else round(min(examples.length, length)))
+    batch = rows * config.gradient_accumulation_steps
     steps = config.max_steps if config.max_steps > 0 else None
     if steps is None and examples is not None:
         prompts = batch // plan.group

@@ -34,13 +34,14 @@ def examples(tmp_path: Any) -> Mixture:
 
 
 def lengths(examples: Mixture) -> list[int]:
-    every: list[Example] = [examples.example(p, examples.epoch) for p in range(len(examples))]
+    every: list[Example] = examples.examples(range(len(examples)), examples.epoch)
     return [len(example.prompt) + len(example.completion) for example in every]
 
 
 def padded(order: list[int], examples: Mixture, size: int) -> float:
     """Tokens that batches of `size` in this order hold with padding, over those without."""
-    own = [lengths(examples)[p] for p in order]
+    every = lengths(examples)
+    own = [every[p] for p in order]
     return sum(max(own[a : a + size]) * len(own[a : a + size]) for a in range(0, len(own), size)) / sum(own)
 
 
