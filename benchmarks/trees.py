@@ -32,6 +32,7 @@ from benchmarks.decoding import claim, interval, say
 from rectune.cli import parse_overrides
 from rectune.log.split import windows
 from rectune.methods.target_head import put_target_head
+from rectune.methods.token_batches import TokenBatches
 from rectune.methods.token_tree import TreeCollator
 from rectune.methods.training import ByGroup
 from rectune.prompts.template import load_template
@@ -88,6 +89,12 @@ class Case:
         """A target an example, the long ones first."""
         return self._batched(self._by_length(self.examples), self.examples, DataCollatorForLanguageModeling(self.pad))
 
+    def by_tokens(self) -> Iterator[dict[str, torch.Tensor]]:
+        """`batch_tokens`: as many tokens a batch as the longest of those grouped by length has."""
+        budget = self.batch * int(self.examples.lengths(0).max())
+        for some in TokenBatches(self.examples, budget, trees=False).plan(0):
+            yield DataCollatorForLanguageModeling(self.pad)(self.examples.features(some.tolist(), 0))
+
     def their_packing(self) -> Iterator[dict[str, torch.Tensor]]:
         """TRL's rows of 1,024 tokens, one at a time: its collator puts all of a batch into one sequence, which costs attention its square."""
         rows = self.examples.features(range(len(self.examples)), 0)
@@ -139,6 +146,7 @@ def compare(case: Case, *, pairs: int) -> None:
     put_target_head(ours)
     forms: dict[str, tuple[Any, Batches]] = {
         "a target an example, padded": (ours, case.padded), "a target an example, by length": (ours, case.grouped),
+        "a target an example, `batch_tokens`": (ours, case.by_tokens),
         "TRL's packing and head": (theirs, case.their_packing), "TRL's packing, our head": (ours, case.their_packing),
         "`packing: true`": (ours, case.our_packing), "`examples: tree`": (ours, case.tree), "`examples: windows`": (ours, case.windows),
     }  # fmt: skip

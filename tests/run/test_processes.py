@@ -21,6 +21,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "trees": {"examples": "tree"},
     "by length": {"stage": {"train_sampling_strategy": "group_by_length"}},
     "accumulated": {"stage": {"gradient_accumulation_steps": 2}},
+    "by tokens": {"stage": {"batch_tokens": 200}},
 }
 
 
@@ -34,7 +35,10 @@ def recipe(place: Path, base: Path, kind: str, *, processes: int) -> Path:
     stage = {
         "call": "sft", "max_steps": 6, "max_length": 64, "learning_rate": 0.01, "logging_steps": 1, **wanted.get("stage", {}),
     }  # fmt: skip
-    stage["per_device_train_batch_size"] = 8 // processes // stage.get("gradient_accumulation_steps", 1)
+    if "batch_tokens" in stage:
+        stage["gradient_accumulation_steps"] = 2 // processes
+    else:
+        stage["per_device_train_batch_size"] = 8 // processes // stage.get("gradient_accumulation_steps", 1)
     settings = {
         "data": {"call": "table", "path": str(place / "log.csv"), "user": "user", "item": "item", "time": "time"},
         "split": {"call": "leave_one_out"}, "index": {"call": "atomic"},
