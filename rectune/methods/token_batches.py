@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rectune.log.split import Ints
-from rectune.methods.training import Features, lazy, tree_sizes
+from rectune.methods.training import Features, lazy, trees_in
 from rectune.runtime.seeded import seeded
 from rectune.tasks.examples import Mixture
 
@@ -53,7 +53,7 @@ class TokenBatches:
         self._planned: tuple[int, list[Ints]] | None = None
         sizes = self._units(0)[1]
         if len(sizes) and sizes.max() > tokens:
-            what = "the tree of a user" if self._trees else "an example"
+            what = "a tree of examples" if self._trees else "an example"
             raise ValueError(
                 f"`batch_tokens` is {tokens:,}, and {what} has {int(sizes.max()):,} tokens. Raise it, or lower `max_length`."
             )
@@ -89,8 +89,8 @@ class TokenBatches:
         """The number of the unit that each position belongs to, (positions,), and the tokens of each unit; a unit stays in one batch."""
         if self._sizes is None or (self._examples.varies and self._sizes[0] != epoch):
             if self._trees:
-                _, unit = np.unique(self._examples.groups(epoch), return_inverse=True)
-                self._sizes = epoch, unit, tree_sizes(self._examples, unit, epoch)
+                _, group = np.unique(self._examples.groups(epoch), return_inverse=True)
+                self._sizes = epoch, *trees_in(self._examples, group, epoch)
             else:
                 self._sizes = epoch, np.arange(len(self._examples)), self._examples.lengths(epoch)
         return self._sizes[1:]

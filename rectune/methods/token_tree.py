@@ -16,6 +16,7 @@ import torch
 from rectune.decoding.padding import additive
 
 IGNORED = -100
+WORTH = 256  # pairs of tokens in attention that cost what a token does elsewhere; 6 times the width of a model, by multiplications
 
 
 @dataclass
@@ -45,41 +46,73 @@ class Tree:
         self.last += [place + start for place in other.last]
 
 
-def tree_of(examples: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Tree:
-    """The tree of examples, each (ids, labels). A token that two examples learn at one place stands there twice, so that both count."""
-    tokens, learned, children = [-1], [False], [dict[int, int]()]
-    for ids, labels in examples:
+class _Growing:
+    """A tree that examples are put into."""
+
+    def __init__(self) -> None:
+        self._tokens, self._learned, self._children = [-1], [False], [dict[int, int]()]
+
+    def __len__(self) -> int:
+        return len(self._tokens) - 1
+
+    def shares(self, ids: Sequence[int], labels: Sequence[int]) -> int:
+        """How many tokens of an example are in the tree."""
+        node = shared = 0
+        for token, label in zip(ids, labels, strict=True):
+            child = self._children[node].get(token)
+            if child is None or (label != IGNORED and self._learned[child]):
+                break
+            node, shared = child, shared + 1
+        return shared
+
+    def add(self, ids: Sequence[int], labels: Sequence[int]) -> None:
+        """Put an example in. A token that two examples learn at one place stands there twice, so that both count."""
         node = 0
         for token, label in zip(ids, labels, strict=True):
-            child = children[node].get(token)
-            if child is None or (label != IGNORED and learned[child]):
-                child = len(tokens)
+            child = self._children[node].get(token)
+            if child is None or (label != IGNORED and self._learned[child]):
+                child = len(self._tokens)
                 # a second one is found under a key that no token has; what follows it is its own
-                children[node][token if token not in children[node] else -child] = child
-                tokens.append(token)
-                learned.append(False)
-                children.append({})
-            learned[child] |= label != IGNORED
+                self._children[node][token if token not in self._children[node] else -child] = child
+                self._tokens.append(token)
+                self._learned.append(False)
+                self._children.append({})
+            self._learned[child] |= label != IGNORED
             node = child
-    return _walked(tokens, learned, children)
+
+    def walked(self) -> Tree:
+        """The tree as it is read."""
+        tree = Tree()
+        open_: list[tuple[int, int, int]] = [(child, -1, 0) for child in reversed(self._children[0].values())]
+        while open_:
+            node, parent, depth = open_.pop()
+            place = len(tree)
+            tree.ids.append(self._tokens[node])
+            tree.labels.append(self._tokens[node] if self._learned[node] else IGNORED)
+            tree.depth.append(depth)
+            tree.parent.append(place if parent < 0 else parent)
+            tree.last.append(place)
+            open_ += [(child, place, depth + 1) for child in reversed(self._children[node].values())]
+        for place in range(len(tree) - 1, -1, -1):
+            above = tree.parent[place]
+            tree.last[above] = max(tree.last[above], tree.last[place])
+        return tree
 
 
-def _walked(tokens: list[int], learned: list[bool], children: list[dict[int, int]]) -> Tree:
-    tree = Tree()
-    open_: list[tuple[int, int, int]] = [(child, -1, 0) for child in reversed(children[0].values())]
-    while open_:
-        node, parent, depth = open_.pop()
-        place = len(tree)
-        tree.ids.append(tokens[node])
-        tree.labels.append(tokens[node] if learned[node] else IGNORED)
-        tree.depth.append(depth)
-        tree.parent.append(place if parent < 0 else parent)
-        tree.last.append(place)
-        open_ += [(child, place, depth + 1) for child in reversed(children[node].values())]
-    for place in range(len(tree) - 1, -1, -1):
-        above = tree.parent[place]
-        tree.last[above] = max(tree.last[above], tree.last[place])
-    return tree
+def trees_of(examples: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[list[int], Tree]]:
+    """Examples that begin alike, each (ids, labels), as trees, with the numbers of the examples in each.
+
+    An example joins the tree of those before it where what it shares is worth what it makes longer: attention reads every token of a row with
+    every other, so histories that a window cuts, which begin elsewhere for each target, would make long rows in which little is shared.
+    """
+    trees: list[tuple[list[int], _Growing]] = []
+    for number, (ids, labels) in enumerate(examples):
+        shared = trees[-1][1].shares(ids, labels) if trees else 0
+        if not trees or len(trees[-1][1]) * (len(ids) - shared) > WORTH * shared:
+            trees.append(([], _Growing()))
+        trees[-1][0].append(number)
+        trees[-1][1].add(ids, labels)
+    return [(numbers, tree.walked()) for numbers, tree in trees]
 
 
 def packed(trees: Sequence[Tree]) -> list[Tree]:
@@ -115,7 +148,7 @@ class TreeCollator:
                 )
             own = example.get("group", -1)
             groups.setdefault(own if own >= 0 else (number,), []).append((ids, example["labels"]))
-        rows = packed([tree_of(group) for group in groups.values()])
+        rows = packed([tree for group in groups.values() for _, tree in trees_of(group)])
         width = max(map(len, rows))
 
         def column(name: str, fill: int | None) -> torch.Tensor:

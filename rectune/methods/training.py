@@ -17,7 +17,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from rectune.decoding.language_model import positions_of
-from rectune.log.split import Part, evenly
+from rectune.log.split import Ints, Part, evenly
 from rectune.methods.choosing import RankedMetrics, early_stopping
 from rectune.methods.contract import Trainable
 from rectune.methods.measured import FILE as MEASURED
@@ -25,7 +25,7 @@ from rectune.methods.measured import Meter
 from rectune.methods.probe import save_probe
 from rectune.methods.progress import TrainingBar
 from rectune.methods.token_audit import TokenAudit, check_saved
-from rectune.methods.token_tree import tree_of
+from rectune.methods.token_tree import trees_of
 from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import gather, is_main, wait, world_size
 from rectune.runtime.seeded import seeded
@@ -236,7 +236,7 @@ class ByGroup(Sampler[int]):
     """Examples that begin alike one after the other, the groups in an order of each epoch's own, which depends on seed and epoch alone."""
 
     def __init__(self, examples: Mixture, batch_size: int, *, by_length: bool) -> None:
-        """`by_length`: groups of as many tokens beside each other, the most first, among those of fifty batches."""
+        """`by_length`: groups whose longest trees are alike beside each other, the longest first, among those of fifty batches."""
         self._examples, self._batch_size, self._by_length = examples, batch_size, by_length
         self._tokens, self._of = np.zeros(0, dtype=np.int64), -1
 
@@ -251,7 +251,10 @@ class ByGroup(Sampler[int]):
         order = np.argsort(place, kind="stable")
         if self._by_length:
             if self._of < 0 or (examples.varies and self._of != epoch):
-                self._tokens, self._of = tree_sizes(examples, group, epoch), epoch
+                tree, sizes = trees_in(examples, group, epoch)
+                widest = np.zeros(groups, dtype=np.int64)
+                np.maximum.at(widest, group, sizes[tree])
+                self._tokens, self._of = widest, epoch
             tokens = self._tokens[group]
             stretch = np.full(groups, len(order))  # a group is not cut between two
             np.minimum.at(stretch, group[order], np.arange(len(order)) // (50 * self._batch_size))
@@ -259,14 +262,19 @@ class ByGroup(Sampler[int]):
         return iter(order.tolist())
 
 
-def tree_sizes(examples: Mixture, group: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
-    """Tokens of the tree of each group, (groups,). `group`: that of each position, numbered from 0."""
-    members: list[list[tuple[list[int], list[int]]]] = [[] for _ in range(int(group.max()) + 1)]
+def trees_in(examples: Mixture, group: NDArray[np.int64], epoch: int) -> tuple[Ints, Ints]:
+    """The number of the tree that each position of an epoch is in, (positions,), and the tokens of each tree. `group`: of each position, numbered from 0."""
+    members: list[list[tuple[int, list[int], list[int]]]] = [[] for _ in range(int(group.max()) + 1)]
     for begin in range(0, len(group), MANY):
         some = range(begin, min(begin + MANY, len(group)))
-        for number, own in zip(group[begin:].tolist(), examples.features(some, epoch), strict=False):
-            members[number].append((own["input_ids"], own["labels"]))
-    return np.array([len(tree_of(some)) for some in members])
+        for position, own in zip(some, examples.features(some, epoch), strict=True):
+            members[int(group[position])].append((position, own["input_ids"], own["labels"]))
+    tree_of, sizes = np.empty(len(group), dtype=np.int64), list[int]()
+    for some_members in members:
+        for numbers, tree in trees_of([(ids, labels) for _, ids, labels in some_members]):
+            tree_of[[some_members[number][0] for number in numbers]] = len(sizes)
+            sizes.append(len(tree))
+    return tree_of, np.array(sizes, dtype=np.int64)
 
 
 class EpochClock(TrainerCallback):  # type: ignore[misc]

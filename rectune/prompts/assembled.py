@@ -18,6 +18,7 @@ from rectune.runtime.ragged import Ragged, ranges, starts_of
 NAME = "name"
 _UNKNOWN, RENDERED = -1, -2  # of a pattern or an entry: not looked for yet; only rendering says
 _NONE = 0  # the pattern of no chunks
+_USER = -2  # the form of the user's token
 # A made-up text, as long as texts of items are: the number of a column and a place, and all that filters change.
 _REST = (" <b>&amp; \"Éß' (x) 7,5; " + "wörd Long " * 30)[:284] + "End"
 _MADE_UP = re.compile(r"Ab(\d{3})-(\d{6})" + re.escape(_REST))
@@ -39,8 +40,16 @@ class Slot(NamedTuple):
     column: str
 
 
+USER = Slot(-1, "user")  # the user's token, where users have one
 Line = list[str | int | Slot]  # a text that is encoded as one, with ids between and slots in it
 Rendered = Callable[[int], list[int]]  # a row of those asked for -> its token ids by the template
+
+
+class Shown(NamedTuple):
+    """What a prompt is rendered of: views of items, and the user's token or ''."""
+
+    items: list[dict[str, str]]
+    user: str
 
 
 class Assembly:
@@ -59,22 +68,30 @@ class Assembly:
         self._forms: dict[Any, int] = {}
         self._encode: list[Callable[[int], list[int] | None]] = []
         self._entry = np.zeros((0, len(views)), dtype=np.int32)  # (forms, items)
-        # Patterns one after the other: a chunk is an entry (form -1), or what `form` makes of the item at `which` of the history.
+        # Patterns one after the other: a chunk is an entry (form -1), the user's token, or what `form` makes of the item at `which` of the history.
         self._form, self._which = _Grown(np.int32), _Grown(np.int32)
         self._first, self._chunks = _Grown(np.int64), _Grown(np.int64)  # of patterns
-        self._pattern = np.full((template.wordings, 0), _UNKNOWN, dtype=np.int32)  # (wordings, lengths)
-        self._untried: dict[tuple[int, int], int] = {}
+        self._token = (
+            {code: self._add([token]) for code, token in enumerate(encoder.code_ids)} if template.shows_user else {}
+        )
+        self._pattern = np.full(
+            (2, template.wordings, 0), _UNKNOWN, dtype=np.int32
+        )  # (without and with a user's token, wordings, lengths)
+        self._untried: dict[tuple[int, int, int], int] = {}
         self._keep([])  # the pattern of rows that are rendered
 
-    def prompts(self, wordings: NDArray[np.integer], histories: Ragged, rendered: Rendered) -> Ragged:
-        """The prompts of histories, item codes, oldest first; `wordings`: (rows,)."""
+    def prompts(
+        self, wordings: NDArray[np.integer], histories: Ragged, users: NDArray[np.integer], rendered: Rendered
+    ) -> Ragged:
+        """The prompts of histories, item codes, oldest first. `wordings`, (rows,); `users`: the codes of the users' tokens, (rows,), -1 for none."""
         lengths = histories.lengths
-        if len(lengths) and (more := int(lengths.max()) + 1 - self._pattern.shape[1]) > 0:
-            self._pattern = np.pad(self._pattern, ((0, 0), (0, more)), constant_values=_UNKNOWN)
-        own = {int(i): self._try(int(wordings[i]), histories, int(i), rendered) for i in self._new(wordings, lengths)}
-        patterns = self._pattern[wordings, lengths].copy()
+        if len(lengths) and (more := int(lengths.max()) + 1 - self._pattern.shape[2]) > 0:
+            self._pattern = np.pad(self._pattern, ((0, 0), (0, 0), (0, more)), constant_values=_UNKNOWN)
+        keys = (users >= 0).astype(np.int64), wordings, lengths
+        own = {i: self._try(i, keys, histories, users, rendered) for i in self._new(keys)}
+        patterns = self._pattern[keys].copy()
         patterns[np.array(list(own), dtype=np.int64)] = RENDERED
-        made, whole = self._gathered(patterns, histories)
+        made, whole = self._gathered(patterns, histories, users)
         slow = np.flatnonzero(~whole)
         return made.put(slow, Ragged.of([own.get(i) or rendered(i) for i in slow.tolist()])) if len(slow) else made
 
@@ -101,7 +118,9 @@ class Assembly:
 
     # --------------------------------------------------------------------------------------------- gathering
 
-    def _gathered(self, patterns: NDArray[np.int32], histories: Ragged) -> tuple[Ragged, NDArray[np.bool_]]:
+    def _gathered(
+        self, patterns: NDArray[np.int32], histories: Ragged, users: NDArray[np.integer]
+    ) -> tuple[Ragged, NDArray[np.bool_]]:
         """Rows put together, and which of them could be; the others are empty."""
         whole = patterns > _NONE
         used = np.where(whole, patterns, _NONE)
@@ -112,10 +131,13 @@ class Assembly:
         row = np.repeat(np.arange(len(patterns)), count)
         items = histories.values[histories.starts[row[slots]] + entry[slots]]
         entry[slots] = self._entries(form[slots], items)
+        if self._token:
+            theirs = np.flatnonzero(form == _USER)
+            entry[theirs] = self._token[0] + users[row[theirs]]
         if (entry < 0).any():
             patterns = patterns.copy()
             patterns[row[entry < 0]] = RENDERED
-            return self._gathered(patterns, histories)
+            return self._gathered(patterns, histories, users)
         lengths = self._length.array[entry]
         ids = self._ids.array[ranges(self._begin.array[entry], lengths)]
         ends = starts_of(lengths)[starts_of(count)]
@@ -149,26 +171,27 @@ class Assembly:
 
     # ---------------------------------------------------------------------------------------------- patterns
 
-    def _new(self, wordings: NDArray[np.integer], lengths: NDArray[np.integer]) -> list[int]:
-        """A row of each wording and length whose pattern is not known."""
-        new = np.flatnonzero(self._pattern[wordings, lengths] == _UNKNOWN)
-        keys = wordings[new] * self._pattern.shape[1] + lengths[new]
-        return [int(i) for i in new[np.unique(keys, return_index=True)[1]]]
+    def _new(self, keys: tuple[NDArray[Any], ...]) -> list[int]:
+        """A row of each kind of users, wording and length whose pattern is not known."""
+        new = np.flatnonzero(self._pattern[keys] == _UNKNOWN)
+        number = np.ravel_multi_index(tuple(key[new] for key in keys), self._pattern.shape)
+        return [int(i) for i in new[np.unique(number, return_index=True)[1]]]
 
-    def _try(self, wording: int, histories: Ragged, i: int, rendered: Rendered) -> list[int]:
+    def _try(
+        self, i: int, keys: tuple[NDArray[Any], ...], histories: Ragged, users: NDArray[np.integer], rendered: Rendered
+    ) -> list[int]:
         """Render a row and decide by it whether the pattern of its wording and length is to be used; undecided where an item has no entry."""
         own = rendered(i)
-        history = histories.values[histories.starts[i] : histories.starts[i + 1]]
-        key = wording, len(history)
+        alone = histories.take(np.array([i]))
+        known, wording, length = key = int(keys[0][i]), int(keys[1][i]), int(keys[2][i])
         if key not in self._untried:
-            chunks = self._chunks_of(wording, len(history))
+            chunks = self._chunks_of(wording, length, user=bool(known))
             if chunks is None:
                 self._pattern[key] = RENDERED
                 return own
             self._untried[key] = self._keep(chunks)
         number = self._untried[key]
-        alone = Ragged(history, starts_of(np.array([len(history)])))
-        made, whole = self._gathered(np.array([number], dtype=np.int32), alone)
+        made, whole = self._gathered(np.array([number], dtype=np.int32), alone, users[[i]])
         if whole[0]:
             self._pattern[key] = number if made.values.tolist() == own else RENDERED
         return own
@@ -181,9 +204,9 @@ class Assembly:
         self._which.extend([which for _, which in chunks])
         return len(self._first.array) - 1
 
-    def _chunks_of(self, wording: int, length: int) -> list[tuple[int, int]] | None:
+    def _chunks_of(self, wording: int, length: int, *, user: bool) -> list[tuple[int, int]] | None:
         """(form, place) or (-1, entry) of each chunk of the prompts of a wording and length."""
-        lines = self._lines(wording, length)
+        lines = self._lines(wording, length, user=user)
         if lines is None:
             return None
         chunks: list[tuple[int, int]] = []
@@ -195,15 +218,17 @@ class Assembly:
                 chunks += cut
         return chunks
 
-    def _lines(self, wording: int, length: int) -> list[Line] | None:
+    def _lines(self, wording: int, length: int, *, user: bool) -> list[Line] | None:
         """What a prompt is made of, found by made-up items of three kinds; None where a template does more than print their columns."""
         template, tokens = self._template, self._encoder.code_ids
-        if template.arguments("prompt") != ("history",) or not template.only_prints(self._columns):
+        if not {"history"} <= set(template.arguments("prompt")) <= {"history", "user"} or not template.only_prints(
+            self._columns
+        ):
             return None
-        if self._coded and length + 1 > len(tokens):
+        if (self._coded or user) and length + 3 > len(tokens):
             return None
         try:
-            first, *others = ([self._made_up(kind, place, length) for place in range(length)] for kind in range(3))
+            first, *others = (self._made_up(kind, length, user=user) for kind in range(3))
             lines = [self._with_slots(line, first) for line in self._rendered(wording, first)]
             checked = all(
                 [self._filled(line, other) for line in lines] == self._rendered(wording, other) for other in others
@@ -221,30 +246,31 @@ class Assembly:
         """Whether names are made of codes."""
         return any(segment.kind == "codes" for segment in segments(self._views(0)[NAME]))
 
-    def _made_up(self, kind: int, place: int, length: int) -> dict[str, str]:
-        """An item that does not exist: long texts with all that filters change, one letter everywhere, or short texts."""
-        view = {
-            column: (f"Ab{number:03}-{place:06}{_REST}", "a", f"v{place}_{number}")[kind]
-            for number, column in enumerate(self._columns)
-        }
-        if self._coded:
-            view[NAME] = codes_value([(place, length, length - 1 - place)[kind]])
-        return view
+    def _made_up(self, kind: int, length: int, *, user: bool) -> Shown:
+        """Items and a user that do not exist: long texts with all that filters change, one letter everywhere, or short texts."""
+        items = []
+        for place in range(length):
+            view = {
+                column: (f"Ab{number:03}-{place:06}{_REST}", "a", f"v{place}_{number}")[kind]
+                for number, column in enumerate(self._columns)
+            }
+            if self._coded:
+                view[NAME] = codes_value([(place, length, length - 1 - place)[kind]])
+            items.append(view)
+        return Shown(items, codes_value([length + 1 + kind % 2]) if user else "")
 
-    def _rendered(self, wording: int, items: Sequence[dict[str, str]]) -> list[list[str | int]]:
-        return self._encoder.prompt_pieces(self._template.prompt(wording, {"history": list(items)}))
+    def _rendered(self, wording: int, shown: Shown) -> list[list[str | int]]:
+        variables = {"history": list(shown.items), "user": shown.user}
+        return self._encoder.prompt_pieces(self._template.prompt(wording, variables))
 
-    def _value(self, items: Sequence[dict[str, str]], slot: Slot) -> str | int:
-        value = items[slot.place][slot.column]
-        return self._encoder.ids(segments(value))[0] if self._coded and slot.column == NAME else value
+    def _value(self, shown: Shown, slot: Slot) -> str | int:
+        value = shown.user if slot == USER else shown.items[slot.place][slot.column]
+        return self._encoder.ids(segments(value))[0] if self._is_code(slot) else value
 
-    def _with_slots(self, line: Sequence[str | int], items: Sequence[dict[str, str]]) -> Line:
-        """A line with slots where it shows made-up items."""
-        of = (
-            {self._value(items, Slot(place, NAME)): Slot(place, NAME) for place in range(len(items))}
-            if self._coded
-            else {}
-        )
+    def _with_slots(self, line: Sequence[str | int], shown: Shown) -> Line:
+        """A line with slots where it shows what is made up."""
+        coded = [Slot(place, NAME) for place in range(len(shown.items))] if self._coded else []
+        of = {self._value(shown, slot): slot for slot in [*coded, *([USER] if shown.user else [])]}
         found: Line = []
         for part in line:
             if isinstance(part, int):
@@ -258,11 +284,11 @@ class Assembly:
             found += [part[at:]] if at < len(part) else []
         return found
 
-    def _filled(self, line: Line, items: Sequence[dict[str, str]]) -> list[str | int]:
-        """A line with what these items are in its slots."""
+    def _filled(self, line: Line, shown: Shown) -> list[str | int]:
+        """A line with what is shown in its slots."""
         filled: list[str | int] = []
         for part in line:
-            value = self._value(items, part) if isinstance(part, Slot) else part
+            value = self._value(shown, part) if isinstance(part, Slot) else part
             if isinstance(value, str) and filled and isinstance(filled[-1], str):
                 filled[-1] += value
             else:
@@ -285,13 +311,15 @@ class Assembly:
         return runs
 
     def _is_code(self, part: str | int | Slot) -> bool:
-        return self._coded and isinstance(part, Slot) and part.column == NAME
+        return isinstance(part, Slot) and (part == USER or (self._coded and part.column == NAME))
 
     def _cut(self, run: Line, *, first: bool) -> list[tuple[int, int]] | None:
         """Chunks of an id, of a name made of codes, or of a text, cut into stretches of at most one slot."""
         if isinstance(run[0], int):
             return [(-1, self._add([run[0]]))]
         slots = [part for part in run if isinstance(part, Slot)]
+        if run[0] == USER:
+            return [(_USER, 0)]
         if self._is_code(run[0]):
             return [
                 (self._form_of(NAME, lambda item: self._encoder.ids(segments(self._views(item)[NAME]))), slots[0].place)

@@ -21,7 +21,7 @@ _CHAIN = {
 
 @lru_cache(maxsize=64)
 def only_prints(source: str, columns: tuple[str, ...]) -> bool:
-    """Whether a template does nothing with a column of an item but print it, in all that it writes before the completion.
+    """Whether a template does nothing with a column of an item, or with `user`, but print it, in all that it writes before the completion.
 
     So it cannot ask what a text is: what it writes around texts is the same whatever they are. False where that is not plain to see.
     """
@@ -49,6 +49,10 @@ def _walk(node: nodes.Node, above: tuple[nodes.Node, ...]) -> Iterator[tuple[nod
 
 
 def _harmless(node: nodes.Node, above: tuple[nodes.Node, ...], columns: tuple[str, ...]) -> bool:
+    if isinstance(node, nodes.Name) and node.name == "user" and node.ctx == "load":
+        return _printed(above) or isinstance(
+            above[0], nodes.If
+        )  # whether there is one is the same for all that share a pattern
     if isinstance(node, nodes.Getattr):
         return node.attr not in columns or _printed(above)
     if isinstance(node, nodes.Getitem):

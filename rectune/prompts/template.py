@@ -117,6 +117,11 @@ class Template:
         """Whether a macro, or one that it may call, reads a variable."""
         return reads(self.source, macro, name)
 
+    @property
+    def shows_user(self) -> bool:
+        """Whether prompts are made of the user's token, too."""
+        return "user" in self.arguments("prompt")
+
     def only_prints(self, columns: tuple[str, ...]) -> bool:
         """Whether prompts do nothing with these columns of an item but print them."""
         return only_prints(self.source, columns)

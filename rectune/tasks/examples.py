@@ -146,13 +146,14 @@ class RowPrompts:
             return Ragged.of([ids for ids, _ in every]), np.array([dropped for _, dropped in every], dtype=np.int64)
         lengths = rows.history.stop - rows.history.start
         dropped = np.zeros(len(rows), dtype=np.int64)
+        users = np.full(len(rows), -1) if rows.users is None else rows.users
 
         def made(some: Ints, history: Histories) -> Ragged:
             def rendered(at: int) -> list[int]:
                 i = int(some[at])
                 return _prompt_ids(self._encoder, self._template, int(wordings[i]), rows.variables(i), int(dropped[i]))
 
-            return assembly.prompts(wordings[some], history.joined(), rendered)
+            return assembly.prompts(wordings[some], history.joined(), users[some], rendered)
 
         prompts = made(np.arange(len(rows)), rows.history)
         while room is not None and len(over := np.flatnonzero(prompts.lengths > room)):

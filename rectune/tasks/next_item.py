@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
+
 from rectune.indexing.item_index import ItemIndex
-from rectune.log.split import Part, Split, windows
+from rectune.log.split import Ints, Part, Rows, Split, windows
 from rectune.prompts.template import codes_value
 from rectune.tasks.rows import TaskRows
 from rectune.tasks.views import ItemViews, Variables
@@ -25,12 +27,11 @@ def next_item(
     if part == "train" and examples == "windows":
         longest = int(max((r.stop - r.start).max() if len(r) else 1 for r in (split.train, split.test)))
         rows = windows(split, length=max(longest, 1))
-    view, users = ItemViews(split, index), split.log.users.to_list()
+    view, users = ItemViews(split, index), _user_tokens(split, index, rows)
 
     def variables(i: int) -> Variables:
         history = [view(int(item)) for item in split.history(rows, i)]
-        code = index.user_code(users[int(rows.user[i])])
-        user = "" if code is None else codes_value([code])
+        user = "" if users is None or users[i] < 0 else codes_value([int(users[i])])
         return {"history": history, "target": view(int(split.log.item_codes[rows.target[i]])), "user": user}
 
     return TaskRows(
@@ -40,5 +41,15 @@ def next_item(
         split.targets(rows),
         history=split.histories(rows),
         views=view,
+        users=users,
         group=rows.user if part == "train" and examples == "tree" else None,
     )
+
+
+def _user_tokens(split: Split, index: ItemIndex, rows: Rows) -> Ints | None:
+    """The place of each row's user token in the vocabulary, (rows,), -1 for none; None where users have none."""
+    if not index.user_tokens:
+        return None
+    shown, of = np.unique(rows.user, return_inverse=True)
+    codes = [index.user_code(name) for name in split.log.users[shown].to_list()]
+    return np.array([-1 if code is None else code for code in codes], dtype=np.int64)[of]

@@ -22,7 +22,8 @@ class TaskRows:
     `answers`, shape (rows,). `values`: the number that each answer stands for, lowest first, where it stands for one.
     `notes`: counts of what was left out, and who wrote the texts. `history(i)`: codes of the items that the prompt of row i shows, oldest
     first, for a ranker that reads no text; None where the task has no such list. `views`: what a template sees of an item, where `history(i)` and
-    `target` are all that the texts of a row come from, as `history` and `target`, views of these items. `group`, shape (rows,): rows of one number begin
+    `target` are all that the texts of a row come from, as `history` and `target`, views of these items, and `user`, the token at place `users` of the
+    vocabulary, (rows,), -1 and '' for none. `group`, shape (rows,): rows of one number begin
     alike; they have one wording in an epoch, and are trained together by a method that reads what they share once.
     """
 
@@ -35,6 +36,7 @@ class TaskRows:
     notes: dict[str, Any] = field(default_factory=dict)
     history: Histories | None = None
     views: ItemViews | None = None
+    users: Ints | None = None
     group: Ints | None = None
 
     def __len__(self) -> int:
@@ -48,5 +50,6 @@ class TaskRows:
             variables=lambda i: self.variables(int(positions[i])),
             target=self.target[positions],
             group=None if self.group is None else self.group[positions],
+            users=None if self.users is None else self.users[positions],
             history=None if self.history is None else self.history.take(positions),
         )

@@ -15,7 +15,7 @@ import yaml
 from rectune.cli import main
 from rectune.log.split import Ints
 from rectune.methods.token_batches import ROWS, TokenBatches, Unwrapped
-from rectune.methods.token_tree import packed, tree_of
+from rectune.methods.token_tree import packed, trees_of
 from rectune.model.new_tokens import train_tokenizer
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import load_template
@@ -34,7 +34,7 @@ def mixture(place: Path, *, wordings: int = 1, share: float = 1.0, group: Ints |
     """300 rows of 1 to 20 words."""
     (place / "words.jinja").write_text(WORDS.format(wordings=wordings))
     rows = TaskRows(
-        np.arange(300), lambda i: {"item": "abcdefgh"[i % 8], "times": 1 + i * i % 20}, "text", np.arange(300), group=group
+        np.arange(300), lambda i: {"item": "abcdefgh"[(i if group is None else int(group[i])) % 8], "times": 1 + i * i % 20}, "text", np.arange(300), group=group
     )  # fmt: skip
     spec = TaskSpec("words", lambda part: rows, load_template(place / "words.jinja"), share)
     encoder = Encoder(train_tokenizer(["a b"], 300), ())
@@ -72,15 +72,20 @@ def test_trees_stay_whole(tmp_path: Path) -> None:
     group = np.arange(300) // 5
     examples = mixture(tmp_path, group=group)
     plan = TokenBatches(examples, BUDGET, trees=True).plan(0)
-    assert all(np.isin(np.flatnonzero(np.isin(group, group[some])), some).all() for some in plan)
     for some in plan:
         rows = examples.features(some.tolist(), 0)
-        trees = [
-            tree_of([(rows[i]["input_ids"], rows[i]["labels"]) for i in np.flatnonzero(group[some] == number)])
-            for number in np.unique(group[some])
-        ]
-        shared = packed(trees)
+        shared = packed(
+            [
+                tree
+                for number in np.unique(group[some])
+                for _, tree in trees_of(
+                    [(rows[i]["input_ids"], rows[i]["labels"]) for i in np.flatnonzero(group[some] == number)]
+                )
+            ]
+        )
         assert len(shared) * max(map(len, shared)) <= BUDGET
+    together = [len(np.unique(group[some])) / len(some) for some in plan]
+    assert np.mean(together) < 0.6
 
 
 def test_an_example_longer_than_a_batch_is_refused(tmp_path: Path) -> None:

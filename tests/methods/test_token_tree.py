@@ -18,7 +18,7 @@ from rectune.cli import main
 from rectune.methods import token_tree
 from rectune.methods.sft import tree_collator
 from rectune.methods.target_head import put_target_head
-from rectune.methods.token_tree import TreeCollator, packed, tree_of, visible
+from rectune.methods.token_tree import Tree, TreeCollator, packed, trees_of, visible
 from rectune.methods.training import ByGroup
 from rectune.model.new_tokens import train_tokenizer
 from rectune.prompts.encoder import Encoder
@@ -53,6 +53,12 @@ EXAMPLES = [
 ]
 
 
+def tree_of(examples: list[tuple[list[int], list[int]]]) -> Tree:
+    ((numbers, tree),) = trees_of(examples)
+    assert numbers == list(range(len(examples)))
+    return tree
+
+
 def test_a_tree_is_a_walk_that_goes_down_first() -> None:
     tree = tree_of([(e["input_ids"], e["labels"]) for e in EXAMPLES[:3]])
     assert tree.ids == [5, 6, 2, 7, 2, 8, 2]
@@ -70,6 +76,22 @@ def test_a_token_that_two_examples_learn_counts_twice() -> None:
     deeper = tree_of([([5, 6, 2], [NONE, 6, 2])] * 2)
     assert sorted(deeper.depth) == [0, 1, 1, 2, 2]
     assert sum(label != NONE for label in deeper.labels) == 4
+
+
+def test_an_example_that_shares_little_begins_a_tree_of_its_own() -> None:
+    """Histories that a window cuts begin elsewhere for each target, after words that they all begin with."""
+    words, items = list(range(5)), list(range(100, 400))
+    growing = [(words + items[:n], [NONE] * (n + 4) + [items[n - 1]]) for n in range(2, 60)]
+    assert [numbers for numbers, _ in trees_of(growing)] == [list(range(58))]
+    cut = [(words + items[n : n + 60], [NONE] * 64 + [items[n + 59]]) for n in range(1, 40)]
+    found = trees_of([*growing, *cut])
+    assert sorted(number for numbers, _ in found for number in numbers) == list(range(97))
+    assert found[0][0] == list(range(58))
+    assert max(len(tree) for _, tree in found) < 2 * 65 + 58
+    short = [
+        (words + items[n : n + 2], [NONE] * 6 + [items[n + 1]]) for n in range(40)
+    ]  # what they share is worth the longer row
+    assert len(trees_of(short)) < 10
 
 
 def test_rows_are_packed_by_length_and_trees_do_not_see_each_other() -> None:
@@ -176,12 +198,12 @@ def test_examples_of_a_group_follow_each_other_in_an_order_of_each_epoch(tmp_pat
     assert sorted(second) == sorted(first)
     assert second != first
     assert list(ByGroup(mixture(tmp_path, seed=1), 8, by_length=by_length)) != first
-    if by_length:  # one stretch: the largest trees first
+    if by_length:  # one stretch: the groups with the largest trees first
         rows = examples.features(second, 1)
         trees: dict[int, list[Any]] = {}
         for p, own in zip(second, rows, strict=True):
             trees.setdefault(int(examples.groups(1)[p]), []).append((own["input_ids"], own["labels"]))
-        sizes = [len(tree_of(group)) for group in trees.values()]
+        sizes = [max(len(tree) for _, tree in trees_of(group)) for group in trees.values()]
         assert sizes == sorted(sizes, reverse=True)
         assert len(set(sizes)) > 3
 

@@ -65,17 +65,30 @@ class Shown:
 CODED = Shown()
 
 
-def rows_of(count: int, *, views: Shown = CODED, known: bool = True, seed: int = 0) -> TaskRows:
+def rows_of(count: int, *, views: Shown = CODED, known: bool = True, seed: int = 0, users: bool = False) -> TaskRows:
     rng = np.random.default_rng(seed)
     lengths = rng.integers(1, LONGEST + 1, count)
     items, ends = rng.integers(0, len(CODES), lengths.sum()).astype(np.int32), np.cumsum(lengths)
     histories = Histories(items, ends - lengths, ends)
     targets = rng.integers(0, len(CODES), count)
+    tokens = np.where(rng.random(count) < 0.3, -1, rng.integers(len(VOCABULARY) - 9, len(VOCABULARY), count))
 
     def variables(i: int) -> dict[str, Any]:
-        return {"history": [views(int(item)) for item in histories(i)], "target": views(int(targets[i])), "user": ""}
+        return {
+            "history": [views(int(item)) for item in histories(i)],
+            "target": views(int(targets[i])),
+            "user": codes_value([int(tokens[i])]) if users and tokens[i] >= 0 else "",
+        }
 
-    return TaskRows(np.arange(count), variables, "item", targets, history=histories, views=views if known else None)  # type: ignore[arg-type]
+    return TaskRows(
+        np.arange(count),
+        variables,
+        "item",
+        targets,
+        history=histories,
+        views=views if known else None,
+        users=tokens if users else None,
+    )  # type: ignore[arg-type]
 
 
 def rendered(encoder: Encoder, template: Template, rows: TaskRows, wording: int) -> list[Example]:
@@ -174,6 +187,34 @@ def test_a_template_that_does_more_than_print_is_rendered(
     assert made.examples(rows, np.zeros(len(rows), dtype=int), max_length=None) == rendered(encoder, template, rows, 0)
     there, not_there = used(made, rows)
     assert (there == LONGEST and not not_there) if together else (there <= 1 and not_there >= LONGEST - 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "together"),
+    [
+        ("{{ user }}{% for item in history %}{{ item.name }}{% endfor %}", True),
+        (
+            "{% if user %}Customer {{ user }}{% else %}Somebody{% endif %} has {% for item in history %}{{ item.name }}, {% endfor %}next",
+            True,
+        ),
+        (
+            "{% if not user %}Somebody {% endif %}{% for item in history %}{{ item.name }}, {% endfor %}{{ user }}",
+            False,
+        ),
+        ("{% if user|length > 4 %}{{ user }}{% endif %}{% for item in history %}{{ item.name }}, {% endfor %}", False),
+    ],
+)
+@pytest.mark.parametrize("views", [CODED, Shown(TITLES)], ids=["codes", "titles"])
+def test_tokens_of_users_are_put_in(body: str, together: bool, views: Shown, tmp_path: Path) -> None:
+    (tmp_path / "own.jinja").write_text(BODY.replace("(wording, history)", "(wording, history, user)") % body)
+    encoder, template = encoder_of("byte-level BPE, Qwen"), load_template(tmp_path / "own.jinja")
+    rows = rows_of(300, views=views, users=True)
+    made = RowPrompts(encoder, template)
+    for _ in range(2):
+        assert made.examples(rows, np.zeros(300, dtype=int), max_length=None) == rendered(encoder, template, rows, 0)
+    there, not_there = used(made, rows)
+    between = views is CODED or "{{ item.name }}{% e" not in body  # titles with nothing between them
+    assert (there == 2 * LONGEST and not not_there) if together and between else there <= 4
 
 
 def test_rows_of_other_tasks_are_rendered() -> None:
