@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -32,29 +31,28 @@ def test_killed_anywhere_it_continues_to_the_same_results(finished: tuple[Path, 
     recipe, folder = finished
     out = tmp_path / "killed"
 
-    def run(point: str, times: int) -> Any:
-        """The run, killed at a point, in the folder `out`."""
-        command = ["--", "train", str(recipe), "--output_dir", str(out)]
-        whole = [sys.executable, "-m", "tests.kill_at", point, str(times), *command]
-        return subprocess.run(whole, capture_output=True, text=True, check=False, cwd=ROOT)
-
-    for point, times in (
-        ("step", 3),
-        ("save", 2),
-        ("step", 2),
-        ("save", 1),
-        ("rank", 8),
-    ):
-        died = run(point, times)
-        assert died.returncode == -9, (point, died.stderr[-2000:])
-        assert not (out / "report.json").exists()
-        if (point, times) == ("step", 2):
-            (told,) = out.glob(f"stages/train0-*/{SECONDS}")
-            assert len(attempts_in(told)) == 3
-            told.write_text(f"{told.read_text()}0 1000.000\n")  # as if the first one had taken so long
-        out = out.rename(tmp_path / f"moved-{point}-{times}")  # a folder that was moved goes on where it is
-    whole = run("none", 0)
-    assert whole.returncode == 0, whole.stderr[-2000:]
+    points = "step:3,save:2,step:2,save:1,rank:8"
+    command = [sys.executable, "-m", "tests.kill_at", points, "0", "--", "train", str(recipe), "--output_dir", str(out)]
+    stopped, said = list[Path](), list[str]()
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+    ) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        for line in running.stdout:
+            said.append(line)
+            if not line.startswith(str(out)):  # what the run itself says
+                continue
+            stopped.append(Path(line.strip()))
+            if len(stopped) == 3:
+                (told,) = stopped[-1].glob(f"stages/train0-*/{SECONDS}")
+                assert len(attempts_in(told)) == 3
+                told.write_text(f"{told.read_text()}0 1000.000\n")  # as if the first one had taken so long
+            running.stdin.write("\n")  # the folder is moved, and goes on where it is
+            running.stdin.flush()
+    assert running.returncode == 0, "".join(said)[-2000:]
+    assert len(stopped) == 5
+    out = tmp_path / "killed-rank-8"
     took = json.loads((out / "report.json").read_text())["measured"]["training, stage 0"]["seconds"]
     assert took > 1000
     assert results(out) == results(folder)
