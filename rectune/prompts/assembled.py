@@ -2,54 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rectune.prompts.encoder import Encoder
+from rectune.prompts.outline import NAME, USER, Line, Outline, Slot, Views, literals
 from rectune.prompts.stretches import Stretches, first_cut, is_seen, last_cut
-from rectune.prompts.template import Template, codes_value, segments
+from rectune.prompts.template import Template, segments
 from rectune.runtime.ragged import Ragged, ranges, starts_of
 
-NAME = "name"
 _UNKNOWN, RENDERED = -1, -2  # of a pattern or an entry: not looked for yet; only rendering says
 _NONE = 0  # the pattern of no chunks
 _USER = -2  # the form of the user's token
-# A made-up text, as long as texts of items are: the number of a column and a place, and all that filters change.
-_REST = (" <b>&amp; \"Éß' (x) 7,5; " + "wörd Long " * 30)[:284] + "End"
-_MADE_UP = re.compile(r"Ab(\d{3})-(\d{6})" + re.escape(_REST))
-
-
-class Views(Protocol):
-    """What a template sees of each item."""
-
-    def __len__(self) -> int: ...
-
-    def __call__(self, item: int) -> dict[str, Any]:
-        """The columns of an item and its `name`."""
-
-
-class Slot(NamedTuple):
-    """Where a prompt shows a column of the item at a place of its history."""
-
-    place: int
-    column: str
-
-
-USER = Slot(-1, "user")  # the user's token, where users have one
-Line = list[str | int | Slot]  # a text that is encoded as one, with ids between and slots in it
 Rendered = Callable[[int], list[int]]  # a row of those asked for -> its token ids by the template
-
-
-class Shown(NamedTuple):
-    """What a prompt is rendered of: views of items, and the user's token or ''."""
-
-    items: list[dict[str, str]]
-    user: str
 
 
 class Assembly:
@@ -63,7 +31,7 @@ class Assembly:
 
     def __init__(self, encoder: Encoder, template: Template, views: Views) -> None:
         self._encoder, self._template, self._views = encoder, template, views
-        self._stretches = Stretches(encoder)
+        self._outline, self._stretches = Outline(encoder, template, views), Stretches(encoder)
         self._ids, self._begin, self._length = _Grown(np.int32), _Grown(np.int64), _Grown(np.int64)  # of entries
         self._forms: dict[Any, int] = {}
         self._encode: list[Callable[[int], list[int] | None]] = []
@@ -71,12 +39,11 @@ class Assembly:
         # Patterns one after the other: a chunk is an entry (form -1), the user's token, or what `form` makes of the item at `which` of the history.
         self._form, self._which = _Grown(np.int32), _Grown(np.int32)
         self._first, self._chunks = _Grown(np.int64), _Grown(np.int64)  # of patterns
-        self._token = (
-            {code: self._add([token]) for code, token in enumerate(encoder.code_ids)} if template.shows_user else {}
-        )
-        self._pattern = np.full(
-            (2, template.wordings, 0), _UNKNOWN, dtype=np.int32
-        )  # (without and with a user's token, wordings, lengths)
+        self._token: int | None = None  # the entry of the first code, where prompts show the user's
+        if template.shows_user:
+            self._token = min((self._add([token]) for token in encoder.code_ids), default=0)
+        # (without and with a user's token, wordings, lengths)
+        self._pattern = np.full((2, template.wordings, 0), _UNKNOWN, dtype=np.int32)
         self._untried: dict[tuple[int, int, int], int] = {}
         self._keep([])  # the pattern of rows that are rendered
 
@@ -131,9 +98,9 @@ class Assembly:
         row = np.repeat(np.arange(len(patterns)), count)
         items = histories.values[histories.starts[row[slots]] + entry[slots]]
         entry[slots] = self._entries(form[slots], items)
-        if self._token:
+        if self._token is not None:
             theirs = np.flatnonzero(form == _USER)
-            entry[theirs] = self._token[0] + users[row[theirs]]
+            entry[theirs] = self._token + users[row[theirs]]
         if (entry < 0).any():
             patterns = patterns.copy()
             patterns[row[entry < 0]] = RENDERED
@@ -206,112 +173,17 @@ class Assembly:
 
     def _chunks_of(self, wording: int, length: int, *, user: bool) -> list[tuple[int, int]] | None:
         """(form, place) or (-1, entry) of each chunk of the prompts of a wording and length."""
-        lines = self._lines(wording, length, user=user)
+        lines = self._outline.lines(wording, length, user=user)
         if lines is None:
             return None
         chunks: list[tuple[int, int]] = []
         for line in lines:
-            for number, part in enumerate(self._runs(line)):
+            for number, part in enumerate(self._outline.runs(line)):
                 cut = self._cut(part, first=number == 0)
                 if cut is None:
                     return None
                 chunks += cut
         return chunks
-
-    def _lines(self, wording: int, length: int, *, user: bool) -> list[Line] | None:
-        """What a prompt is made of, found by made-up items of three kinds; None where a template does more than print their columns."""
-        template, tokens = self._template, self._encoder.code_ids
-        if not {"history"} <= set(template.arguments("prompt")) <= {"history", "user"} or not template.only_prints(
-            self._columns
-        ):
-            return None
-        if (self._coded or user) and length + 3 > len(tokens):
-            return None
-        try:
-            first, *others = (self._made_up(kind, length, user=user) for kind in range(3))
-            lines = [self._with_slots(line, first) for line in self._rendered(wording, first)]
-            checked = all(
-                [self._filled(line, other) for line in lines] == self._rendered(wording, other) for other in others
-            )
-        except ValueError:  # it asks for something else
-            return None
-        return lines if checked else None
-
-    @cached_property
-    def _columns(self) -> tuple[str, ...]:
-        return tuple(self._views(0))
-
-    @cached_property
-    def _coded(self) -> bool:
-        """Whether names are made of codes."""
-        return any(segment.kind == "codes" for segment in segments(self._views(0)[NAME]))
-
-    def _made_up(self, kind: int, length: int, *, user: bool) -> Shown:
-        """Items and a user that do not exist: long texts with all that filters change, one letter everywhere, or short texts."""
-        items = []
-        for place in range(length):
-            view = {
-                column: (f"Ab{number:03}-{place:06}{_REST}", "a", f"v{place}_{number}")[kind]
-                for number, column in enumerate(self._columns)
-            }
-            if self._coded:
-                view[NAME] = codes_value([(place, length, length - 1 - place)[kind]])
-            items.append(view)
-        return Shown(items, codes_value([length + 1 + kind % 2]) if user else "")
-
-    def _rendered(self, wording: int, shown: Shown) -> list[list[str | int]]:
-        variables = {"history": list(shown.items), "user": shown.user}
-        return self._encoder.prompt_pieces(self._template.prompt(wording, variables))
-
-    def _value(self, shown: Shown, slot: Slot) -> str | int:
-        value = shown.user if slot == USER else shown.items[slot.place][slot.column]
-        return self._encoder.ids(segments(value))[0] if self._is_code(slot) else value
-
-    def _with_slots(self, line: Sequence[str | int], shown: Shown) -> Line:
-        """A line with slots where it shows what is made up."""
-        coded = [Slot(place, NAME) for place in range(len(shown.items))] if self._coded else []
-        of = {self._value(shown, slot): slot for slot in [*coded, *([USER] if shown.user else [])]}
-        found: Line = []
-        for part in line:
-            if isinstance(part, int):
-                found.append(of.get(part, part))
-                continue
-            at = 0
-            for match in _MADE_UP.finditer(part):
-                slot = Slot(int(match[2]), self._columns[int(match[1])])
-                found += [part[at : match.start()], slot] if match.start() > at else [slot]
-                at = match.end()
-            found += [part[at:]] if at < len(part) else []
-        return found
-
-    def _filled(self, line: Line, shown: Shown) -> list[str | int]:
-        """A line with what is shown in its slots."""
-        filled: list[str | int] = []
-        for part in line:
-            value = self._value(shown, part) if isinstance(part, Slot) else part
-            if isinstance(value, str) and filled and isinstance(filled[-1], str):
-                filled[-1] += value
-            else:
-                filled.append(value)
-        return filled
-
-    # ------------------------------------------------------------------------------------------------ chunks
-
-    def _runs(self, line: Line) -> list[Line]:
-        """A line cut into ids, names made of codes, and texts with their slots."""
-        runs: list[Line] = []
-        text = False
-        for part in line:
-            is_text = not isinstance(part, int) and not self._is_code(part)
-            if text and is_text:
-                runs[-1].append(part)
-            else:
-                runs.append([part])
-            text = is_text
-        return runs
-
-    def _is_code(self, part: str | int | Slot) -> bool:
-        return isinstance(part, Slot) and (part == USER or (self._coded and part.column == NAME))
 
     def _cut(self, run: Line, *, first: bool) -> list[tuple[int, int]] | None:
         """Chunks of an id, of a name made of codes, or of a text, cut into stretches of at most one slot."""
@@ -320,7 +192,7 @@ class Assembly:
         slots = [part for part in run if isinstance(part, Slot)]
         if run[0] == USER:
             return [(_USER, 0)]
-        if self._is_code(run[0]):
+        if self._outline.is_code(run[0]):
             return [
                 (self._form_of(NAME, lambda item: self._encoder.ids(segments(self._views(item)[NAME]))), slots[0].place)
             ]
@@ -328,7 +200,7 @@ class Assembly:
             return [(-1, self._add(self._encoder.text_ids("".join(map(str, run)), first=first)))]
         if not self._stretches.apart:
             return None
-        return self._stretched(_literals(run), slots, first=first)
+        return self._stretched(literals(run), slots, first=first)
 
     def _stretched(self, literals: list[str], slots: list[Slot], *, first: bool) -> list[tuple[int, int]] | None:
         """`literals`: what stands before, between and behind the slots, '' where nothing does."""
@@ -367,17 +239,6 @@ class Assembly:
             return self._stretches.ids(left + value + right, first=first, cut_before=before, cut_after=after)
 
         return encode
-
-
-def _literals(run: Line) -> list[str]:
-    """What stands before, between and behind the slots of a text."""
-    literals = [""]
-    for part in run:
-        if isinstance(part, Slot):
-            literals.append("")
-        else:
-            literals[-1] += str(part)
-    return literals
 
 
 class _Grown:
