@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,21 +31,21 @@ def change_for(recipe: Recipe, card: Card, stage: StageForecast) -> Change | Non
             most >= stage.plan.group
         ):  # accumulated gradients are alive at the peak, so what fits without them may not
             rows = _whole(stage, most)
-            keys = _batch(stage.stage, rows, stage.rows * stage.accumulation // rows)
+            keys = _batch(stage, rows)
             total = _smaller(recipe, keys, card, stage.stage).need.total
             if total <= card.memory:
-                return Change(_typed(keys), total, ", the same global batch")
+                return Change(
+                    _typed(keys), total, ", as many tokens a step" if stage.by_tokens else ", the same global batch"
+                )
             most = rows - 1
     given: list[tuple[str, Any]] = []
     note, group = "", stage.plan.group
     for keys, what in _steps(recipe, stage):
         given, note = [*given, *keys], f"{note}, {what}"
-        one = _smaller(
-            recipe, [*given, *_batch(stage.stage, group, stage.rows * stage.accumulation // group)], card, stage.stage
-        )
+        one = _smaller(recipe, [*given, *_batch(stage, group, given)], card, stage.stage)
         if one.need.total <= card.memory:
             rows = _whole(stage, min(one.fits_rows or group, stage.rows))
-            found = [*given, *_batch(stage.stage, rows, stage.rows * stage.accumulation // rows)]
+            found = [*given, *_batch(stage, rows, given)]
             return Change(_typed(found), _smaller(recipe, found, card, stage.stage).need.total, note)
     return None
 
@@ -74,8 +74,14 @@ def _whole(stage: StageForecast, most: int) -> int:
     return group * largest_divisor(stage.rows // group, most // group)
 
 
-def _batch(stage: int, rows: int, times: int) -> list[tuple[str, Any]]:
-    return [(f"stages.{stage}.{name}", value) for name, value in zip(BATCH, (rows, times), strict=True)]
+def _batch(stage: StageForecast, rows: int, given: Sequence[tuple[str, Any]] = ()) -> list[tuple[str, Any]]:
+    """The keys of a batch of so many rows, of the length that `given` leaves them, and of as many of them as make the stage's."""
+    size, times = BATCH
+    values = {size: rows, times: stage.rows * stage.accumulation // rows}
+    if stage.by_tokens:
+        length = dict(given).get(f"stages.{stage.stage}.max_length", stage.length)
+        values = {"batch_tokens": rows * length, times: values[times]}
+    return [(f"stages.{stage.stage}.{name}", value) for name, value in values.items()]
 
 
 def _smaller(recipe: Recipe, keys: list[tuple[str, Any]], card: Card, stage: int) -> StageForecast:

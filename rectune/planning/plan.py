@@ -39,7 +39,7 @@ class Work:
 @dataclass(frozen=True)
 class StageForecast:
     """What is said of one stage. `rows` x `length`: its batch; `disk`: bytes by what they are for; `cache`: bytes of the keys and
-    values while ranking; `fits_rows`: the most rows on the card, None without one."""
+    values while ranking; `fits_rows`: the most rows on the card, None without one; `by_tokens`: the batch is given as tokens."""
 
     stage: int
     plan: StagePlan
@@ -51,6 +51,7 @@ class StageForecast:
     disk: dict[str, int]
     cache: int
     fits_rows: int | None
+    by_tokens: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ def _stage(
         stage=training.number, plan=plan, rows=rows, accumulation=config.gradient_accumulation_steps, length=length,
         need=plan.need(rows, length), work=_work(plan, config, examples, length), disk=_disk(settings, plan, config),
         cache=run.asked.rank.batch_tokens * _cache_bytes(plan.model), fits_rows=fits,
+        by_tokens=vars(config).get("batch_tokens") is not None,
     )  # fmt: skip
 
 

@@ -82,11 +82,14 @@ def _verdict(forecast: Forecast, stage: StageForecast) -> str:
     if forecast.card is None:
         return ""
     fits = "fits into" if stage.need.total <= forecast.card.memory else "DOES NOT FIT into"
-    most = (
-        f"; the largest per_device_train_batch_size that fits: {stage.fits_rows}"
-        if stage.fits_rows
-        else "; not one example fits"
-    )
+    most = "; not one example fits"
+    if stage.fits_rows:
+        size = (
+            f"batch_tokens that fits: {stage.fits_rows * stage.length:,}"
+            if stage.by_tokens
+            else f"per_device_train_batch_size that fits: {stage.fits_rows}"
+        )
+        most = f"; the largest {size}"
     return f", {fits} {forecast.card.memory / GB:g} GB{most}"
 
 

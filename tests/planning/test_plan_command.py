@@ -83,6 +83,27 @@ def test_what_does_not_fit_is_told_apart_and_the_named_change_fits(
     assert "fits into 0.75 GB" in said(capsys, str(quick_recipe), "--gpu", "0.75GB", *big, *words)
 
 
+def test_a_batch_of_tokens_is_planned_and_what_fits_is_told_in_tokens(
+    quick_recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_tokens = ["--stages.0", "{call: sft, completion_only_loss: false, batch_tokens: 12800, max_length: 200}"]
+    by_rows = [
+        "--stages.0",
+        "{call: sft, completion_only_loss: false, per_device_train_batch_size: 64, max_length: 200}",
+    ]
+    text, same = (
+        said(capsys, str(quick_recipe), "--gpu", "0.75GB", *big, code=DOES_NOT_FIT) for big in (by_tokens, by_rows)
+    )
+    assert re.search(r"together +[\d.]+ GB", text)[0] == re.search(r"together +[\d.]+ GB", same)[0]  # type: ignore[index]
+    assert "the largest batch_tokens that fits: " in text
+    change = re.search(r"change: (.*)", text)
+    assert change is not None
+    words = shlex.split(change[1])
+    assert words[0::2] == ["--stages.0.batch_tokens", "--stages.0.gradient_accumulation_steps"]
+    assert int(words[1]) * int(words[3]) == 12800
+    assert "fits into 0.75 GB" in said(capsys, str(quick_recipe), "--gpu", "0.75GB", *by_tokens, *words)
+
+
 def test_the_named_change_counts_what_accumulating_takes(quick_recipe: Path) -> None:
     big = ("stages.0.per_device_train_batch_size", "64"), ("stages.0.max_length", "200")
     recipe = load_recipe(quick_recipe, big)
