@@ -19,7 +19,7 @@ from rectune.tasks.examples import Mixture, TaskSpec
 from tests.conftest import QUICK
 from tests.methods.test_group_trainer import own_nan, own_short
 from tests.methods.test_preference import LORA
-from tests.prompts.test_assembled import CODES, encoder_of, rows_of, view
+from tests.prompts.test_assembled import CODED, CODES, encoder_of, rows_of
 from tests.runs import bandit_log, killed_at_a_step, results
 from tests.test_cli import fails
 from tests.test_docs import ROOT
@@ -194,7 +194,7 @@ def test_prompts_leave_room_for_the_longest_name() -> None:
         load_template(ROOT / "templates" / "next-item.jinja"),
         rows_of(60),
     )
-    names = [encoder.completion_ids(template.completion(0, {"target": view(item)})) for item in range(len(CODES))]
+    names = [encoder.completion_ids(template.completion(0, {"target": CODED(item)})) for item in range(len(CODES))]
     rollouts = Rollouts(build_trie(names, fixed_length=False), pad=0, scores="catalogue", batch_tokens=1000)
     for most in (None, 80):
         mixture = Mixture(

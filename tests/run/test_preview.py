@@ -66,8 +66,8 @@ class Four:
     def example(self, position: int, epoch: int) -> Any:
         return SimpleNamespace(dropped=0, wording=0)
 
-    def features(self, position: int, epoch: int) -> dict[str, list[int]]:
-        return {"input_ids": self.ids, "labels": self.labels}
+    def features(self, positions: list[int], epoch: int) -> list[dict[str, list[int]]]:
+        return [{"input_ids": self.ids, "labels": self.labels} for _ in positions]
 
 
 WORDS = [
