@@ -9,14 +9,9 @@ import jinja2
 from jinja2 import nodes
 
 ANSWERS = ("completion", "spellings")  # macros that write what the model has to write
-_WHOLE = {"reverse", "list", "length", "count", "first", "last", "join", "map"}  # filters that take items as they are
-_CHAIN = {
-    "reverse",
-    "list",
-    "first",
-    "last",
-    "join",
-}  # … and may stand between the texts of items and the place that prints them
+_ITEMS = {"reverse", "list", "length", "count", "first", "last"}  # filters that take items as they are
+# Filters that may stand between a text and the place that prints it.
+_CHAIN = {"reverse", "list", "first", "last", "join"}
 
 
 @lru_cache(maxsize=64)
@@ -49,28 +44,31 @@ def _walk(node: nodes.Node, above: tuple[nodes.Node, ...]) -> Iterator[tuple[nod
 
 
 def _harmless(node: nodes.Node, above: tuple[nodes.Node, ...], columns: tuple[str, ...]) -> bool:
+    """Whether a node is none that could ask what a text is: what makes a text of items is printed and nothing else."""
     if isinstance(node, nodes.Name) and node.name == "user" and node.ctx == "load":
-        return _printed(above) or isinstance(
-            above[0], nodes.If
-        )  # whether there is one is the same for all that share a pattern
+        # whether there is one is the same for all that share a pattern
+        return _printed(above) or isinstance(above[0], nodes.If)
     if isinstance(node, nodes.Getattr):
         return node.attr not in columns or _printed(above)
     if isinstance(node, nodes.Getitem):
         known = isinstance(node.arg, nodes.Slice | nodes.Neg | nodes.Add | nodes.Sub | nodes.Const)
         return known and (getattr(node.arg, "value", None) not in columns or _printed(above))
     if isinstance(node, nodes.Filter):
-        texts = node.name == "map"
-        return node.name in _WHOLE and (not texts or (not node.args and _printed(above)))
-    if isinstance(node, nodes.Call):
-        return isinstance(node.node, nodes.Name)
-    return not isinstance(node, nodes.CallBlock | nodes.FilterBlock)
+        if node.name in ("map", "join"):  # `map` of an attribute, not by a filter
+            return _printed(above) and (node.name == "join" or not node.args)
+        return node.name in _ITEMS
+    if isinstance(node, nodes.Call):  # of a macro, no method
+        return isinstance(node.node, nodes.Name) and (node.node.name == "range" or _printed(above))
+    if isinstance(node, nodes.Mod):  # of numbers, or a format
+        return isinstance(node.right, nodes.Const) or _printed(above)
+    if isinstance(node, nodes.Concat):
+        return _printed(above)
+    return not isinstance(node, nodes.AssignBlock | nodes.CallBlock | nodes.FilterBlock | nodes.Dict)
 
 
 def _printed(above: tuple[nodes.Node, ...]) -> bool:
     """Whether a value goes from here straight into the text."""
-    chain = iter(above)
-    for node in chain:
-        if isinstance(node, nodes.Concat) or (isinstance(node, nodes.Filter) and node.name in _CHAIN):
-            continue
-        return isinstance(node, nodes.Output)
-    return False
+    passed = (
+        n for n in above if not isinstance(n, nodes.Concat) and not (isinstance(n, nodes.Filter) and n.name in _CHAIN)
+    )
+    return isinstance(next(passed, None), nodes.Output)

@@ -172,6 +172,13 @@ BODY = "{%% set wordings = 1 %%}\n{%% macro prompt(wording, history) %%}%s{%% en
         ("{% for item in history %}{% if item.get('title') == 'Lamp' %}a {% endif %}{{ item.name }}, {% endfor %}next", False),
         ("{% for item in history|selectattr('title', 'equalto', 'Lamp') %}{{ item.name }}, {% endfor %}next", False),
         ("{% for item in history %}{% for key in ['title'] %}{% if item[key] == 'Lamp' %}a {% endif %}{% endfor %}{{ item.name }} {% endfor %}next", False),
+        # a text is asked about after it was made by a filter, `~`, a macro, a block or a format
+        ("{% if 'Lamp' in history|join(' ', attribute='title') %}a {% endif %}{% for item in history %}{{ item.name }}, {% endfor %}next", False),
+        ("{% for item in history %}{% if 'Lamp' in item ~ '' %}a {% endif %}{{ item.name }}, {% endfor %}next", False),
+        ("{% macro one(item) %}{{ item.title }}{% endmacro %}{% for item in history %}{% if one(item) == 'Lamp' %}a {% endif %}{{ item.name }}, {% endfor %}next", False),
+        ("{% for item in history %}{% set t %}{{ item.title }}{% endset %}{% if t == 'Lamp' %}a {% endif %}{{ item.name }}, {% endfor %}next", False),
+        ("{% for item in history %}{% if 'Lamp' in '%s' % item %}a {% endif %}{{ item.name }}, {% endfor %}next", False),
+        ("{% for item in history %}{% if loop.index % 2 %}a {% endif %}{{ item.name }}, {% endfor %}next", True),
         ("{% filter upper %}{% for item in history %}{{ item.title }}, {% endfor %}{% endfilter %}next", False),
         ("{% for item in history %}{{ item.brand }}-{{ item.title }}, {% endfor %}next", False),  # nothing between them to cut at
     ],
