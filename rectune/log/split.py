@@ -90,7 +90,7 @@ class Split:
 
     def history(self, rows: Rows, i: int) -> NDArray[np.int32]:
         """Item codes of the history of row i, oldest first, shape (length,)."""
-        return self.log.item_codes[rows.start[i] : rows.stop[i]]
+        return self.histories(rows)(i)
 
     def histories(self, rows: Rows) -> Histories:
         """Item codes of the histories of all rows."""

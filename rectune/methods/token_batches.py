@@ -120,9 +120,8 @@ class TokenBatches:
     def _cut(self, sizes: Ints, budget: int) -> Ints:
         ends, at = [], 0
         while at < len(sizes):
-            at = min(
-                at + max(budget // int(sizes[at]), 1), len(sizes)
-            )  # the first is the longest, so all are padded to it
+            rows = max(budget // int(sizes[at]), 1)  # the first is the longest, so all are padded to it
+            at = min(at + rows, len(sizes))
             ends.append(at)
         return np.array(ends, dtype=np.int64)
 

@@ -85,7 +85,7 @@ class Encoder:
         self._strips_right = {number for number, token in added.items() if token.rstrip}
         ordered = sorted(self._added, key=len, reverse=True)
         self._split_added = re.compile("|".join(map(re.escape, ordered))) if ordered else None
-        self._first, self._later = text_tokenizers(tokenizer)
+        self._first, self.later = text_tokenizers(tokenizer)  # of texts that begin a sequence, and within one
         self.frame = frame if frame is not None else self._rendered()
         self._before, self._between = (
             [Segment("markup", text)] if text else [] for text in (self.frame.before, self.frame.between)
@@ -99,12 +99,7 @@ class Encoder:
         """Encode characters as characters: no added token, however it is spelt, comes out of this, and what the tokenizer does not
         know stays its unknown token. `first`: whether the text begins a sequence; some tokenizers put a blank before it only there.
         """
-        return list((self._first if first else self._later).encode(text, add_special_tokens=False).ids)
-
-    @property
-    def later(self) -> Any:
-        """The tokenizer of texts within a sequence."""
-        return self._later
+        return list((self._first if first else self.later).encode(text, add_special_tokens=False).ids)
 
     def unknown_characters(self, text: str) -> int:
         """How many characters of a text become the unknown token."""

@@ -59,13 +59,12 @@ class Stretches:
         """
         later = self._encoder.later
         splits = later.pre_tokenizer is not None and all(
-            any(begin == len(left) for _, (begin, _) in later.pre_tokenizer.pre_tokenize_str(f"{left} {right}"))
-            or any(end == len(left) for _, (_, end) in later.pre_tokenizer.pre_tokenize_str(f"{left} {right}"))
+            any(len(left) in place for _, place in later.pre_tokenizer.pre_tokenize_str(f"{left} {right}"))
             for left, right in product(_SIDES, ("a", "7", "."))
         )
         if not splits and any(_BLANKS.search(piece) for piece in later.get_vocab(with_added_tokens=True)):
             return False
-        behind = {right: self._tail(f"x {right}", self._before) for right in _SIDES}
+        behind = {right: self.ids(f" {right}", first=False, cut_before=True, cut_after=False) for right in _SIDES}
         ahead = {left: self._encoder.text_ids(left, first=False) for left in _SIDES}
         return all(
             self._encoder.text_ids(f"{left} {right}", first=False) == ahead[left] + (behind[right] or [-1])
@@ -81,11 +80,8 @@ class Stretches:
             if ids[-len(self._after) :] != self._after:
                 return None
             ids = ids[: -len(self._after)]
-        return self._cut(ids) if cut_before else ids
-
-    def _tail(self, text: str, head: list[int]) -> list[int] | None:
-        ids = self._encoder.text_ids(text, first=False)
-        return ids[len(head) :] if ids[: len(head)] == head else None
-
-    def _cut(self, ids: list[int]) -> list[int] | None:
-        return ids[len(self._before) :] if ids[: len(self._before)] == self._before else None
+        if cut_before:
+            if ids[: len(self._before)] != self._before:
+                return None
+            ids = ids[len(self._before) :]
+        return ids

@@ -87,12 +87,14 @@ def fit_prompt(
     encoder: Encoder, template: Template, wording: int, variables: Variables, *, room: int | None, what: str
 ) -> tuple[list[int], int]:
     """Encode a prompt in at most `room` tokens and say how many of the oldest history entries were left out."""
-    history = variables.get("history") or []
-
-    def rendered(dropped: int) -> list[int]:
-        return _prompt_ids(encoder, template, wording, variables, dropped)
-
-    return shortened(rendered, len(history), room=room, what=what, name=template.name)
+    length, dropped = len(variables.get("history") or []), 0
+    while True:
+        ids = _prompt_ids(encoder, template, wording, variables, dropped)
+        if room is None or len(ids) <= room:
+            return ids, dropped
+        if dropped == length:
+            raise _no_room(what, len(ids), room, template.name)
+        dropped += int(_dropped_more(np.array(length - dropped), np.array(len(ids)), np.array(room)))
 
 
 def _prompt_ids(encoder: Encoder, template: Template, wording: int, variables: Variables, dropped: int) -> list[int]:
@@ -102,20 +104,6 @@ def _prompt_ids(encoder: Encoder, template: Template, wording: int, variables: V
 
 def _completion_ids(encoder: Encoder, template: Template, wording: int, variables: Variables) -> list[int]:
     return encoder.completion_ids(template.completion(wording, variables), end=template.end)
-
-
-def shortened(
-    ids_of: Callable[[int], list[int]], length: int, *, room: int | None, what: str, name: str
-) -> tuple[list[int], int]:
-    """The prompt of at most `room` tokens, and how many of the `length` entries of its history were left out. `ids_of(dropped)`: without so many."""
-    dropped = 0
-    while True:
-        ids = ids_of(dropped)
-        if room is None or len(ids) <= room:
-            return ids, dropped
-        if dropped == length:
-            raise _no_room(what, len(ids), room, name)
-        dropped += int(_dropped_more(np.array(length - dropped), np.array(len(ids)), np.array(room)))
 
 
 def _dropped_more(left: NDArray[Any], tokens: NDArray[Any], room: NDArray[Any]) -> NDArray[np.int64]:

@@ -28,9 +28,10 @@ def next_item(
         longest = int(max((r.stop - r.start).max() if len(r) else 1 for r in (split.train, split.test)))
         rows = windows(split, length=max(longest, 1))
     view, users = ItemViews(split, index), _user_tokens(split, index, rows)
+    shown = split.histories(rows)
 
     def variables(i: int) -> Variables:
-        history = [view(int(item)) for item in split.history(rows, i)]
+        history = [view(int(item)) for item in shown(i)]
         user = "" if users is None or users[i] < 0 else codes_value([int(users[i])])
         return {"history": history, "target": view(int(split.log.item_codes[rows.target[i]])), "user": user}
 
@@ -39,7 +40,7 @@ def next_item(
         variables,
         "item",
         split.targets(rows),
-        history=split.histories(rows),
+        history=shown,
         views=view,
         users=users,
         group=rows.user if part == "train" and examples == "tree" else None,
