@@ -174,9 +174,9 @@ def check_keys(kind: type, section: dict[str, Any], where: Callable[[str], str])
         if name in refused and name in defaults and value is not None and value != defaults[name]:
             raise ValueError(f"{where(name)}: got {shown(value)}, which is refused: {refused[name]}.")
     for name, others in getattr(kind, "replaces", {}).items():
-        both = [other for other in others if section.get(name) is not None and other in section]
+        both = [other for other in others if section.get(name) is not None and section.get(other) is not None]
         if both:
-            raise ValueError(f"{where(both[0])}: `{name}` stands in for it; leave one of them out.")
+            raise ValueError(f"{where(both[0])}: `{name}` stands in for it; leave one of them out, or give it as null.")
     _check_trackers(section.get("report_to"), where("report_to"))
     _check_packages(section, where)
 

@@ -57,7 +57,8 @@ def filled(given: dict[str, Any], *, cpu: bool, seed: int, **ours: Any) -> dict[
     device = {"use_cpu": True, "bf16": False} if cpu else {}
     fixed = {"remove_unused_columns": False, "output_dir": "checkpoints", **ours}
     if given.get("batch_tokens") is not None:
-        fixed["per_device_train_batch_size"] = 1  # an element of the data set is a batch
+        # an element of the data set is a batch, made of examples of like length
+        fixed |= {"per_device_train_batch_size": 1, "train_sampling_strategy": "random"}
     return {**DEFAULTS, **device, "seed": seed, **given, **fixed}
 
 

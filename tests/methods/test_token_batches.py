@@ -173,5 +173,23 @@ def test_what_cannot_be_batched_so_is_one_line(checkpoints: dict[str, Path], tmp
     error = fails(capsys, "train", file, "--stages.0.train_sampling_strategy", "group_by_length")
     assert "train_sampling_strategy`: `batch_tokens` stands in for it" in error
     assert "batch_tokens" in fails(capsys, "train", file, "--stages.0.batch_tokens", "0")
+    unset = [f"--stages.0.{name}" for name in ("per_device_train_batch_size", "train_sampling_strategy")]
+    assert (
+        main(
+            [
+                "train",
+                file,
+                unset[0],
+                "null",
+                unset[1],
+                "null",
+                "--stages.0.max_steps",
+                "1",
+                "--stages.0.num_train_epochs",
+                "1",
+            ]
+        )
+        == 0
+    )
     assert "`batch_tokens` is 3, and an example has" in fails(capsys, "train", file, "--stages.0.batch_tokens", "3")
     assert "batch_tokens" in fails(capsys, "train", file, "--stages.0.call", "dpo", "--stages.0.save_strategy", "no")
