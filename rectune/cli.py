@@ -14,6 +14,7 @@ from typing import Any
 
 import rectune
 from rectune import commands
+from rectune.runtime.processes import leave_processes
 from rectune.runtime.told import one_line_each
 
 _OVERRIDE = re.compile(r"--([A-Za-z_][\w@]*(?:\.[\w@]+)*)(?:=(.*))?", re.DOTALL)
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"`--{overrides[0][0]}`: `rectune {known.command}` has no such option. See `rectune {known.command} --help`."
             )
         code: int = known.run(known, overrides) or 0
+        leave_processes()
         sys.stdout.flush()
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():

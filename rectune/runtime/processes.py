@@ -47,6 +47,19 @@ def start_processes() -> None:
         _state()
 
 
+def leave_processes() -> None:
+    """Leave the process group, if this process has joined one, when nothing is left to say to the others.
+
+    A process that ends as a member may be ended by its gloo threads ("terminate called without an active exception"), though its work is done.
+    """
+    if world_size() == 1:
+        return
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def wait() -> None:
     """Return when every process is here."""
     if world_size() > 1:
