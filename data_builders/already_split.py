@@ -17,13 +17,15 @@ from rectune.log.split import Part
 
 @dataclass(frozen=True)
 class GivenRow:
-    """One row as the source gives it: `history` and `target` are item ids, ratings are given for all or for none."""
+    """One row as the source gives it: `history`, `target` and `candidates` are item ids; ratings and candidates, the target among them, are
+    given for all rows or for none."""
 
     part: Part
     user: str
     history: Sequence[str]
     target: str
     ratings: Sequence[float] | None = None  # history, then target
+    candidates: Sequence[str] | None = None
 
 
 def given_log(rows: Sequence[GivenRow], items: pl.DataFrame, *, source: str) -> Log:
@@ -40,7 +42,8 @@ def given_log(rows: Sequence[GivenRow], items: pl.DataFrame, *, source: str) -> 
     user_code = {user: i for i, user in enumerate(users)}
     lengths = np.array([len(row.history) + 1 for row in rows])
     names = [item.strip() for row in rows for item in (*row.history, row.target)]
-    for item in names:
+    offered = [[item.strip() for item in row.candidates or ()] for row in rows]
+    for item in (*names, *(item for some in offered for item in some)):
         if item not in code:
             raise ValueError(f"{source}: item `{item}` is not in the item file.")
     events: dict[str, NDArray[Any]] = {
@@ -60,6 +63,9 @@ def given_log(rows: Sequence[GivenRow], items: pl.DataFrame, *, source: str) -> 
             "target": target,
         }
     )
+    if all(offered):
+        codes = [[code[item] for item in some] for some in offered]
+        cut = cut.with_columns(candidates=pl.Series(codes, dtype=pl.List(pl.Int32)))
     return Log(
         user_codes=events["user"],
         item_codes=events["item"],

@@ -30,6 +30,11 @@ def ranking_figures(data: dict[str, Any]) -> dict[str, str]:
     return figures
 
 
+def choice_figures(data: dict[str, Any]) -> dict[str, str]:
+    """Learning curves, as SVG."""
+    return _curves(data["training"])
+
+
 def answer_figures(
     data: dict[str, Any], chances: dict[str, NDArray[np.float64]], liked: NDArray[np.int64]
 ) -> dict[str, str]:

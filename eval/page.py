@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 from rectune.eval.sentences import (
+    choice_words,
     compared,
     interval,
     log_lines,
@@ -40,7 +41,7 @@ def page(data: dict[str, Any], figures: dict[str, str], *, kind: str) -> str:
         figures=figures,
         kind=kind,
         recipe_text=_yaml(data["settings"]),
-        mixed=mixed_verdict(data["results"]) if data["results"].get("mixed_against") else [],
+        mixed=mixed_verdict(data["results"]) if kind == "ranking" and data["results"]["mixed_against"] else [],
         share=oracle_line(data["results"]) if kind == "ranking" else "",
         traded=traded(data["training"], data["settings"].get("stages", [])) if kind == "ranking" else [],
         about_log=log_lines(data["results"]),
@@ -112,6 +113,23 @@ def answer_text(data: dict[str, Any]) -> str:
         verdict(results["tuned_against"]),
         f"Within users: {verdict(results['tuned_against_within_users'])}",
     ]
+    if results["wordings"] is not None:
+        parts.append(wording_line(results["wordings"]))
+    return "\n".join([*parts, *log_lines(results), measured_line(data["measured"])])
+
+
+def choice_text(data: dict[str, Any]) -> str:
+    """The table of a run that chooses among candidates, what its models write freely, the verdict, and what it took."""
+    results = data["results"]
+    least, most = results["candidates"]
+    each = f"{least}" if least == most else f"{least} to {most}"
+    title = f"{data['recipe']}: {results['rows']:,} test rows of {results['users']:,} users, {each} candidates a row"
+    parts = [_ranking_table(title, results["table"], results["tuned_against"])]
+    if (free := results["free"]) is not None:
+        heading = f"written freely, as S-DPO judges it: exactly one candidate in the text; {free['rows']:,} rows"
+        rows = [[name, *map(interval, entry.values())] for name, entry in free["table"].items()]
+        parts.append(text_table(heading, ["", *next(iter(free["table"].values()))], rows))
+    parts += choice_words(results)
     if results["wordings"] is not None:
         parts.append(wording_line(results["wordings"]))
     return "\n".join([*parts, *log_lines(results), measured_line(data["measured"])])

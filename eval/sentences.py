@@ -91,6 +91,29 @@ def ranking_words(results: dict[str, Any]) -> list[str]:
     return told
 
 
+def choice_words(results: dict[str, Any]) -> list[str]:
+    """What a run that chooses among candidates showed, in sentences."""
+    tuned, mixed = results["tuned_against"], results["mixed_against"]
+    told = [verdict(tuned)]
+    if mixed is not None:
+        told.append(verdict(mixed, row="tuned model with the prior"))
+    for against, row in ((mixed, "tuned model with the prior"), (tuned, "tuned model")):
+        for other in ("prior alone", "untuned model"):
+            word = compared(against, other) if against and other in against["differences"] else None
+            if word is not None and against["best_baseline"] != other:
+                told.append(said(row, word, f"the {other}", against["differences"][other], against["metric"]))
+    least, most = results["candidates"]
+    each = f"{least} candidates" if least == most else f"{least} to {most} candidates"
+    told.append(f"By chance the hit ratio is {number(results['by_chance'])} ({each} a row).")
+    met = results["table"].get("candidates met in training", {}).get("hit ratio@1")
+    if met is not None and met[1] > results["by_chance"]:
+        told.append(
+            f"A rule that reads no history hits {interval(met)}: lists of candidates tell their target, because rows with one target share them. A "
+            "model can learn the same."
+        )
+    return [*told, *earlier_lines(results)]
+
+
 def earlier_lines(results: dict[str, Any]) -> list[str]:
     """What a run that goes on from another is to be read by: who the untuned model is, which names are new, and what was forgotten."""
     earlier = results.get("earlier")

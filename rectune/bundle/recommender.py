@@ -256,11 +256,13 @@ class Recommender:
     ) -> Ranking:
         """The lists of wishes that all have candidates, or none of which has any, as item codes; as long as is searched. `weight`: of the prior."""
         bundle = self.bundle
-        asked = bundle.outside.split([wish.history for wish in wishes], [wish.user for wish in wishes])
+        only = None if wishes[0].only is None else [sorted(wish.only or ()) for wish in wishes]
+        histories, users = [wish.history for wish in wishes], [wish.user for wish in wishes]
+        asked = bundle.outside.split(histories, users, candidates=only)
         shelf = Shelf(
             allowed=allowed,
             hidden=[sorted(wish.hidden) for wish in wishes],
-            only=None if wishes[0].only is None else [sorted(wish.only or ()) for wish in wishes],
+            only=only,
             prior=None if bundle.prior is None else bundle.prior(asked, weight),
         )
         return bundle.ranker.rank(bundle.rows(asked), shelf)

@@ -21,6 +21,7 @@ from rectune.decoding.answers import (
 )
 from rectune.decoding.batching import CHUNK, SMALL_CHUNK, Batches, chunks
 from rectune.decoding.beam import Scores
+from rectune.decoding.continued import continued
 from rectune.decoding.engine import AnswerEngine, Engine
 from rectune.decoding.ranking import Ranking, join_rankings
 from rectune.decoding.shelf import ALL, Shelf
@@ -132,7 +133,7 @@ class LanguageModelRanker:
         )  # fmt: skip
 
     def rank(self, rows: TaskRows, shelf: Shelf = ALL, *, shards: Path | None = None) -> Ranking:
-        """Rank the catalogue. Chunks of rows are the same whatever the number of processes; with `shards`, each finished
+        """Rank the catalogue, or each row's own candidates. Chunks of rows are the same whatever the number of processes; with `shards`, each finished
         chunk is kept in that folder and not ranked again after a kill. Raises ValueError when no item is allowed."""
         if self.trie is None:
             raise ValueError("this model chooses answers; it has no items to rank.")
@@ -140,7 +141,7 @@ class LanguageModelRanker:
             raise ValueError(
                 "no item may be listed: all of them are denied, or none of the allowed is in the catalogue."
             )
-        own = []
+        own, shelf = [], shelf.among(rows.candidates)
         size = CHUNK if shards else SMALL_CHUNK
         for number, chunk in chunks(len(rows), "ranking", size=size, progress=self.progress, batches=self._batches):
             file = shards / _shard(number) if shards else None
@@ -174,6 +175,28 @@ class LanguageModelRanker:
         for batch, found in self._batches.each(lengths, search, most=most):
             items[batch], scores[batch], exact[batch] = found.items, found.scores, found.exact
         return Ranking(rows.row[chunk].astype(np.int64), items, scores, exact)
+
+    def write(self, rows: TaskRows, *, most: int) -> list[str]:
+        """What the model writes of its own after each prompt, at most `most` tokens of it, always the likeliest next one; no list holds it to anything."""
+        own = []
+        for _, chunk in chunks(len(rows), "writing", size=SMALL_CHUNK, progress=self.progress):
+            prompts = self.prompts(rows, chunk)
+            texts = [""] * len(chunk)
+            lengths = [len(prompt) + most for prompt in prompts]
+
+            def write(batch: list[int], prompts: list[list[int]] = prompts) -> list[str]:
+                ids = continued(
+                    self.model, [prompts[i] for i in batch], most=most, pad=self._pad, end=self.encoder.end_id
+                )
+                return self.encoder.tokenizer.batch_decode(ids, skip_special_tokens=True)  # type: ignore[no-any-return]
+
+            for batch, found in self._batches.each(lengths, write, most=SMALL_CHUNK):
+                for i, text in zip(batch, found, strict=True):
+                    texts[i] = text
+            own.append((chunk, texts))
+        every = [part for several in gather(own) for part in several]
+        by_row = {int(i): text for chunk, texts in every for i, text in zip(chunk, texts, strict=True)}
+        return [by_row[i] for i in range(len(rows))]
 
     # ------------------------------------------------------------------------------------------------------- answers
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rectune.runtime.ragged import Ragged
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,16 @@ class Shelf:
         hidden, only = (None if rule is None else [rule[i] for i in positions] for rule in (self.hidden, self.only))
         prior = self.prior
         return Shelf(self.allowed, hidden, only, None if prior is None else lambda which: prior(positions[which]))
+
+    def among(self, candidates: Ragged | None) -> Shelf:
+        """The same where each row may list some items alone: those of its `only` that are candidates; None changes nothing."""
+        if candidates is None:
+            return self
+        lists = candidates.lists()
+        if self.only is None:
+            return replace(self, only=lists)
+        kept = [sorted(set(some) & set(own)) for some, own in zip(lists, self.only, strict=True)]
+        return replace(self, only=kept)
 
 
 ALL = Shelf()

@@ -31,7 +31,8 @@ class Log:
     `items`: row = item code; `item_id`, `title`, and every other text column of the source.
     `users`: the source's user ids, row = user code.
     `cut`: for data that comes already split, one row an example: `part`, `user`, and offsets into the events
-    `start`, `stop`, `target` (history = events[start:stop]); else None.
+    `start`, `stop`, `target` (history = events[start:stop]), and where the rows offer items to choose from, `candidates`, lists of
+    item codes; else None.
     """
 
     user_codes: NDArray[np.int32]

@@ -113,6 +113,17 @@ class Split:
         """Target item of each row, shape (rows,)."""
         return self.log.item_codes[rows.target]
 
+    def candidates(self, rows: Rows) -> Ragged | None:
+        """Item codes of what each row offers to choose from, the target among them, in the source's order; None for a log whose rows offer nothing."""
+        cut = self.log.cut
+        if cut is None or "candidates" not in cut.columns:
+            return None
+        ends, offered = cut["target"].to_numpy(), cut["candidates"]
+        at = np.minimum(np.searchsorted(ends, rows.target), len(ends) - 1)
+        if not np.array_equal(ends[at], rows.target):
+            return None  # rows of another split than the log came with
+        return Ragged(offered.explode().to_numpy(), starts_of(offered.list.len().to_numpy())).take(at)
+
     def tied(self, rows: Rows) -> int | None:
         """How many of the rows' targets share their time with the event before, so that the order of the file decides which is the
         target; None for a log without times."""

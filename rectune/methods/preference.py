@@ -28,7 +28,7 @@ from rectune.tasks.examples import Example, Mixture, fit_prompt
 from rectune.tasks.rows import TaskRows
 from rectune.tasks.views import ItemViews, Variables
 
-Negatives = Literal["random", "popular", "ranked"]
+Negatives = Literal["random", "popular", "ranked", "candidates"]
 UNREAD = dict.fromkeys(
     ("pad_to_multiple_of", "padding_free", "pad_token"),
     "batches of preferences are padded to their longest, with the base's own token",
@@ -43,7 +43,8 @@ class Rejecting:
         default="random",
         metadata={
             "help": "Where rejected items come from: `random`, any item; `popular`, by how often an item is in the training "
-            "events; `ranked`, those that the model itself lists first as the stage begins."
+            "events; `ranked`, those that the model itself lists first as the stage begins; `candidates`, what the row offered beside its target "
+            "(`choose_item`)."
         },
     )
     negatives_power: float = field(
@@ -79,6 +80,10 @@ class Preferences:
                 )
             if rows.kind == "answer":
                 self._enough(len(rows.answers) - 1, f"task `{spec.name}`", "answers")
+            elif self._drawn_by == "candidates" and rows.candidates is None:
+                raise ValueError(
+                    f"task `{spec.name}` offers no candidates to reject. Use `choose_item`, or `negatives: random`."
+                )
             elif "target" not in spec.template.arguments("completion"):
                 raise ValueError(
                     f"task `{spec.name}`: the completion of `{spec.template.name}` does not read `target`, so it cannot name another item."
@@ -119,6 +124,11 @@ class Preferences:
         if self._drawn_by == "ranked":
             return [int(item) for item in rng.permutation(self._free(rows, i))[: self._each]]
         taken = self.taken(rows, i)
+        if rows.candidates is not None and self._drawn_by == "candidates":
+            begin, end = rows.candidates.starts[i : i + 2]
+            free = np.setdiff1d(rows.candidates.values[begin:end], taken)
+            self._enough(len(free), what, "candidates")
+            return [int(item) for item in rng.permutation(free)[: self._each]]
         self._enough(len(self._drawable) - int(np.isin(taken, self._drawable).sum()), what, "items")
         found, no = list[int](), set(taken.tolist())
         # What is drawn again or taken is thrown away: an example costs no pass over the catalogue.

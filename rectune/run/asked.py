@@ -170,7 +170,7 @@ def ask(recipe: Recipe, *, need: Literal["all", "no files", "ranking"] = "all") 
         for name, value in arguments.items():
             if isinstance(value, int):  # all of them count something
                 check_range(value, FROM_0, recipe.where(f"eval.{name}"))
-    if judge.judges == "item" and min(arguments.get("k") or [1]) < 1:
+    if judge.judges in ("item", "choice") and min(arguments.get("k") or [1]) < 1:
         raise ValueError(f"{recipe.where('eval.k')}: got {arguments['k']}, but a list holds at least 1 item.")
     if isinstance(arguments.get("oracle"), str):  # named here, too: a report comes after the training
         named(arguments["oracle"], HOMES["eval.oracle"], recipe.where("eval.oracle"))

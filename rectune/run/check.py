@@ -18,7 +18,7 @@ def check(run: Run) -> None:
     """Raise ValueError where what is asked does not fit the data: an evaluator of another kind of task, lists longer than the search or
     the catalogue, a checkpoint chosen by what no evaluation gives, answers that are all the same."""
     asked, rows = run.asked, run.rows
-    kind, told = rows.kind, "rating" if rows.values else rows.kind
+    kind, told = rows.kind, rows.judged
     if asked.judge.judges not in (None, told):
         raise ValueError(
             f"{asked.where('eval.call')}: `{asked.recipe.settings['eval']['call']}` judges tasks of the kind `{asked.judge.judges}`, but "
@@ -29,7 +29,11 @@ def check(run: Run) -> None:
             f"{asked.where('rank.prior')}: the ranked task lists no items, so a prior over items has no place."
         )
     if not run.folder.pinned:
-        given = {"item": list_metrics(asked.list_width), "answer": ["auc"], "rating": ["rmse"]}
+        given = {
+            **dict.fromkeys(("item", "choice"), list_metrics(asked.list_width)),
+            "answer": ["auc"],
+            "rating": ["rmse"],
+        }
         _check_metrics(run, given.get(told, []))
     if kind == "answer" and not run.folder.pinned:
         _check_answers(run)

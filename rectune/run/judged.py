@@ -48,7 +48,8 @@ class Evidence:
     each answer of the task, shape (rows, answers)): 'untuned' and 'tuned', and 'mixed' where the recipe names a prior: the tuned model with it. `prior`: the
     prior alone, rows -> (rows, items), or None; `prior_weight`: its weight and how it was chosen. `wordings`: recall and ndcg under each wording. `shuffled`: the tuned model's lists for `shuffled_rows` with histories in
     random order, seen items hidden. `candidates`: of each test row the target and items that were drawn beside it, and
-    `sampled[model]` the lists of these alone. `others`: lists that were made elsewhere, name -> protocol -> lists.
+    `sampled[model]` the lists of these alone. `others`: lists that were made elsewhere, name -> protocol -> lists. `written[model]`: what a model wrote freely after
+    the prompts of so many evenly spread test rows.
     `training`: the log of each stage. `cached(name, keys, build, made_by, needs)` returns a folder that `build` filled once for this split, these keys and the boxes of the line
     in `needs`; `made_by`: whose code that is. `sasrec`: the run's SASRec, trained when it is first called, or None. `earlier`: the name of the run that this one goes on from, whose model is the untuned
     one, and `before` that run's test rows.
@@ -78,6 +79,7 @@ class Evidence:
     sasrec: Callable[[], SasRec] | None = None
     earlier: str | None = None
     before: Before | None = None
+    written: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def earlier_run(evidence: Evidence) -> dict[str, Any]:
 
 
 class Judge:
-    """An evaluator: `function(evidence, **keys) -> Report`, the kind of task that it `judges` ('item', 'answer' or 'rating'; None: any),
+    """An evaluator: `function(evidence, **keys) -> Report`, the kind of task that it `judges` ('item', 'choice', 'answer' or 'rating'; None: any),
     and `summarise(reports, cells, links) -> Report`, which sums up the cells of a grid (None: it cannot)."""
 
     def __init__(

@@ -108,7 +108,7 @@ def _rank(run: Run, who: str, task: TaskRows, shelf: Shelf, folder: Path) -> Non
 def ranked_before(run: Run) -> Before | None:
     """The untuned and the tuned model on the test rows of the run that this one goes on from, over today's catalogue, seen items hidden; None where
     it goes on from none, or lists no items."""
-    if run.asked.earlier is None or run.rows.kind != "item":
+    if run.asked.earlier is None or run.rows.judged != "item":
         return None
     rows = before_rows(run)
     if not rows.targets:
@@ -165,6 +165,28 @@ def answered(run: Run, who: str) -> tuple[NDArray[np.float64], dict[str, Any]]:
         Box(
             f"answer-{who}", _needs(run, who), lambda: keys, build,
             lambda held, folder: (np.load(folder / "answers.npy"), _measured(folder)), _made_by(run), resumes=True,
+        )
+    )  # fmt: skip
+    return found
+
+
+def wrote(run: Run, who: str, most: int, tokens: int) -> tuple[list[str], dict[str, Any]]:
+    """What a model writes freely after the prompts of at most `most` test rows, at most `tokens` tokens each, and what it took. Nothing where
+    its ranker writes no text."""
+    keys = {**_rank_keys(run.asked, run.folder.path), "who": who, "rows": most, "tokens": tokens}
+
+    def build(held: Held, folder: Path) -> None:
+        started, model = time.perf_counter(), run.models[who]
+        rows = run.rows.take(evenly(len(run.rows), most))
+        texts = model.write(rows, most=tokens) if isinstance(model, LanguageModelRanker) else []
+        if is_main():
+            (folder / "written.json").write_text(json.dumps(texts))
+            _write_measured(folder, started, len(rows))
+
+    found: tuple[list[str], dict[str, Any]] = run.load(
+        Box(
+            f"written-{who}", _needs(run, who), lambda: keys, build,
+            lambda held, folder: (json.loads((folder / "written.json").read_text()), _measured(folder)), _made_by(run), resumes=True,
         )
     )  # fmt: skip
     return found

@@ -25,7 +25,7 @@ from rectune.run.candidates import candidates_box
 from rectune.run.judged import HIDDEN, SHOWN, Evidence, as_json
 from rectune.run.line import AFTER
 from rectune.run.lists import read_lists
-from rectune.run.rankings import answered, by_wording, prior_weight, ranked, ranked_before, sample
+from rectune.run.rankings import answered, by_wording, prior_weight, ranked, ranked_before, sample, wrote
 from rectune.run.run import Run
 from rectune.run.sasrec_box import NAME as SASREC
 from rectune.runtime.files import write_atomic
@@ -36,8 +36,8 @@ def report(run: Run, lists: Sequence[str | Path] = ()) -> None:
     """Rank with both models, let the recipe's `eval` judge, and write report.json and report.html. `lists`: files of lists that were
     made elsewhere, which become rows of the table."""
     asked = run.asked
-    if lists and run.rows.kind != "item":
-        raise ValueError("`--lists`: this run lists no items.")
+    if lists and run.rows.judged != "item":
+        raise ValueError("`--lists`: this run does not rank the catalogue.")
     others = read_lists(lists, run.split)
     keys = asked.judged_by
     evidence = gather_evidence(
@@ -46,6 +46,7 @@ def report(run: Run, lists: Sequence[str | Path] = ()) -> None:
         wordings=int(keys.get("wording_rows", 0)),
         others=others,
         candidates=int(keys.get("candidates", 0)),
+        written=(int(keys.get("free_rows", 0)), int(keys.get("free_tokens", 0))),
     )
     run.models.clear()
     if is_main():
@@ -58,23 +59,28 @@ def report(run: Run, lists: Sequence[str | Path] = ()) -> None:
 
 
 def gather_evidence(
-    run: Run, *, shuffled: int, wordings: int, others: dict[str, dict[str, Ranking]] | None = None, candidates: int = 0
-) -> Evidence:
-    """Everything a report is made of, from the boxes of a run."""
+    run: Run, *, shuffled: int, wordings: int, others: dict[str, dict[str, Ranking]] | None = None, candidates: int = 0,
+    written: tuple[int, int] = (0, 0),
+) -> Evidence:  # fmt: skip
+    """Everything a report is made of, from the boxes of a run. `written`: after how many test rows each model writes freely, and how many tokens."""
     asked = run.asked
     measured: dict[str, Any] = {}
     rankings: dict[tuple[str, str], Ranking] = {}
     answers: dict[str, NDArray[np.float64]] = {}
+    free: dict[str, list[str]] = {}
+    protocols = (SHOWN,) if run.rows.judged == "choice" else (HIDDEN, SHOWN)
     for who in ("untuned", "tuned"):
         if run.rows.kind == "answer":
             answers[who], measured[f"answers, {who}"] = answered(run, who)
             continue
-        for protocol in (HIDDEN, SHOWN):
+        if written[0] and run.rows.kind == "item":
+            free[who], measured[f"free text, {who}"] = wrote(run, who, *written)
+        for protocol in protocols:
             rankings[who, protocol], measured[f"ranking, {who}, {protocol}"] = ranked(run, who, protocol)
     weight, prior = None, None
     if asked.prior is not None and run.rows.kind == "item":
         weight, prior = prior_weight(run), partial(run["prior"], run.split)
-        for protocol in (HIDDEN, SHOWN):
+        for protocol in protocols:
             mixed = ranked(run, "tuned", protocol, weight=weight["weight"])
             rankings["mixed", protocol], measured[f"ranking, mixed, {protocol}"] = mixed
     some, shuffled_ranking = None, None
@@ -99,7 +105,7 @@ def gather_evidence(
         recipe=asked.recipe, split=run.split, index=run.index, task=run.rows, task_section=section_at(asked.recipe, asked.ranked.key),
         rankings=rankings, answers=answers, shuffled=shuffled_ranking, shuffled_rows=some, training=training, audits=audits,
         measured=measured, environment=environment(run), cached=partial(_cached, run), seed=asked.seed, wordings=worded, prior=prior,
-        prior_weight=weight, others=others or {}, candidates=drawn, sampled=sampled,
+        prior_weight=weight, others=others or {}, candidates=drawn, sampled=sampled, written=free,
         sasrec=None if asked.sasrec is None else partial(run.__getitem__, SASREC),
         earlier=run.index.health.get("grown", {}).get("from"), before=ranked_before(run),
     )  # fmt: skip

@@ -31,11 +31,12 @@ class Outside:
         histories: Sequence[Sequence[Event]],
         users: Sequence[str] | None = None,
         targets: Sequence[int] | None = None,
+        candidates: Sequence[Sequence[int]] | None = None,
     ) -> Split:
         """A split whose test rows are the given histories, oldest first; an item without a rating counts as liked best.
 
         `users`: the id of whoever each history is of, as the log writes it, where that is known; it decides the user token. `targets`: items
-        that the rows ask about; where they are not given the targets mean nothing.
+        that the rows ask about; where they are not given the targets mean nothing. `candidates`: items that each row offers.
         """
         lengths = np.array([len(history) for history in histories], dtype=np.int64)
         target = np.cumsum(lengths + 1) - 1
@@ -65,7 +66,14 @@ class Outside:
             items=self.items,
             users=pl.Series(names, dtype=pl.String),
             source="the given histories",
-        )
+            cut=None if candidates is None else pl.DataFrame(
+                {
+                    "part": ["test"] * len(histories), "row": np.arange(len(histories)), "user": np.arange(len(histories), dtype=np.int32),
+                    "start": first, "stop": target, "target": target,
+                    "candidates": pl.Series([list(some) for some in candidates], dtype=pl.List(pl.Int32)),
+                }
+            ),
+        )  # fmt: skip
         number = np.arange(len(histories), dtype=np.int64)
         start = np.maximum(first, target - self.longest)  # as long as what the model was tuned on
         rows = Rows(row=number, user=number, first=first, start=start, stop=target, target=target)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from rectune.log.split import Histories, Ints
+from rectune.runtime.ragged import Ragged
 from rectune.tasks.views import ItemViews, Variables
 
 
@@ -24,7 +25,8 @@ class TaskRows:
     first, for a ranker that reads no text; None where the task has no such list. `views`: what a template sees of an item, where `history(i)` and
     `target` are all that the texts of a row come from, as `history` and `target`, views of these items, and `user`, the token at place `users` of the
     vocabulary, (rows,), -1 and '' for none. `group`, shape (rows,): rows of one number begin
-    alike; they have one wording in an epoch, and are trained together by a method that reads what they share once.
+    alike; they have one wording in an epoch, and are trained together by a method that reads what they share once. `candidates`: item codes of what
+    alone each row may name; None where that is the catalogue.
     """
 
     row: Ints
@@ -38,6 +40,14 @@ class TaskRows:
     views: ItemViews | None = None
     users: Ints | None = None
     group: Ints | None = None
+    candidates: Ragged | None = None
+
+    @property
+    def judged(self) -> str:
+        """What an evaluator must judge: 'item' (the catalogue), 'choice' (candidates), 'answer', 'rating' (answers that are numbers) or 'text'."""
+        if self.kind == "item" and self.candidates is not None:
+            return "choice"
+        return "rating" if self.values else self.kind
 
     def __len__(self) -> int:
         return len(self.row)
@@ -52,4 +62,5 @@ class TaskRows:
             group=None if self.group is None else self.group[positions],
             users=None if self.users is None else self.users[positions],
             history=None if self.history is None else self.history.take(positions),
+            candidates=None if self.candidates is None else self.candidates.take(positions),
         )
