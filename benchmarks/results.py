@@ -27,7 +27,7 @@ README = ROOT / "recipes" / "README.md"
 PUBLISHED = FOLDER / "published.yaml"
 NAMES = {
     "amazon18_scientific": "Amazon 2018 Scientific", "Beauty": "Amazon 2014 Beauty", "Instruments": "Amazon 2018 Instruments",
-    "movielens": "MovieLens 100K", "synthetic": "made-up shop", "tallrec": "TALLRec's movie rows",
+    "movielens": "MovieLens 100K", "synthetic": "made-up shop", "tallrec": "TALLRec's movie rows", "sdpo": "S-DPO's LastFM rows",
 }  # fmt: skip
 # Keys that say where a run was made, or what a report tells beside its tables.
 PLACES = re.compile(
@@ -46,6 +46,8 @@ def entry_of(report: dict[str, Any], variant: str, recipe: str) -> Entry:
         "tuned_against",
         "mixed_against",
         "tuned_against_within_users",
+        "by_chance",
+        "free",
         "oracle_share",
         "shuffled_history",
         "rows",
@@ -104,6 +106,8 @@ def _data(settings: dict[str, Any]) -> str:
 def _kind(results: dict[str, Any]) -> str:
     if "protocols" in results:
         return "items"
+    if "by_chance" in results:
+        return "choices"
     return "ratings" if "rating_values" in results else "likes"
 
 

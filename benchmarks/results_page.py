@@ -17,6 +17,14 @@ from benchmarks.results import Entry
 from rectune.recipe.load import bundled, read_yaml
 from rectune.run.judged import HIDDEN, SHOWN
 
+# Kind of a result -> what the overview shows of it, and the columns of its page (the lists of `items` have their own).
+KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "items": ("R@10, N@10", ()),
+    "choices": ("hit ratio@1", ("hit ratio@1", "hit ratio@5", "mrr")),
+    "likes": ("AUC", ("auc", "user_auc", "log_loss")),
+    "ratings": ("RMSE", ("rmse", "mae", "auc")),
+}
+
 BEGIN, END = "<!-- made by benchmarks/results.py: {} -->", "<!-- end -->"
 
 
@@ -68,13 +76,23 @@ def _table(group: Sequence[Entry]) -> list[str]:
             cells = [_over([e["protocols"][t].get(row, {}).get(m) for e in group]) for t in titles for m in metrics]
             lines.append(f"| {_strong(row)} | {' | '.join(cells)} |")
         return lines
-    metrics = ("auc", "user_auc", "log_loss") if first["kind"] == "likes" else ("rmse", "mae", "auc")
-    metrics = tuple(metric for metric in metrics if metric in next(iter(first["table"].values())))
+    metrics = tuple(metric for metric in KINDS[first["kind"]][1] if metric in next(iter(first["table"].values())))
     lines = [f"| row | {' | '.join(metrics)} |", "|---" * (1 + len(metrics)) + "|"]
     for row in first["table"]:
         lines.append(
             f"| {_strong(row)} | {' | '.join(_over([e['table'].get(row, {}).get(m) for e in group]) for m in metrics)} |"
         )
+    if first.get("free"):
+        lines += [
+            "",
+            f"Written freely after {first['free']['rows']:,} test rows (valid: exactly one candidate stands in the text):",
+            "",
+        ]
+        columns = list(next(iter(first["free"]["table"].values())))
+        lines += [f"| row | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
+        for row in first["free"]["table"]:
+            cells = [_over([e["free"]["table"][row][column] for e in group]) for column in columns]
+            lines.append(f"| {_strong(row)} | {' | '.join(cells)} |")
     return lines
 
 
@@ -165,7 +183,7 @@ def overview(kind: str, published: dict[str, Any]) -> str:
     head = [
         "data",
         "recipe",
-        "R@10, N@10" if items else ("AUC" if kind == "likes" else "RMSE"),
+        KINDS[kind][0],
         "best row without a language model",
         "difference",
     ]
@@ -219,7 +237,7 @@ def _both(group: Sequence[Entry], row: str) -> str:
             number(statistics.mean(_mean_of(e["protocols"][HIDDEN][row][m]) for e in group))
             for m in _best_metrics(group[0])
         )
-    metric = "auc" if group[0]["kind"] == "likes" else "rmse"
+    metric = KINDS[group[0]["kind"]][1][0]
     return number(statistics.mean(_mean_of(e["table"][row][metric]) for e in group))
 
 
@@ -255,7 +273,7 @@ def pages() -> dict[Path, str]:
             page(recipe, results.load(recipe)),
         )
     text = results.README.read_text(encoding="utf-8")
-    for kind in ("items", "likes", "ratings"):
+    for kind in KINDS:
         text = replaced(text, kind, overview(kind, published))
     return {**made, results.README: text}
 

@@ -40,7 +40,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(results, "README", tmp_path / "README.md")
     monkeypatch.setattr(results, "PUBLISHED", tmp_path / "none.yaml")
     (tmp_path / "README.md").write_text(
-        "".join(f"{results_page.BEGIN.format(kind)}\n{results_page.END}\n" for kind in ("items", "likes", "ratings"))
+        "".join(f"{results_page.BEGIN.format(kind)}\n{results_page.END}\n" for kind in results_page.KINDS)
     )
     return tmp_path / "results"
 

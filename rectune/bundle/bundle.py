@@ -77,6 +77,11 @@ class Bundle:
         """The rows of the task for histories from outside."""
         return self.task.rows(split, self.index, "test", self.vectors)
 
+    @cached_property
+    def chooses(self) -> bool:
+        """Whether its task chooses among candidates that have to be given."""
+        return self.kind == "item" and self.rows(event_less(self.items)).candidates is not None
+
     def with_items(self, new: pl.DataFrame) -> Bundle:
         """The same with new items behind its own, named by its index. Raises ValueError where the index names none, and for a ranker that
         searches no trie."""

@@ -15,7 +15,7 @@ from rectune.bundle import plain as exported
 from rectune.run.run import Run
 
 ABOUT, REPORT = "rectune.json", "report.json"
-SHOWN = 3  # items of a made-up history
+SHOWN, OFFERED = 3, 3  # items of a made-up history, and of made-up candidates
 PARTS = {
     "index/": "the item index, with what names new items",
     "trie.safetensors": "the names of all items as a tree",
@@ -38,7 +38,7 @@ def card(
     template.filters.update(figure=figure, interval=interval)
     source = Path(__file__).with_name("export-card.md.jinja").read_text(encoding="utf-8")
     text = template.from_string(source).render(
-        about=about, lists=about["kind"] == "item", rates=bool(about.get("rates")), code=code(about["kind"]), example=example(folder, about),
+        about=about, lists=about["kind"] == "item", rates=bool(about.get("rates")), chooses=bool(about.get("chooses")), code=code(about["kind"]), example=example(folder, about),
         repo=repo, licence=licence, listed=listed, tables=tables(report), results=report.get("results", {}), said=report.get("said", []),
         environment=report.get("environment", {}), settings=report.get("settings", {}), trainings=trainings(report),
         parts={name: what for name, what in PARTS.items() if (folder / name).exists()},
@@ -132,9 +132,10 @@ def example(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
     with (folder / "items.jsonl").open(encoding="utf-8") as lines:
         for line in lines:
             ids.append(json.loads(line)["item_id"])
-            if len(ids) > SHOWN:
+            if len(ids) > SHOWN + OFFERED:
                 break
     history: list[Any] = ids[:SHOWN] if len(ids) > SHOWN else ids[:-1]
+    offered, ids = ids[-OFFERED:], ids[: SHOWN + 1]
     if about["kind"] != "item":
         history = [(name, n % 2 == 0) for n, name in enumerate(history)]
-    return {"history": history, "target": ids[-1]}
+    return {"history": history, "target": ids[-1], "candidates": offered}

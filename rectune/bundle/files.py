@@ -233,6 +233,7 @@ def about_run(run: Run, *, room: int | None) -> dict[str, Any]:
     longest = run.split.notes.get("max_history") or int(max((run.split.test.stop - run.split.test.start).max(), 1))
     return {
         "kind": run.rows.kind,
+        "chooses": run.rows.judged == "choice",
         "run": run_of(run),
         "base": base or {"from_scratch": run.asked.model.from_scratch or {"architecture_of": base_called(run.asked.model)}, "on_hub": None},
         "rates": bool(run.rows.values), "codes": bool(run.index.codes.shape[1] > 1),

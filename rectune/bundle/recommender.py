@@ -206,6 +206,10 @@ class Recommender:
             raise ValueError(
                 f"{bundle.recipe}: this model answers about one item (Yes/No, a rating); it lists none. Ask with `score`."
             )
+        if candidates is None and bundle.chooses:
+            raise ValueError(
+                f"{bundle.recipe}: this model chooses among candidates, which its prompt lists. Give `candidates`, the ids to choose from."
+            )
         k = min(MOST, self.max_k) if k is None else k
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= self.max_k:
             raise ValueError(

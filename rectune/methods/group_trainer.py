@@ -32,6 +32,11 @@ class Prompts:
                 raise ValueError(
                     f"task `{spec.name}` names no items, so there is nothing to roll out. Give the stage `tasks` that do."
                 )
+            if rows.candidates is not None:
+                raise ValueError(
+                    f"task `{spec.name}` chooses among candidates, and groups are rolled out over the whole catalogue. Use `s_dpo` with "
+                    "`negatives: candidates`."
+                )
 
     def features(self, positions: Sequence[int], epoch: int) -> list[dict[str, Any]]:
         """`prompt`, `target` and `row` of each position."""

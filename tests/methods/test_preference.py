@@ -23,6 +23,7 @@ from rectune.methods import dpo, s_dpo
 from rectune.methods.preference import Preferences, PreferenceTrainer, Rejecting
 from rectune.tasks.rows import TaskRows
 from tests.conftest import QUICK
+from tests.offered import files
 from tests.runs import bandit_log, killed_at_a_step, results, same_gradients
 from tests.test_cli import fails
 
@@ -267,6 +268,31 @@ def test_ranked_items_are_those_of_the_models_lists(tmp_path: Path) -> None:
     short, _ = sides(split, "ranked", 4, tmp_path / "short", search)
     with pytest.raises(ValueError, match=r"task `next_item`, row 1: 4 are to be rejected, and 3 items of its list"):
         short.list_now()
+
+
+def test_candidates_are_rejected_where_rows_offer_them(tmp_path: Path) -> None:
+    from rectune.data_builders.sdpo import sdpo
+
+    from rectune.indexing.titles import titles
+    from rectune.log.splits.given import given
+    from rectune.tasks.choose_item import choose_item
+
+    split = given(sdpo(path=files(tmp_path)))
+    index = titles(split)
+    rows = choose_item(split, index, "train")
+    assert rows.candidates is not None
+    spec = SimpleNamespace(name="choose_item", template=Reads("target"))
+    mixture: Any = SimpleNamespace(seed=0, tasks=[(spec, rows)])
+    task: Any = SimpleNamespace(split=split, index=index)
+    drawn = Preferences(task, mixture, Rejecting(negatives="candidates"), 3, None)
+    for i, offered in enumerate(rows.candidates.lists()):
+        target = int(rows.target[i])
+        found = [
+            {index.titles.index(view["target"]["name"]) for view in drawn.rejected(rows, i, epoch, "")}
+            for epoch in range(6)
+        ]
+        assert all(len(some) == 3 and some <= set(offered) - {target} for some in found)
+        assert len(set(map(frozenset, found))) > 1  # drawn anew in each epoch
 
 
 def test_too_few_items_and_texts_are_refused() -> None:

@@ -23,6 +23,10 @@ Past = list[tuple[str, Any]]  # item id and, for a model that answers, what the 
 
 def page(recommender: Recommender) -> gr.Blocks:
     """The page of a recommender."""
+    if recommender.bundle.chooses:
+        raise ValueError(
+            f"{recommender.bundle.recipe}: this model chooses among candidates, and the page asks for none. Use `rectune recommend --users FILE`."
+        )
     lists = recommender.kind == "item"
     with gr.Blocks(title=f"rectune: {recommender.bundle.recipe}", analytics_enabled=False) as blocks:
         gr.Markdown(
