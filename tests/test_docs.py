@@ -179,6 +179,7 @@ def templates_page() -> str:
     variables |= {
         "user": codes_value([0]),
         "intention": "something that boils water",
+        "candidates": [item("Coffee", [0, 3], True, "3"), target],
         "preference": "Likes tea and what belongs to it.",
         "turns": [{"role": "user", "text": "Name a hot drink."}],
         "answer": "Tea.",

@@ -11,6 +11,7 @@ import yaml
 
 from rectune.recipe.load import bundled, load_recipe
 from rectune.run.preview import preview
+from tests.offered import files
 
 RECIPES = sorted(file for folder in bundled("recipes") for file in folder.glob("*.yaml"))
 
@@ -64,7 +65,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         (place / "minionerec" / part).mkdir()
         lines = [f'{u},"[{", ".join(f"{i!r}" for i in map(str, s[:3]))}]",{s[3]}' for u, s in sequences.items()]
         (place / "minionerec" / part / "S.csv").write_text("\n".join(["user_id,history_item_id,item_id", *lines]))
-    names = ("lc_rec", "movielens", "tallrec", "book_crossing", "minionerec")
+    files(place / "sdpo")
+    names = ("lc_rec", "movielens", "tallrec", "book_crossing", "minionerec", "sdpo")
     return {**{name: place / name for name in names}, "instructions": place / "said.json"}
 
 

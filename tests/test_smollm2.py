@@ -10,6 +10,7 @@ import pytest
 
 from rectune.bundle.recommender import Recommender
 from rectune.cli import main
+from tests.offered import files
 from tests.runs import results
 
 ROOT = Path(__file__).parents[1]
@@ -59,7 +60,8 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (place / "movielens" / "u.genre").write_text("unknown|0\nDrama|1\n")
     films = [f"{i + 1}|{title} (1995)|01-Jan-1995||x|0|1" for i, title in enumerate(titles)]
     (place / "movielens" / "u.item").write_text("\n".join(films), encoding="latin-1")
-    return {name: place / name for name in ("lc_rec", "movielens")}
+    files(place / "sdpo")
+    return {name: place / name for name in ("lc_rec", "movielens", "sdpo")}
 
 
 IDS = [
@@ -82,6 +84,10 @@ RECIPES = {
     ),
     "tallrec-ml-100k-smollm2": ("movielens", SEVERAL),
     "rating-ml-100k-smollm2": ("movielens", SEVERAL),
+    "sdpo-lastfm-smollm2": (
+        "sdpo",
+        ["--stages.1.max_steps", "2", "--stages.1.per_device_train_batch_size", "2", "--rank.beams", "5", "--rank.k", "5", "--eval.free_rows", "3"],
+    ),
 }  # fmt: skip
 
 
@@ -109,7 +115,11 @@ def test_a_recipe_trains_ranks_and_exports(recipe: str, base: str, sources: dict
     assert main(["export", str(run), "--traceback"]) == 0
     bundle = Recommender.from_pretrained(run / "export")
     items = [json.loads(line)["item_id"] for line in (run / "export" / "items.jsonl").read_text().splitlines()]
-    if "protocols" in found:
+    if "free" in found:
+        listed = bundle.recommend(items[:3], k=2, candidates=items[5:9])
+        assert len({one.item_id for one in listed} & set(items[5:9])) == 2
+        assert listed == Recommender.from_pretrained(run).recommend(items[:3], k=2, candidates=items[5:9])
+    elif "protocols" in found:
         listed = bundle.recommend(items[:3], k=5)
         assert len({one.item_id for one in listed}) == 5
         assert listed == Recommender.from_pretrained(run).recommend(items[:3], k=5)
