@@ -76,7 +76,8 @@ class Method(Protocol):
     it is asked before anything is built. `searches(section)`, where there is one, says whether the training calls `Trainable.search`
     or `Trainable.rollouts`. `needs(section)` gives names of the line's boxes that it reads, `vectors` or `prior`, and `made_by(section)` functions
     whose code is the training's as well. `READS_TREES`, where it is true: examples of one group are read once where they begin alike (`examples: tree`).
-    `check_asked(config, tasks, ranked, beams)`, where there is one, raises ValueError for what does not go together; nothing is built yet. `load` with None instead of a folder gives the model before it was tuned. `export(given, folder, to)`, where there
+    `check_asked(config, tasks, ranked, beams)`, where there is one, raises ValueError for what does not go together; nothing is built yet. `check_rows(config, tasks)`, where there is one, does so for the training
+    rows of its tasks, pairs of `TaskSpec` and `TaskRows`, before the base is loaded. `load` with None instead of a folder gives the model before it was tuned. `export(given, folder, to)`, where there
     is one, writes what a bundle needs; without it the tuned model is one that transformers loads.
     """
 

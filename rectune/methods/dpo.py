@@ -22,7 +22,7 @@ LOSSES = [
     "discopop", "sft", "sigmoid_norm",
 ]  # fmt: skip
 
-__all__ = ["Config", "check_asked", "check_base", "config_defaults", "load", "searches", "train"]
+__all__ = ["Config", "check_asked", "check_base", "check_rows", "config_defaults", "load", "searches", "train"]
 
 
 @dataclass
@@ -60,6 +60,11 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
 def check_asked(config: Config, tasks: Sequence[Any], ranked: Any, beams: int) -> None:
     """Raise ValueError for tasks that the model's own lists do not serve."""
     preference.check_asked(config, 1, tasks, ranked, beams)
+
+
+def check_rows(config: Config, tasks: Sequence[Any]) -> None:
+    """Raise ValueError for rows of which too little is known to be worse."""
+    preference.check_rows(config, 1, tasks)
 
 
 class Pairs:

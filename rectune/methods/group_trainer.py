@@ -20,6 +20,7 @@ from rectune.methods.rewards import Rewards
 from rectune.methods.training import WholeCheckpoints, without_dropout
 from rectune.runtime.seeded import seeded
 from rectune.tasks.examples import Example, Mixture, fit_prompt
+from rectune.tasks.rows import TaskRows
 
 
 class Prompts:
@@ -27,16 +28,7 @@ class Prompts:
 
     def __init__(self, mixture: Mixture, rollouts: Rollouts) -> None:
         self.mixture, self._rollouts = mixture, rollouts
-        for spec, rows in mixture.tasks:
-            if rows.kind != "item":
-                raise ValueError(
-                    f"task `{spec.name}` names no items, so there is nothing to roll out. Give the stage `tasks` that do."
-                )
-            if rows.candidates is not None:
-                raise ValueError(
-                    f"task `{spec.name}` chooses among candidates, and groups are rolled out over the whole catalogue. Use `s_dpo` with "
-                    "`negatives: candidates`."
-                )
+        check_rolled_out(mixture.tasks)
 
     def features(self, positions: Sequence[int], epoch: int) -> list[dict[str, Any]]:
         """`prompt`, `target` and `row` of each position."""
@@ -59,6 +51,20 @@ class Prompts:
                 self.mixture.encoder, spec.template, example.wording, rows.variables(i), room=most - depth, what=what
             )
         return {"prompt": prompt, "target": target, "row": int(rows.row[i])}
+
+
+def check_rolled_out(tasks: Sequence[tuple[Any, TaskRows]]) -> None:
+    """Raise ValueError for tasks, of (spec, training rows), after whose prompts no items of the catalogue can be rolled out."""
+    for spec, rows in tasks:
+        if rows.kind != "item":
+            raise ValueError(
+                f"task `{spec.name}` names no items, so there is nothing to roll out. Give the stage `tasks` that do."
+            )
+        if rows.candidates is not None:
+            raise ValueError(
+                f"task `{spec.name}` chooses among candidates, and groups are rolled out over the whole catalogue. Use `s_dpo` with "
+                "`negatives: candidates`."
+            )
 
 
 class _KeepsRollouts(GRPOTrainer):  # type: ignore[misc]

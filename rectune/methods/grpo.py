@@ -12,7 +12,7 @@ from trl import GRPOConfig
 from rectune.decoding.rollouts import How
 from rectune.methods.choosing import Choosing
 from rectune.methods.contract import Trainable
-from rectune.methods.group_trainer import GroupTrainer, Prompts
+from rectune.methods.group_trainer import GroupTrainer, Prompts, check_rolled_out
 from rectune.methods.language_model import load
 from rectune.methods.rewards import Rewards, reads_of, rewards_of
 from rectune.methods.sft import check_base, refuse_pieces
@@ -147,6 +147,11 @@ def check_asked(config: Config, tasks: Sequence[Any], ranked: Any, beams: int) -
                 f"`{task.key}` ends its answers otherwise than `{ranked.template.name}`, by which items are rolled out (`rank.template`). Say the same "
                 "`end` in both templates."
             )
+
+
+def check_rows(config: Config, tasks: Sequence[Any]) -> None:
+    """Raise ValueError for rows after whose prompts no items can be rolled out."""
+    check_rolled_out(tasks)
 
 
 def train(task: Trainable, config: Config, folder: Path) -> None:

@@ -72,22 +72,7 @@ class Preferences:
         )
         self._below, self._drawable = np.cumsum(weights), np.flatnonzero(weights > 0)
         self._listed: dict[int, tuple[NDArray[np.int64], Ranking]] = {}
-        for spec, rows in mixture.tasks:
-            if rows.kind == "text":
-                raise ValueError(
-                    f"task `{spec.name}` writes texts, of which none is known to be worse. Give the stage `tasks` that name an item or "
-                    "choose an answer."
-                )
-            if rows.kind == "answer":
-                self._enough(len(rows.answers) - 1, f"task `{spec.name}`", "answers")
-            elif self._drawn_by == "candidates" and rows.candidates is None:
-                raise ValueError(
-                    f"task `{spec.name}` offers no candidates to reject. Use `choose_item`, or `negatives: random`."
-                )
-            elif "target" not in spec.template.arguments("completion"):
-                raise ValueError(
-                    f"task `{spec.name}`: the completion of `{spec.template.name}` does not read `target`, so it cannot name another item."
-                )
+        check_rows(config, each, mixture.tasks)
 
     def features(self, positions: Sequence[int], epoch: int) -> list[dict[str, Any]]:
         """For each position `prompt_ids`, `chosen_ids`, and `rejected_ids`, a list of `each`. The prompt leaves room for the longest of them."""
@@ -127,9 +112,9 @@ class Preferences:
         if rows.candidates is not None and self._drawn_by == "candidates":
             begin, end = rows.candidates.starts[i : i + 2]
             free = np.setdiff1d(rows.candidates.values[begin:end], taken)
-            self._enough(len(free), what, "candidates")
+            _enough(self._each, len(free), what, "candidates")
             return [int(item) for item in rng.permutation(free)[: self._each]]
-        self._enough(len(self._drawable) - int(np.isin(taken, self._drawable).sum()), what, "items")
+        _enough(self._each, len(self._drawable) - int(np.isin(taken, self._drawable).sum()), what, "items")
         found, no = list[int](), set(taken.tolist())
         # What is drawn again or taken is thrown away: an example costs no pass over the catalogue.
         while len(found) < self._each:
@@ -139,10 +124,6 @@ class Preferences:
                     found.append(item)
                     no.add(item)
         return found
-
-    def _enough(self, there: int, what: str, of: str) -> None:
-        if there < self._each:
-            raise ValueError(f"{what}: {self._each} are to be rejected, and {there} {of} are left.")
 
     def taken(self, rows: TaskRows, i: int) -> NDArray[np.int64]:
         """Items that are not rejected in row i: its target, its history, and what its user did in the training events."""
@@ -199,12 +180,39 @@ class Preferences:
             found = self._task.search(model.eval(), rows.take(which), Shelf(hidden=hidden), shards=place)
             self._listed[id(rows)] = (which, found)
             for i in which:
-                self._enough(
+                _enough(
+                    self._each,
                     len(self._free(rows, int(i))),
                     f"task `{spec.name}`, row {int(rows.row[i])}",
                     "items of its list (`rank.beams`)",
                 )
         model.train(was_training)
+
+
+def check_rows(config: Rejecting, each: int, tasks: Sequence[tuple[Any, TaskRows]]) -> None:
+    """Raise ValueError for tasks, of (spec, training rows), of which too little is known to be worse, or whose completions do not name the target."""
+    for spec, rows in tasks:
+        what = f"task `{spec.name}`"
+        if rows.kind == "text":
+            raise ValueError(
+                f"{what} writes texts, of which none is known to be worse. Give the stage `tasks` that name an item or choose an answer."
+            )
+        if rows.kind == "answer":
+            _enough(each, len(rows.answers) - 1, what, "answers")
+        elif config.negatives == "candidates" and rows.candidates is None:
+            raise ValueError(f"{what} offers no candidates to reject. Use `choose_item`, or `negatives: random`.")
+        elif "target" not in spec.template.arguments("completion"):
+            raise ValueError(
+                f"{what}: the completion of `{spec.template.name}` does not read `target`, so it cannot name another item."
+            )
+        if config.negatives == "candidates" and rows.candidates is not None and len(rows):
+            least = int(rows.candidates.lengths.argmin())
+            _enough(each, int(rows.candidates.lengths[least]) - 1, f"{what}, row {int(rows.row[least])}", "candidates")
+
+
+def _enough(each: int, there: int, what: str, of: str) -> None:
+    if there < each:
+        raise ValueError(f"{what}: {each} are to be rejected, and {there} {of} are left.")
 
 
 class AsItWas:

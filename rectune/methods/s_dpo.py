@@ -19,7 +19,17 @@ from rectune.methods.language_model import load
 from rectune.methods.preference import UNREAD, PreferenceTrainer, Rejecting, config_defaults, searches, tune
 from rectune.methods.sft import check_base
 
-__all__ = ["Config", "check_asked", "check_base", "config_defaults", "load", "searches", "softmax_loss", "train"]
+__all__ = [
+    "Config",
+    "check_asked",
+    "check_base",
+    "check_rows",
+    "config_defaults",
+    "load",
+    "searches",
+    "softmax_loss",
+    "train",
+]
 
 _ONE_LOSS = "the loss of `s_dpo` is the softmax over its negatives; `dpo` has TRL's other losses"
 
@@ -57,6 +67,11 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
 def check_asked(config: Config, tasks: Sequence[Any], ranked: Any, beams: int) -> None:
     """Raise ValueError for tasks that the model's own lists do not serve."""
     preference.check_asked(config, config.negatives_each, tasks, ranked, beams)
+
+
+def check_rows(config: Config, tasks: Sequence[Any]) -> None:
+    """Raise ValueError for rows of which too little is known to be worse."""
+    preference.check_rows(config, config.negatives_each, tasks)
 
 
 def softmax_loss(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:

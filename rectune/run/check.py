@@ -40,8 +40,22 @@ def check(run: Run) -> None:
     if kind == "item":
         for k in asked.judged_by.get("k") or [asked.rank.k]:
             check_k(run, k)
+    if not run.folder.pinned:
+        _check_rows(run)
     if not run.folder.pinned and asked.rank.max_length is not None:
         _check_prompts(run, asked.rank.max_length)
+
+
+def _check_rows(run: Run) -> None:
+    """Raise ValueError for training rows that a method has no use for: a later stage must not find out after hours of the first."""
+    for training in run.asked.trainings:
+        fits = getattr(training.method, "check_rows", None)
+        if fits is None:
+            continue
+        try:
+            fits(training.config(), [(spec, spec.rows("train")) for spec in run.specs(training.tasks)])
+        except ValueError as error:
+            raise ValueError(f"{run.asked.where(f'stages.{training.number}')}: {error}") from None
 
 
 def check_k(run: Run, k: int) -> None:

@@ -177,3 +177,4 @@ def test_without_candidates_one_line_says_what_to_give(run: Run, tmp_path: Path,
 )  # fmt: skip
 def test_what_does_not_fit_is_one_line(made: Path, tmp_path: Path, capsys: Any, more: list[str], said: str) -> None:
     assert said in fails(capsys, "train", str(made / "recipe.yaml"), "--output_dir", str(tmp_path / "run"), *more)
+    assert not list(tmp_path.glob("run/stages/train*"))  # a second stage's fault is told before the first is trained
