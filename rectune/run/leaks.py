@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from rectune.log.split import PARTS, Part, Rows, Split, evenly
 from rectune.run.run import Run, open_run
 
 TEXTS = 500  # of each task that are rendered
+LIKE = 1 / 3  # of the other candidates, from which two lists are alike
 ALIKE = 0.9  # rank correlation from which numbers follow an order
 OUTSIDE = ("given", "from_file")  # callables that read what was made elsewhere, from nobody knows which events
 
@@ -33,7 +35,7 @@ def leaks(folder: str | Path) -> list[Finding]:
 
     Looked at: targets among training events, targets and histories of training rows, the order of time inside each row, rows that
     stand in two parts, targets among the seen items, training events that are later than test targets, names that follow the log's order,
-    what index and vectors were fitted on, what a run that goes on from another was tuned on before, and titles of held-out targets in rendered training texts. Raises what `open_run` does.
+    what index and vectors were fitted on, what a run that goes on from another was tuned on before, candidates that tell the target, and titles of held-out targets in rendered training texts. Raises what `open_run` does.
     """
     run = open_run(folder)
     split = run.split
@@ -46,6 +48,7 @@ def leaks(folder: str | Path) -> list[Finding]:
         *_fitted(run),
         *_texts(run),
         *_earlier(run),
+        *_offered(run),
     ]
 
 
@@ -80,6 +83,39 @@ def _earlier(run: Run) -> Iterator[Finding]:
         yield Finding("leak", what, f"{leaked:,} of {len(run.split.test):,} test targets are there")
     else:
         yield Finding("clean", what, f"none of {len(run.split.test):,}")
+
+
+def _offered(run: Run) -> Iterator[Finding]:
+    """Candidates that tell the target: those of a test row are most like those of one training row, and the targets of the two are the same."""
+    split = run.split
+    train, test = split.candidates(split.train), split.candidates(split.test)
+    if run.rows.candidates is None or train is None or test is None:
+        return
+    trained, asked = split.targets(split.train), split.targets(split.test)
+    holders: dict[int, list[int]] = {}
+    for row, some in enumerate(train.lists()):
+        for item in some:
+            holders.setdefault(item, []).append(row)
+    alike = same = 0
+    for some, target in zip(test.lists(), asked, strict=True):
+        shared = Counter(row for item in some if item != target for row in holders.get(item, ()))
+        most = max(shared.values(), default=0)
+        if most > LIKE * (len(some) - 1):
+            nearest = {int(trained[row]) for row, count in shared.items() if count == most}
+            alike, same = alike + 1, same + (nearest == {int(target)})
+    what = "candidates of test rows that tell the target"
+    if same > alike / 2:
+        yield Finding(
+            "leak", what,
+            f"{alike:,} of {len(split.test):,} test rows offer more than a third of what a training row offers, the target not counted, and the "
+            f"targets of {same:,} of these are the same",
+        )  # fmt: skip
+    else:
+        yield Finding(
+            "clean",
+            what,
+            f"{same:,} of {len(split.test):,} test rows have the target of a training row with like candidates",
+        )
 
 
 def _spanned(rows: Rows) -> NDArray[np.int64]:

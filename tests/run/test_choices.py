@@ -14,6 +14,7 @@ from rectune.eval.choices import met_in_training
 from rectune.bundle.recommender import Recommender
 from rectune.cli import main
 from rectune.run.run import Run, open_run
+from rectune.runtime.ragged import Ragged
 from tests.exports import exported
 from tests.offered import RECIPE, files
 from tests.runs import results, train
@@ -178,3 +179,26 @@ def test_without_candidates_one_line_says_what_to_give(run: Run, tmp_path: Path,
 def test_what_does_not_fit_is_one_line(made: Path, tmp_path: Path, capsys: Any, more: list[str], said: str) -> None:
     assert said in fails(capsys, "train", str(made / "recipe.yaml"), "--output_dir", str(tmp_path / "run"), *more)
     assert not list(tmp_path.glob("run/stages/train*"))  # a second stage's fault is told before the first is trained
+
+
+def test_candidates_that_tell_the_target_are_found(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rectune.run import leaks as looking
+
+    what = "candidates of test rows that tell the target"
+    assert {finding.what: finding.kind for finding in looking.leaks(run.folder.path)}[what] == "clean"
+    split = run.split
+    train, test = split.candidates(split.train), split.candidates(split.test)
+    assert train is not None
+    assert test is not None
+
+    def by_the_target(self: Any, rows: Any) -> Ragged:
+        """Four others that depend on the target alone, as in S-DPO's files."""
+        return Ragged.of(
+            [[int(t), *((int(t) + n * n) % split.log.n_items for n in range(1, 5))] for t in self.targets(rows)]
+        )
+
+    monkeypatch.setattr(type(split), "candidates", by_the_target)
+    found = {finding.what: finding for finding in looking.leaks(run.folder.path)}[what]
+    assert found.kind == "leak"
+    known = sum(int(t) in set(split.targets(split.train).tolist()) for t in split.targets(split.test))
+    assert f"the targets of {known} of these are the same" in found.told
