@@ -7,6 +7,7 @@ import hashlib
 import inspect
 import io
 import json
+import os
 import tokenize
 from collections.abc import Sequence
 from functools import cache
@@ -29,28 +30,36 @@ def code_of(*made_by: Any) -> str:
     Comments and docstrings do not count.
     """
     files: set[Path] = set()
+    beside: dict[Path, set[str]] = {}  # what stands in a folder, looked up once for all names of this call
     waiting = [Path(file) for file in (getattr(inspect.getmodule(one), "__file__", None) for one in made_by) if file]
     while waiting:
         file = waiting.pop().resolve()
         if file not in files:
             files.add(file)
-            waiting += [place for name in _imported(str(file), _time(file)) for place in _ours(name, file.parent)]
+            if file.parent not in beside:
+                beside[file.parent] = set(os.listdir(file.parent))
+            for name in _imported(str(file), _time(file)):
+                top = name.partition(".")[0]
+                if top == "rectune":
+                    waiting += _inside(name)
+                elif not beside[file.parent].isdisjoint((top, f"{top}.py")):
+                    waiting += _found(file.parent / top, name)
     told = {_code(str(file), _time(file)) for file in files}
     return hashlib.sha256("\0".join(sorted(told)).encode()).hexdigest()[:12] if files else ""
 
 
-def _ours(name: str, beside: Path) -> list[Path]:
-    """The file of a dotted name where it is a module of rectune, or one beside the file that imports it."""
-    top, *inside = name.split(".")
-    roots = [Path(place) for place in rectune.__path__] if top == "rectune" else [beside / top]
-    if top == "rectune" and not inside:
-        return []  # the face of the package names everything
-    for root in roots:
-        place = root.joinpath(*inside)
-        for file in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
-            if file.is_file():
-                return [file]
-    return []
+@cache
+def _inside(name: str) -> list[Path]:
+    """The file of a module of rectune, as a list; none for what is no module, and for the face of the package, which names everything."""
+    if name == "rectune":
+        return []
+    return next((found for root in rectune.__path__ if (found := _found(Path(root), name))), [])
+
+
+def _found(top: Path, name: str) -> list[Path]:
+    """The file of a dotted name whose first part is `top`, a folder or a file without its ending, as a list; none where there is no such file."""
+    place = top.joinpath(*name.split(".")[1:])
+    return [file for file in (place.with_name(f"{place.name}.py"), place / "__init__.py") if file.is_file()][:1]
 
 
 def _time(file: Path) -> int:
