@@ -34,15 +34,22 @@ def die_at(owner: Any, name: str, times: int) -> None:
 
 
 def warm() -> None:
-    """Load the libraries and use none of them, for processes that are forked from this one."""
+    """Load the libraries, read what code results are told by, and use none of it, for processes that are forked from this one."""
     import datasets  # noqa: F401
+    import evaluate  # noqa: F401
+    import matplotlib.figure  # noqa: F401
+    import peft  # noqa: F401
     import polars  # noqa: F401
+    import sentence_transformers  # noqa: F401
     import sklearn.metrics  # noqa: F401
     import trl  # noqa: F401
 
     import rectune.commands
     import rectune.methods.sft
-    import rectune.run.train  # noqa: F401
+    import rectune.run.train
+    from rectune.recipe.fingerprints import code_of
+
+    code_of(rectune.commands, rectune.methods.sft, rectune.run.train)
 
 
 def forked(arm: Callable[[], None], command: list[str]) -> int:
