@@ -203,6 +203,10 @@ def staged(folder: str | Path, how: Pushing) -> Iterator[tuple[Path, str]]:
                 f"`{folder}` is neither a finished run folder nor a bundle that `rectune export` wrote."
             )
         about = json.loads((place / ABOUT).read_text(encoding="utf-8"))
+        if how.space and about.get("chooses"):
+            raise ValueError(
+                "`--space`: this model chooses among candidates, and the page of a Space asks for none. Leave `--space` out."
+            )
         licence = licence_of(about, how)
         listed = _listed(place, about) if how.public_titles and about["kind"] == "item" else None
         card_file = place / "README.md"
@@ -220,11 +224,10 @@ def _linked(source: Path, target: Path) -> None:
 
 
 def _listed(place: Path, about: dict[str, Any]) -> list[dict[str, Any]]:
-    recommender = Recommender(read_bundle(place))
-    return [
-        asdict(item)
-        for item in recommender.recommend(list(example(place, about)["history"]), min(5, recommender.max_k))
-    ]
+    recommender, shown = Recommender(read_bundle(place)), example(place, about)
+    offered = shown["candidates"] if about.get("chooses") else None
+    found = recommender.recommend(list(shown["history"]), min(5, recommender.max_k), candidates=offered)
+    return [asdict(item) for item in found]
 
 
 def _operations(api: Any, how: Pushing, place: Path) -> list[Any]:

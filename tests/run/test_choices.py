@@ -11,6 +11,7 @@ import pytest
 import torch
 from rectune.eval.choices import met_in_training
 
+from rectune.bundle.push import Pushing, planned
 from rectune.bundle.recommender import Recommender
 from rectune.cli import main
 from rectune.run.run import Run, open_run
@@ -133,6 +134,11 @@ def test_whoever_asks_with_the_candidates_gets_the_lists_of_the_report(run: Run,
             asked, 5, candidates=candidates, hide_seen=False
         )
         assert [[item.item_id for item in row] for row in found] == [[ids[i] for i in row] for row in lists.items[:6]]
+    how = {"repo": "anna/bands", "licence": "mit", "public_titles": True}
+    card = planned(bundle, Pushing(**how))["card"]  # type: ignore[arg-type]
+    assert "| 1 | " in card
+    with pytest.raises(ValueError, match="`--space`: this model chooses among candidates"):
+        planned(bundle, Pushing(**how, space=True))  # type: ignore[arg-type]
     text = (bundle / "README.md").read_text()
     assert "candidates=[" in text
     assert "rectune demo" not in text
