@@ -93,15 +93,18 @@ def choices(
 
 
 def met_in_training(split: Split, train: Ragged, offered: Ragged) -> Baseline:
-    """A rule that reads no history: a candidate scores the most candidates that any training row with that target shares with the row."""
+    """A rule that reads no history: a candidate scores the most others that a training row with that target offered beside it and the row offers, too."""
     targets, n_items = split.targets(split.train), split.log.n_items
     known, place = _sets(train, n_items), {int(row): i for i, row in enumerate(split.test.row)}
     every = _sets(offered, n_items)
 
     def score(rows: Rows) -> NDArray[np.float64]:
-        shared = (every[[place[int(row)] for row in rows.row]] @ known.T).tocoo()
+        asked = every[[place[int(row)] for row in rows.row]]
+        shared = (asked @ known.T).tocoo()
+        of = targets[shared.col]
+        both = asked.toarray().astype(bool)[shared.row, of]
         scores = np.zeros((len(rows), n_items))
-        np.maximum.at(scores, (shared.row, targets[shared.col]), shared.data)
+        np.maximum.at(scores, (shared.row, of), shared.data - both)  # the target itself is no other
         return scores
 
     return Baseline(MET, {}, score)

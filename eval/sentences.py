@@ -106,7 +106,8 @@ def choice_words(results: dict[str, Any]) -> list[str]:
     each = f"{least} candidates" if least == most else f"{least} to {most} candidates"
     told.append(f"By chance the hit ratio is {number(results['by_chance'])} ({each} a row).")
     met = results["table"].get("candidates met in training", {}).get("hit ratio@1")
-    if met is not None and met[1] > results["by_chance"]:
+    popular = results["table"].get("popularity", {}).get("hit ratio@1", [0.0])
+    if met is not None and met[1] > max(results["by_chance"], popular[0]):
         told.append(
             f"A rule that reads no history hits {interval(met)}: lists of candidates tell their target, because rows with one target share them. A "
             "model can learn the same."

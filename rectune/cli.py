@@ -196,7 +196,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="BOX",
-        help="build a box of the line anew, with all that reads it: log, split, vectors, index, base, trie, train0, …, or all",
+        help="build a box anew, with all that reads it: log, split, vectors, index, base, trie, train0, …; one that reads the line, such as rank-tuned or baselines; or all",
     )
     train.add_argument(
         "--seeds",

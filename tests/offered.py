@@ -64,7 +64,7 @@ stages:
     per_device_train_batch_size: 4
     learning_rate: 1.0e-3
     max_length: 400
-rank: {{template: choose-item.jinja, beams: 5, k: 3, scores: catalogue, max_length: 380}}
+rank: {{template: choose-item.jinja, beams: 5, k: 3, scores: catalogue, prior: {{call: prior, weight: [0, 7]}}}}
 eval: {{call: choices, k: [1, 3], free_rows: 7, free_tokens: 6, wording_rows: 4, examples: 2}}
 output_dir: {out}
 """

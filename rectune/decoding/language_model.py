@@ -105,17 +105,19 @@ class LanguageModelRanker:
         self._batches = Batches(self.settings.batch_tokens)
         self._prompts = RowPrompts(self.encoder, self.template)
 
-    def prompts(self, rows: TaskRows, which: Sequence[int] | NDArray[np.int64]) -> list[list[int]]:
-        """Token ids of the prompts of some rows, the oldest history left out where it does not fit."""
-        room, some = self.room(), rows.take(np.asarray(which, dtype=np.int64))
+    def prompts(
+        self, rows: TaskRows, which: Sequence[int] | NDArray[np.int64], *, answer: int | None = None
+    ) -> list[list[int]]:
+        """Token ids of the prompts of some rows, the oldest history left out where it does not fit. `answer`: see `room`."""
+        room, some = self.room(answer), rows.take(np.asarray(which, dtype=np.int64))
         wordings = np.full(len(some), self.settings.wording)
         most = None if room is None else np.full(len(some), room)
         return self._prompts.prompts(some, wordings, room=most)[0].lists()
 
-    def room(self) -> int | None:
-        """How many tokens a prompt may have: `rank.max_length`, and what the model has positions for."""
+    def room(self, answer: int | None = None) -> int | None:
+        """How many tokens a prompt may have: `rank.max_length`, and what the model has positions for beside `answer` tokens (None: those of a name)."""
         limits = [self.settings.max_length, positions_of(self.model)]
-        answer = self.trie.depth if self.trie is not None else 16
+        answer = answer or (self.trie.depth if self.trie is not None else 16)
         known = [limits[0]] if limits[0] is not None else []
         known += [limits[1] - answer] if limits[1] is not None else []
         return min(known) if known else None
@@ -180,7 +182,7 @@ class LanguageModelRanker:
         """What the model writes of its own after each prompt, at most `most` tokens of it, always the likeliest next one; no list holds it to anything."""
         own = []
         for _, chunk in chunks(len(rows), "writing", size=SMALL_CHUNK, progress=self.progress):
-            prompts = self.prompts(rows, chunk)
+            prompts = self.prompts(rows, chunk, answer=most)
             texts = [""] * len(chunk)
             lengths = [len(prompt) + most for prompt in prompts]
 

@@ -158,6 +158,10 @@ class RunFolder:
             for old in (stage, stage.with_name(f"{stage.name}.partial")):
                 shutil.rmtree(old, ignore_errors=True)
 
+    def names(self) -> set[str]:
+        """The names of the finished stages, those that read the line, such as rankings, among them."""
+        return {file.parent.name.rpartition("-")[0] for file in (self.path / "stages").glob(f"*/{ASKED}")}
+
     def _made_from(self, name: str) -> list[Path]:
         """The stages that read a stage, and those that read these; what reads comes before what is read."""
         found: list[Path] = []

@@ -22,10 +22,11 @@ from rectune.runtime.processes import is_main, wait
 def train_one(recipe: Recipe, *, rebuild: Collection[str] = ()) -> Path:
     """Run a recipe without a grid from log to report, or continue where it stopped. Returns the run folder.
 
-    `rebuild`: names of boxes that are built anew with all that reads them, or 'all'.
+    `rebuild`: names of boxes, of the line or such as the rankings that read it, that are built anew with all that reads them, or 'all'.
     """
     run = open_recipe(recipe)
-    known = {box.name for box in run.line} | {box.name.rstrip("0123456789") for box in run.line} | {"all"}
+    names = {box.name for box in run.line} | run.folder.names()
+    known = names | {name.rstrip("0123456789") for name in names} | {"all"}
     for name in rebuild:
         if name not in known:
             raise ValueError(f"`--rebuild {name}`: this run has no such box.{near(name, known)}")

@@ -147,6 +147,21 @@ def test_another_learning_rate_rebuilds_no_index(finished: tuple[Path, Path]) ->
 
 
 @pytest.mark.heavy
+def test_what_reads_the_line_is_rebuilt_by_its_name(
+    finished: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A run says of any box that was made by other code how to make it anew, of its rankings and baselines, too.
+    recipe, folder = finished
+    out = ["--output_dir", str(shutil.copytree(folder, tmp_path / "run"))]
+    before = stages(tmp_path / "run")
+    train(recipe, *out, "--rebuild", "baselines", "--rebuild", "rank-tuned")
+    after = stages(tmp_path / "run")
+    assert {name.rpartition("-")[0] for name in after if after[name] != before[name]} == {"baselines", "rank-tuned"}
+    assert main(["train", str(recipe), *out, "--rebuild", "baseline"]) == 1
+    assert "no such box. Did you mean `baselines`" in capsys.readouterr().err
+
+
+@pytest.mark.heavy
 def test_several_seeds_are_summed_up(quick_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = [
         "--stages.0.max_steps",
