@@ -63,7 +63,8 @@ def given_log(rows: Sequence[GivenRow], items: pl.DataFrame, *, source: str) -> 
             "target": target,
         }
     )
-    if all(offered):
+    _check_offered(rows, offered, source)
+    if offered[0]:
         codes = [[code[item] for item in some] for some in offered]
         cut = cut.with_columns(candidates=pl.Series(codes, dtype=pl.List(pl.Int32)))
     return Log(
@@ -76,3 +77,17 @@ def given_log(rows: Sequence[GivenRow], items: pl.DataFrame, *, source: str) -> 
         cut=cut,
         notes=notes,
     )
+
+
+def _check_offered(rows: Sequence[GivenRow], offered: Sequence[Sequence[str]], source: str) -> None:
+    """Raise ValueError for candidates that some rows lack, that repeat an item, or that leave the target out."""
+    counts: dict[str, int] = {}
+    for row, some in zip(rows, offered, strict=True):
+        counts[row.part] = counts.get(row.part, 0) + 1
+        where = f"{source}: row {counts[row.part]} of `{row.part}`"
+        if bool(some) != bool(offered[0]):
+            raise ValueError(f"{where}: candidates are given for some rows only; give them for all or for none.")
+        if some and row.target.strip() not in some:
+            raise ValueError(f"{where}: the target `{row.target.strip()}` is none of its candidates.")
+        if len(set(some)) < len(some):
+            raise ValueError(f"{where}: its candidates name an item twice.")

@@ -36,8 +36,11 @@ def sdpo(*, path: Path, validation: float = 0.1) -> Log:
         both = list(parts["validation"])
         users = list(dict.fromkeys(row.user for row in both))
         last = set(users[len(users) - max(1, round(len(users) * validation)) :])
-        if len(last) == len(users):
-            raise ValueError(f"{path}: all rows of the validation file are of one user, so it cannot be shared out.")
+        if len(last) >= len(users):
+            raise ValueError(
+                f"{path}: there is no training file, and the validation file has {len(users)} users, so that none are left to train beside a share of "
+                f"{validation:g} that validates. Lower `data.validation`, or add `{FILES['train']}`."
+            )
         parts["validation"] = (
             row if row.user in last else GivenRow("train", row.user, row.history, row.target, candidates=row.candidates)
             for row in both
@@ -66,7 +69,7 @@ def _rows(file: Path, part: Part) -> Iterator[GivenRow]:
         if not isinstance(row, dict) or not set(KEYS) <= row.keys():
             raise ValueError(f"{where}: a row needs {', '.join(f'`{key}`' for key in KEYS)}.")
         history, offered, target = (row[key] for key in KEYS)
-        history = history.split("::") if isinstance(history, str) else history
+        history = (history.split("::") if history else []) if isinstance(history, str) else history
         for key, titles in zip(KEYS, (history, offered, [target]), strict=True):
             if not isinstance(titles, list) or not all(isinstance(title, str) and title.strip() for title in titles):
                 raise ValueError(f"{where}: `{key}` must hold titles, got {shown(str(row[key])[:60])}.")

@@ -67,7 +67,7 @@ def choices(
     bootstrap = Bootstrap(rows.user, seed=evidence.seed, room=room)
     sizes = offered.lengths
     results = {
-        "table": {name: _measure(at, sorted(k), int(sizes.max()), bootstrap) for name, at in place.items()},
+        "table": {name: _measure(at, sorted({1, *k}), int(sizes.max()), bootstrap) for name, at in place.items()},
         "tuned_against": _differences(place, TUNED, bootstrap),
         "mixed_against": _differences(place, MIXED, bootstrap) if MIXED in place else None,
         "by_chance": float((1 / sizes).mean()),
@@ -170,12 +170,12 @@ def _differences(place: dict[str, NDArray[np.int64]], row: str, bootstrap: Boots
 
 
 def _free(evidence: Evidence, offered: Ragged, most: int) -> dict[str, Any] | None:
-    """Shares of valid texts and of hits, by S-DPO's rule; None where nothing was written."""
+    """Shares of valid texts and of hits, by S-DPO's rule; None where nothing was written, or names are no words."""
     texts = {who: some for who, some in evidence.written.items() if some}
-    if not texts:
+    titles = evidence.index.titles  # as prompts and answers name them
+    if not texts or not titles:
         return None
     which = evenly(len(evidence.task), most)
-    titles = evidence.split.log.items["title"].to_list()
     names = [[titles[item] for item in some] for some in offered.take(which).lists()]
     wanted = [titles[int(item)] for item in evidence.task.target[which]]
     bootstrap = Bootstrap(evidence.split.test.user[which], seed=evidence.seed)

@@ -61,7 +61,7 @@ def compare(folders: Sequence[str | Path], *, samples: int = 1000, seed: int = 0
         order = {name: _in_order_of(first, run, names[0], name) for name, run in runs.items()}
         bootstrap = Bootstrap(first.split.test.user, samples=samples, seed=seed)
         tables = {}
-        for title in (HIDDEN, SHOWN) if first.rows.kind == "item" else ("answers",):
+        for title in {"item": (HIDDEN, SHOWN), "choice": (SHOWN,)}.get(first.rows.judged, ("answers",)):
             gave = {name: _gave(run, title, order[name]) for name, run in runs.items()}
             tables[title] = _table(gave, _metrics(first, gave, bootstrap))
     data = {"runs": dict(zip(names, map(str, folders), strict=True)), "rows": len(first.rows), "tables": tables}
@@ -87,7 +87,7 @@ def _called(folders: Sequence[str | Path]) -> list[str]:
 
 def _in_order_of(first: Run, run: Run, first_name: str, name: str) -> NDArray[np.int64]:
     """Where the rows of `first` stand among those of `run`. Raises ValueError where they are not the same rows."""
-    if run.rows.kind != first.rows.kind or run.rows.values != first.rows.values:
+    if run.rows.judged != first.rows.judged or run.rows.values != first.rows.values:
         raise ValueError(f"`{name}` and `{first_name}` answer different kinds of questions.")
     ours, theirs = _keys(run), _keys(first)
     if set(ours) != set(theirs):
@@ -104,7 +104,16 @@ def _in_order_of(first: Run, run: Run, first_name: str, name: str) -> NDArray[np
                 f"`{name}` and `{first_name}` rank other catalogues ({len(catalogues[0]):,} and {len(catalogues[1]):,} items), so their figures "
                 "cannot be compared."
             )
-    return np.array([ours[key] for key in theirs], dtype=np.int64)
+    order = np.array([ours[key] for key in theirs], dtype=np.int64)
+    if run.rows.candidates is not None and first.rows.candidates is not None:
+        ids = [one.log.items["item_id"].to_numpy() for one in (run, first)]
+        offered = (run.rows.candidates.take(order).lists(), first.rows.candidates.lists())
+        both = [[set(of[some].tolist()) for some in lists] for of, lists in zip(ids, offered, strict=True)]
+        if both[0] != both[1]:
+            raise ValueError(
+                f"`{name}` and `{first_name}` choose among other candidates, so their figures cannot be compared."
+            )
+    return order
 
 
 def _keys(run: Run) -> dict[tuple[Any, ...], int]:

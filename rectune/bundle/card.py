@@ -113,6 +113,8 @@ def plain_code(run: Run) -> bool:
     if not set(run.asked.template.arguments("prompt")) <= {"history", "target", "user"}:
         return False
     settings, task = run.asked.rank, run.rows
+    if task.judged == "choice":
+        return False
     ratio = settings.normaliser == "ratio" and not settings.spellings
     return task.kind == "item" or (ratio and not task.values and run.asked.ranked.history is None)
 

@@ -16,6 +16,7 @@ from rectune.decoding.language_model import LanguageModelRanker
 from rectune.decoding.ranking import Ranking
 from rectune.decoding.shelf import Shelf
 from rectune.log.catalogue import Catalogue
+from rectune.log.split import Split
 from rectune.run.new_items import checked_items, read_items
 from rectune.tasks.asked_histories import Event
 
@@ -39,7 +40,8 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Wish:
-    """What one list is asked for, in item codes: `hidden` must not be listed, `only` alone may be (None: all); see `Recommender.recommend`."""
+    """What one list is asked for, in item codes: `hidden` must not be listed, `only` alone may be (None: all), `offered` are the candidates that were given; see
+    `Recommender.recommend`."""
 
     history: tuple[int, ...]
     k: int
@@ -47,6 +49,7 @@ class Wish:
     only: frozenset[int] | None
     user: str = ""
     prior_weight: float | None = None
+    offered: frozenset[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -218,6 +221,7 @@ class Recommender:
             )
         codes = self._named(by).codes(history)
         only = None if candidates is None else set(bundle.by_id.codes(candidates))
+        offered = None if only is None else frozenset(only)
         if allow is not None:
             may = bundle.by_id.known(allow)
             only = may if only is None else only & may
@@ -226,7 +230,12 @@ class Recommender:
         hidden = {*(codes if hide_seen else ()), *bundle.by_id.known(deny)}
         if len(hidden) >= self.items.height:
             raise ValueError("no item may be listed: all of them are denied or in the history.")
-        return Wish(tuple(codes), k, frozenset(hidden), None if only is None else frozenset(only), user, prior_weight)
+        wish = Wish(
+            tuple(codes), k, frozenset(hidden), None if only is None else frozenset(only), user, prior_weight, offered
+        )
+        if bundle.chooses and isinstance(bundle.ranker, LanguageModelRanker):
+            bundle.ranker.prompts(bundle.rows(self._asked([wish])), [0])  # candidates for which its prompt has no room
+        return wish
 
     def lists(self, wishes: Sequence[Wish], *, allowed: NDArray[np.bool_] | None = None) -> list[list[Recommendation]]:
         """The lists that were asked for, ranked together. `allowed`: (items,), what all of them may list."""
@@ -261,8 +270,7 @@ class Recommender:
         """The lists of wishes that all have candidates, or none of which has any, as item codes; as long as is searched. `weight`: of the prior."""
         bundle = self.bundle
         only = None if wishes[0].only is None else [sorted(wish.only or ()) for wish in wishes]
-        histories, users = [wish.history for wish in wishes], [wish.user for wish in wishes]
-        asked = bundle.outside.split(histories, users, candidates=only)
+        asked = self._asked(wishes)
         shelf = Shelf(
             allowed=allowed,
             hidden=[sorted(wish.hidden) for wish in wishes],
@@ -270,6 +278,12 @@ class Recommender:
             prior=None if bundle.prior is None else bundle.prior(asked, weight),
         )
         return bundle.ranker.rank(bundle.rows(asked), shelf)
+
+    def _asked(self, wishes: Sequence[Wish]) -> Split:
+        """Their histories, and the candidates that their prompts list."""
+        histories, users = [wish.history for wish in wishes], [wish.user for wish in wishes]
+        offered = [sorted(wish.offered) for wish in wishes if wish.offered is not None]
+        return self.bundle.outside.split(histories, users, candidates=offered if len(offered) == len(wishes) else None)
 
     def _ranked(
         self, wishes: Sequence[Wish], allowed: NDArray[np.bool_] | None, weight: float | None

@@ -111,9 +111,15 @@ class Preferences:
         taken = self.taken(rows, i)
         if rows.candidates is not None and self._drawn_by == "candidates":
             begin, end = rows.candidates.starts[i : i + 2]
-            free = np.setdiff1d(rows.candidates.values[begin:end], taken)
-            _enough(self._each, len(free), what, "candidates")
-            return [int(item) for item in rng.permutation(free)[: self._each]]
+            others = np.setdiff1d(rows.candidates.values[begin:end], [int(rows.target[i])])
+            _enough(self._each, len(others), what, "candidates")
+            free = np.setdiff1d(
+                others, taken
+            )  # the others, which the row says were not chosen either, where these do not suffice
+            return [
+                int(item)
+                for item in [*rng.permutation(free), *rng.permutation(np.intersect1d(others, taken))][: self._each]
+            ]
         _enough(self._each, len(self._drawable) - int(np.isin(taken, self._drawable).sum()), what, "items")
         found, no = list[int](), set(taken.tolist())
         # What is drawn again or taken is thrown away: an example costs no pass over the catalogue.
@@ -205,7 +211,7 @@ def check_rows(config: Rejecting, each: int, tasks: Sequence[tuple[Any, TaskRows
             raise ValueError(
                 f"{what}: the completion of `{spec.template.name}` does not read `target`, so it cannot name another item."
             )
-        if config.negatives == "candidates" and rows.candidates is not None and len(rows):
+        if config.negatives in ("candidates", "ranked") and rows.candidates is not None and len(rows):
             least = int(rows.candidates.lengths.argmin())
             _enough(each, int(rows.candidates.lengths[least]) - 1, f"{what}, row {int(rows.row[least])}", "candidates")
 

@@ -37,6 +37,8 @@ def add_to_index(folder: str | Path, items: str | Path, rows: str | Path | None 
     Raises ValueError for an index that names no new items, a known or repeated id, an item without text.
     """
     run = open_run(folder, added=True)
+    if rows is not None and run.rows.judged == "choice":
+        raise ValueError("`--rows`: this run chooses among candidates, and these rows give none. Leave `--rows` out.")
     with run.folder.lock():
         added = name_items(run, Path(items))
         judged = (

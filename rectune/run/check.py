@@ -9,7 +9,8 @@ import numpy as np
 from rectune.log.split import evenly
 from rectune.methods.validation import list_metrics
 from rectune.run.run import Run
-from rectune.tasks.examples import fit_prompt
+from rectune.tasks.examples import TaskSpec, fit_prompt
+from rectune.tasks.rows import TaskRows
 
 PROMPTS = 20  # test rows whose prompts are tried
 
@@ -40,6 +41,10 @@ def check(run: Run) -> None:
     if kind == "item":
         for k in asked.judged_by.get("k") or [asked.rank.k]:
             check_k(run, k)
+    if rows.candidates is not None and len(rows) and (most := int(rows.candidates.lengths.max())) > asked.rank.beams:
+        raise ValueError(
+            f"{asked.where('rank.beams')}: rows offer up to {most} candidates, and {asked.rank.beams} beams list so many at most. Raise it to {most}."
+        )
     if not run.folder.pinned:
         _check_rows(run)
     if not run.folder.pinned and asked.rank.max_length is not None:
@@ -47,15 +52,29 @@ def check(run: Run) -> None:
 
 
 def _check_rows(run: Run) -> None:
-    """Raise ValueError for training rows that a method has no use for: a later stage must not find out after hours of the first."""
+    """Raise ValueError for training rows that a method has no use for, or whose candidates leave no room: a later stage must not find out after hours of
+    the first."""
     for training in run.asked.trainings:
-        fits = getattr(training.method, "check_rows", None)
-        if fits is None:
-            continue
+        config, fits = training.config(), getattr(training.method, "check_rows", None)
+        if fits is None and run.rows.candidates is None:
+            continue  # rows may have to be written first
+        tasks = [(spec, spec.rows("train")) for spec in run.specs(training.tasks)]
         try:
-            fits(training.config(), [(spec, spec.rows("train")) for spec in run.specs(training.tasks)])
+            if fits is not None:
+                fits(config, tasks)
+            for spec, rows in tasks:
+                _check_room(run, spec, rows, vars(config).get("max_length"))
         except ValueError as error:
             raise ValueError(f"{run.asked.where(f'stages.{training.number}')}: {error}") from None
+
+
+def _check_room(run: Run, spec: TaskSpec, rows: TaskRows, most: int | None) -> None:
+    """Raise ValueError where candidates, of the rows that list the most, do not fit beside their target in any wording."""
+    for i in _longest(rows) if most is not None else []:
+        variables, what = rows.variables(i), f"task `{spec.name}`, row {int(rows.row[i])}"
+        for wording in range(spec.template.wordings):
+            target = run.encoder.completion_ids(spec.template.completion(wording, variables), end=spec.template.end)
+            fit_prompt(run.encoder, spec.template, wording, variables, room=int(most or 0) - len(target), what=what)
 
 
 def check_k(run: Run, k: int) -> None:
@@ -69,9 +88,17 @@ def check_k(run: Run, k: int) -> None:
 def _check_prompts(run: Run, room: int) -> None:
     """Raise ValueError where a test row, of some of them, has no prompt of `rank.max_length` tokens."""
     rows, template, wording = run.rows, run.asked.template, run.asked.rank.wording
-    for i in evenly(len(rows), PROMPTS):
+    for i in {*evenly(len(rows), PROMPTS).tolist(), *_longest(rows)}:
         what = f"{run.asked.where('rank.max_length')}: test row {int(rows.row[int(i)])}"
         fit_prompt(run.encoder, template, wording, rows.variables(int(i)), room=room, what=what)
+
+
+def _longest(rows: TaskRows) -> list[int]:
+    """Rows that list the most in their candidates, which no prompt leaves out."""
+    if rows.candidates is None:
+        return []
+    size = [sum(len(str(view["name"])) for view in rows.variables(i)["candidates"]) for i in range(len(rows))]
+    return [int(i) for i in np.argsort(size, kind="stable")[-PROMPTS:]]
 
 
 def _check_metrics(run: Run, ranked: list[str]) -> None:

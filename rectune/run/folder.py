@@ -159,8 +159,8 @@ class RunFolder:
                 shutil.rmtree(old, ignore_errors=True)
 
     def names(self) -> set[str]:
-        """The names of the finished stages, those that read the line, such as rankings, among them."""
-        return {file.parent.name.rpartition("-")[0] for file in (self.path / "stages").glob(f"*/{ASKED}")}
+        """The names of the stages that are there, finished or not, those that read the line, such as rankings, among them."""
+        return {place.name.rpartition("-")[0] for place in (self.path / "stages").glob("*-*")}
 
     def _made_from(self, name: str) -> list[Path]:
         """The stages that read a stage, and those that read these; what reads comes before what is read."""

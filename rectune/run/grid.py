@@ -47,8 +47,9 @@ def train_grid(whole: Recipe, seeds: Sequence[int] | None = None, *, rebuild: Co
     for run in runs:  # what no cell can be drawn from is said before the first is trained
         with run.folder.lock():
             run.place("split")
+    names = set[str]().union(*(run.folder.names() for run in runs))
     for recipe in recipes:
-        train_one(recipe, rebuild=rebuild)
+        train_one(recipe, rebuild=rebuild, elsewhere=names)
     if is_main():
         reports = [json.loads((place / "report.json").read_text()) for place in places]
         links = [str(place.relative_to(folder)) for place in places]

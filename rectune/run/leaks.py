@@ -16,6 +16,7 @@ from rectune.log.split import PARTS, Part, Rows, Split, evenly
 from rectune.run.run import Run, open_run
 
 TEXTS = 500  # of each task that are rendered
+LEAST = 0.01  # of the test rows, below which like candidates are no leak
 LIKE = 1 / 3  # of the other candidates, from which two lists are alike
 ALIKE = 0.9  # rank correlation from which numbers follow an order
 OUTSIDE = ("given", "from_file")  # callables that read what was made elsewhere, from nobody knows which events
@@ -104,11 +105,11 @@ def _offered(run: Run) -> Iterator[Finding]:
             nearest = {int(trained[row]) for row, count in shared.items() if count == most}
             alike, same = alike + 1, same + (nearest == {int(target)})
     what = "candidates of test rows that tell the target"
-    if same > alike / 2:
+    if same > max(alike / 2, LEAST * len(split.test)):
         yield Finding(
             "leak", what,
-            f"{alike:,} of {len(split.test):,} test rows offer more than a third of what a training row offers, the target not counted, and the "
-            f"targets of {same:,} of these are the same",
+            f"{alike:,} of {len(split.test):,} test rows share more than a third of their candidates with one training row, the target not counted, and "
+            f"the targets of {same:,} of these are the same",
         )  # fmt: skip
     else:
         yield Finding(

@@ -57,9 +57,9 @@ def weight_box(asked: Asked, keys: dict[str, Any], needs: Sequence[str], models:
     def build(held: Held, folder: Path) -> None:
         split: Split = held["split"]
         rows = split.validation.take(evenly(len(split.validation), prior.rows))
-        hidden = [split.seen(rows, i).tolist() for i in range(len(rows))]
         task = rows_of(asked.ranked, held, "validation")
         task = task.take(evenly(len(task), prior.rows))
+        hidden = None if task.judged == "choice" else [split.seen(rows, i).tolist() for i in range(len(rows))]
         tried = []
         for weight in prior.weights:
             shelf = Shelf(hidden=hidden, prior=weighted(held["prior"], split, rows, weight))

@@ -203,8 +203,8 @@ def by_wording(run: Run, most: int) -> list[dict[str, Any]]:
 
     def build(held: Held, folder: Path) -> None:
         rows = sample(held["split"], most)
-        hidden = [held["split"].seen(rows, i).tolist() for i in range(len(rows))]
         task = run.rows.take(evenly(len(run.rows), most))
+        hidden = None if task.judged == "choice" else [held["split"].seen(rows, i).tolist() for i in range(len(rows))]
         tuned, found = run.models["tuned"], []
         for wording in range(asked.template.wordings if isinstance(tuned, LanguageModelRanker) else 0):
             ranker = worded(run.loading, tuned, wording)  # type: ignore[arg-type]

@@ -19,13 +19,14 @@ from rectune.runtime.near import near
 from rectune.runtime.processes import is_main, wait
 
 
-def train_one(recipe: Recipe, *, rebuild: Collection[str] = ()) -> Path:
+def train_one(recipe: Recipe, *, rebuild: Collection[str] = (), elsewhere: Collection[str] = ()) -> Path:
     """Run a recipe without a grid from log to report, or continue where it stopped. Returns the run folder.
 
     `rebuild`: names of boxes, of the line or such as the rankings that read it, that are built anew with all that reads them, or 'all'.
+    `elsewhere`: further names that mean nothing here, of other cells of a grid.
     """
     run = open_recipe(recipe)
-    names = {box.name for box in run.line} | run.folder.names()
+    names = {box.name for box in run.line} | run.folder.names() | set(elsewhere)
     known = names | {name.rstrip("0123456789") for name in names} | {"all"}
     for name in rebuild:
         if name not in known:

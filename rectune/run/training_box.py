@@ -104,7 +104,7 @@ def _train(
     def rank_validation(model: Any, most: int) -> dict[str, float]:
         split, rows = held["split"], rows_of(asked.ranked, held, "validation")
         which = evenly(len(rows), most)
-        hidden = [split.seen(split.validation, int(i)).tolist() for i in which] if rows.kind == "item" else None
+        hidden = [split.seen(split.validation, int(i)).tolist() for i in which] if rows.judged == "item" else None
         return validation_metrics(as_ranker(model), rows.take(which), Shelf(hidden=hidden), items=split.log.n_items)
 
     def search(model: Any, rows: TaskRows, shelf: Shelf, *, shards: Path | None = None) -> Ranking:

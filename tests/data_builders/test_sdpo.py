@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
+from rectune.data_builders.already_split import GivenRow, given_log
 from rectune.data_builders.sdpo import sdpo
 
 from rectune.log.log import Log, LogWarning
@@ -30,6 +32,25 @@ def test_rows_users_and_candidates_are_the_files(tmp_path: Path) -> None:
             assert [titles[item] for item in offered.lists()[i]] == row["itemList"]
 
 
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        (None, "row 2 of `train`: candidates are given for some rows only"),
+        (["B", "D"], "row 2 of `train`: the target `C` is none of its candidates"),
+        (["C", "D", "C"], "row 2 of `train`: its candidates name an item twice"),
+        (["C", "E"], "item `E` is not in the item file"),
+    ],
+)
+def test_candidates_of_a_builder_of_ones_own_are_checked(second: list[str] | None, said: str) -> None:
+    rows = [
+        GivenRow("train", "u", ["A"], "B", candidates=["B", "D"]),
+        GivenRow("train", "u", ["A", "B"], "C", candidates=second),
+    ]
+    items = pl.DataFrame({"item_id": list("ABCD"), "title": list("ABCD")})
+    with pytest.raises(ValueError, match=said):
+        given_log(rows, items, source="own")
+
+
 def test_candidates_are_saved_with_the_log_and_belong_to_the_given_rows_alone(tmp_path: Path) -> None:
     from rectune.log.splits.leave_one_out import leave_one_out
 
@@ -42,7 +63,7 @@ def test_candidates_are_saved_with_the_log_and_belong_to_the_given_rows_alone(tm
     assert second is not None
     assert first.lists() == second.lists()
     other = leave_one_out(log)
-    assert other.candidates(other.validation) is None
+    assert other.candidates(other.validation) is None  # rows with other targets offer nothing
 
 
 def test_without_a_training_file_users_of_the_validation_file_train(tmp_path: Path) -> None:
@@ -108,6 +129,8 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     (files(tmp_path) / "bands-val.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"\*-val\.json"):
         sdpo(path=tmp_path)
+    with pytest.raises(ValueError, match=r"has 12 users, so that none are left to train beside a share of 0\.99"):
+        sdpo(path=files(tmp_path / "two", train=False), validation=0.99)
     for share in (0.0, 1.0, -1):
         with pytest.raises(ValueError, match=r"data\.validation"):
             sdpo(path=tmp_path, validation=share)

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 from rectune.eval.choices import _free
 
@@ -28,11 +27,8 @@ ROWS = [
 
 
 def evidence(**written: list[str]) -> Any:
-    split = SimpleNamespace(
-        log=SimpleNamespace(items=pl.DataFrame({"title": TITLES})),
-        test=SimpleNamespace(user=np.arange(len(ROWS)) // 2),
-    )
-    return SimpleNamespace(written=written, split=split, task=Task(ROWS), seed=0)
+    split = SimpleNamespace(test=SimpleNamespace(user=np.arange(len(ROWS)) // 2))
+    return SimpleNamespace(written=written, split=split, index=SimpleNamespace(titles=TITLES), task=Task(ROWS), seed=0)
 
 
 class Task(list[Any]):
@@ -55,4 +51,10 @@ def test_valid_and_hit_are_shares_of_all_rows() -> None:
 
 def test_a_model_that_writes_nothing_has_no_such_table() -> None:
     given = evidence(untuned=[], tuned=[])
+    assert _free(given, Ragged.of([row[0] for row in ROWS]), 100) is None
+
+
+def test_names_that_are_no_words_are_not_looked_for_in_texts() -> None:
+    given = evidence(tuned=[row[2] for row in ROWS])
+    given.index = SimpleNamespace(titles=[])
     assert _free(given, Ragged.of([row[0] for row in ROWS]), 100) is None

@@ -293,6 +293,13 @@ def test_candidates_are_rejected_where_rows_offer_them(tmp_path: Path) -> None:
         ]
         assert all(len(some) == 3 and some <= set(offered) - {target} for some in found)
         assert len(set(map(frozenset, found))) > 1  # drawn anew in each epoch
+    # Where the user took some of them at another time, these come last, not never: the row says that they were not chosen.
+    drawn.taken = lambda rows, i: np.array([int(rows.target[i]), *rows.candidates.lists()[i][:3]])  # type: ignore[method-assign,union-attr]
+    for i, offered in enumerate(rows.candidates.lists()):
+        left = set(offered) - set(offered[:3]) - {int(rows.target[i])}
+        some = {index.titles.index(view["target"]["name"]) for view in drawn.rejected(rows, i, 0, "")}
+        assert len(some) == 3
+        assert left <= some <= set(offered) - {int(rows.target[i])}
 
 
 def test_too_few_items_and_texts_are_refused() -> None:

@@ -96,6 +96,39 @@ def test_the_rule_that_reads_no_history_finds_the_list_again(run: Run) -> None:
     assert "candidates met in training" in results(run.folder.path)["table"]
 
 
+def test_settings_that_came_with_a_checkpoint_change_nothing_that_is_written(run: Run) -> None:
+    ranker = run.models["tuned"]
+    rows = run.rows.take(np.arange(4))
+    before = ranker.write(rows, most=6)  # type: ignore[attr-defined]
+    inherited = ranker.model.generation_config  # type: ignore[attr-defined]
+    inherited.repetition_penalty, inherited.no_repeat_ngram_size = 20.0, 1
+    assert ranker.write(rows, most=6) == before  # type: ignore[attr-defined]
+    assert ranker.model.generation_config is inherited  # type: ignore[attr-defined]
+    inherited.repetition_penalty, inherited.no_repeat_ngram_size = 1.0, 0
+
+
+def test_runs_are_compared_where_they_choose_among_the_same(made: Path, tmp_path: Path, capsys: Any) -> None:
+    recipe, few = str(made / "recipe.yaml"), ["--stages.0.max_steps", "2", "--eval.free_rows", "0"]
+    other, plain = tmp_path / "other", tmp_path / "plain"
+    assert main(["train", recipe, "--output_dir", str(other), *few, "--seed", "1", "--traceback"]) == 0
+    whole = [
+        "--tasks",
+        "[{call: next_item, template: next-item.jinja}]",
+        "--rank.template",
+        "next-item.jinja",
+        "--eval",
+        "{call: ranking, k: [1, 3]}",
+    ]
+    whole += ["--stages", "[{call: sft, max_steps: 2, per_device_train_batch_size: 8, max_length: 400}]"]
+    assert main(["train", recipe, "--output_dir", str(plain), *whole, "--traceback"]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(made / "run"), str(other)]) == 0
+    said = capsys.readouterr().out
+    assert "seen items not hidden" in said
+    assert "seen items hidden" not in said
+    assert "answer different kinds of questions" in fails(capsys, "compare", str(made / "run"), str(plain))
+
+
 def test_what_is_written_freely_is_what_the_model_generates(run: Run) -> None:
     from rectune.log.split import evenly
 
@@ -173,6 +206,22 @@ def test_without_candidates_one_line_says_what_to_give(run: Run, tmp_path: Path,
     users.write_text(json.dumps({"user": "a", "items": ids[:2]}) + "\n")
     assert "Give `candidates`" in fails(capsys, "rank", folder, "--users", str(users), "--to", str(to))
     assert not to.exists()
+    new = tmp_path / "new.csv"
+    new.write_text("item_id,title\nx,New Band\n")
+    users.write_text(json.dumps({"items": ids[:2], "target": "x"}) + "\n")
+    assert "Leave `--rows` out" in fails(capsys, "index", "add", folder, str(new), "--rows", str(users))
+    assert not (run.folder.path / "added").exists()
+    recommender = Recommender.from_pretrained(run.folder.path)
+    lists = recommender.recommend(ids[:2], 5, candidates=ids[4:8], allow=ids[5:7], hide_seen=False)
+    wish = recommender.wish(ids[:2], 5, candidates=ids[4:8], allow=ids[5:7], hide_seen=False)  # as a server asks
+    assert recommender.lists([wish]) == [lists]
+    assert {item.item_id for item in lists} == set(ids[5:7])
+    whole = recommender.recommend(ids[:2], 5, candidates=ids[4:8], hide_seen=False)
+    said = {item.item_id: item.score for item in whole}
+    for item in lists:  # what may be listed changes no score
+        assert item.score == pytest.approx(said[item.item_id], abs=1e-4)
+    with pytest.raises(ValueError, match="tokens of prompt without any history"):
+        recommender.wish(ids[:2], 5, candidates=ids * 3)
     elsewhere = tmp_path / "lists.jsonl"
     elsewhere.write_text("")
     assert "does not rank the catalogue" in fails(capsys, "eval", folder, "--lists", str(elsewhere))
@@ -188,6 +237,9 @@ def test_without_candidates_one_line_says_what_to_give(run: Run, tmp_path: Path,
         (["--stages.1", "{call: grpo, rewards: [hit], num_generations: 2, per_device_train_batch_size: 4, max_steps: 1, max_length: 400}"],
          "chooses among candidates, and groups are rolled out over the whole catalogue"),
         (["--eval.k", "[0]"], "a list holds at least 1 item"),
+        (["--rank.beams", "4"], "rows offer up to 5 candidates, and 4 beams list so many at most. Raise it to 5."),
+        (["--rank.max_length", "20"], "tokens of prompt without any history, but only 20 fit"),
+        (["--stages.1.max_length", "30"], "tokens of prompt without any history"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_one_line(made: Path, tmp_path: Path, capsys: Any, more: list[str], said: str) -> None:

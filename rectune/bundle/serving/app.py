@@ -109,7 +109,7 @@ def app_of(load: Callable[[], Recommender], *, limits: Limits = Limits(), key: s
         wishes = await asyncio.to_thread(
             _checked, recommender, histories, keys
         )  # a large request is no matter of the loop
-        size = sum(PER_PROMPT + PER_ITEM * len(wish.history) for wish in wishes)
+        size = sum(PER_PROMPT + PER_ITEM * (len(wish.history) + len(wish.offered or ())) for wish in wishes)
         found = await ask(request, (recommender, wishes), size)
         lists = [[Listed(**asdict(item)) for item in one] for one in found]
         name, commit = recommender.bundle.recipe, recommender.bundle.commit
