@@ -47,6 +47,7 @@ def test_the_homes_hold_what_recipes_need_and_no_helper() -> None:
         "recbole",
         "minionerec",
         "tallrec",
+        "sdpo",
         "book_crossing",
     }
     assert names["split"] == {"leave_one_out", "by_time", "given", "by_user", "tallrec_movie"}
@@ -56,7 +57,7 @@ def test_the_homes_hold_what_recipes_need_and_no_helper() -> None:
     assert names["tasks.history"] == {"window", "recent", "similar", "mixed"}
     assert names["tasks.writer"] == {"extractive", "causal_model"}
     assert names["rank.prior"] == {"prior"}
-    assert names["eval"] == {"ranking", "answers", "ratings"}
+    assert names["eval"] == {"ranking", "choices", "answers", "ratings"}
     assert names["eval.oracle"] == {"synthetic"}
     assert not {"quantised", "repair", "health", "item_index", "added"} & names["index"]
     assert not {"rows", "views", "written", "opinions", "examples"} & names["tasks"]

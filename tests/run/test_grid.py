@@ -122,16 +122,25 @@ def test_train_of_the_package_runs_the_grid(
     from rectune.run import grid
 
     trained: list[tuple[int, str]] = []
+    known: list[bool] = []
 
-    monkeypatch.setattr(
-        grid,
-        "train_one",
-        lambda recipe, rebuild: trained.append((recipe.settings["seed"], recipe.settings["output_dir"])),
-    )
+    def train_one(recipe: Any, *, rebuild: Any, elsewhere: Any) -> None:
+        trained.append((recipe.settings["seed"], recipe.settings["output_dir"]))
+        known.append("rank-tuned" in elsewhere)
+
+    monkeypatch.setattr(grid, "train_one", train_one)
     monkeypatch.setattr(grid, "is_main", lambda: False)
     whole = load_recipe(quick_recipe, [("grid", "{seed: [3, 5]}"), ("output_dir", str(tmp_path / "grid"))])
     assert rectune.train(whole) == tmp_path / "grid"
     assert trained == [(3, str(tmp_path / "grid" / "seed-3")), (5, str(tmp_path / "grid" / "seed-5"))]
+    (tmp_path / "grid" / "seed-5" / "stages" / "rank-tuned-0123").mkdir()
+    rectune.train(whole)
+    assert known == [
+        False,
+        False,
+        True,
+        True,
+    ]  # `--rebuild rank-tuned` is no mistake for a cell that has ranked nothing yet, where another has
     trained.clear()
     rectune.train(quick_recipe, [("output_dir", str(tmp_path / "seeds"))], seeds=[8])
     assert trained == [(8, str(tmp_path / "seeds" / "seed-8"))]
