@@ -52,7 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"`--{overrides[0][0]}`: `rectune {known.command}` has no such option. See `rectune {known.command} --help`."
             )
         code: int = known.run(known, overrides) or 0
-        leave_processes()
         sys.stdout.flush()
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _nobody_reads():
@@ -87,7 +86,10 @@ def trusted(args: argparse.Namespace) -> bool:
 
 def entry() -> None:
     """Console script."""
-    sys.exit(main())
+    code = main()
+    if not code:
+        leave_processes()  # as the process ends; whoever calls `main` may go on
+    sys.exit(code)
 
 
 def of_the_user(error: Exception) -> bool:

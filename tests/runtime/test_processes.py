@@ -9,13 +9,18 @@ import pytest
 from tests.runs import with_processes
 
 SCRIPT = """
+import sys
 import torch.distributed as dist
-from rectune.cli import main
+from rectune.cli import entry
 from rectune.runtime.processes import gather
 
 assert gather(1) == [1, 1]
 assert dist.is_initialized()
-assert main(["ls"]) == 0
+sys.argv = ["rectune", "ls"]
+try:
+    entry()
+except SystemExit as ended:
+    assert not ended.code
 assert not dist.is_initialized()
 """
 
