@@ -32,6 +32,7 @@ def variables(*, history: bool = True, columns: bool = True) -> dict[str, Any]:
     return {
         "history": past,
         "target": item,
+        "candidates": [item, item],
         "item": item,
         "liked": True,
         "rating": "4",
