@@ -77,22 +77,21 @@ def _table(group: Sequence[Entry]) -> list[str]:
             lines.append(f"| {_strong(row)} | {' | '.join(cells)} |")
         return lines
     metrics = tuple(metric for metric in KINDS[first["kind"]][1] if metric in next(iter(first["table"].values())))
-    lines = [f"| row | {' | '.join(metrics)} |", "|---" * (1 + len(metrics)) + "|"]
-    for row in first["table"]:
-        lines.append(
-            f"| {_strong(row)} | {' | '.join(_over([e['table'].get(row, {}).get(m) for e in group]) for m in metrics)} |"
-        )
+    lines = _rows([entry["table"] for entry in group], metrics)
     if first.get("free"):
-        lines += [
-            "",
-            f"Written freely after {first['free']['rows']:,} test rows (valid: exactly one candidate stands in the text):",
-            "",
-        ]
-        columns = list(next(iter(first["free"]["table"].values())))
-        lines += [f"| row | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
-        for row in first["free"]["table"]:
-            cells = [_over([e["free"]["table"][row][column] for e in group]) for column in columns]
-            lines.append(f"| {_strong(row)} | {' | '.join(cells)} |")
+        said = f"Written freely after {first['free']['rows']:,} test rows (valid: exactly one candidate stands in the text):"
+        tables = [entry["free"]["table"] for entry in group]
+        lines += ["", said, "", *_rows(tables, tuple(next(iter(tables[0].values()))))]
+    return lines
+
+
+def _rows(tables: Sequence[dict[str, Any]], metrics: Sequence[str]) -> list[str]:
+    """A table as it stands in several entries, row -> metric -> figure; the rows are those of the first."""
+    lines = [f"| row | {' | '.join(metrics)} |", "|---" * (1 + len(metrics)) + "|"]
+    for row in tables[0]:
+        lines.append(
+            f"| {_strong(row)} | {' | '.join(_over([t.get(row, {}).get(m) for t in tables]) for m in metrics)} |"
+        )
     return lines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -41,10 +42,7 @@ def sdpo(*, path: Path, validation: float = 0.1) -> Log:
                 f"{path}: there is no training file, and the validation file has {len(users)} users, so that none are left to train beside a share of "
                 f"{validation:g} that validates. Lower `data.validation`, or add `{FILES['train']}`."
             )
-        parts["validation"] = (
-            row if row.user in last else GivenRow("train", row.user, row.history, row.target, candidates=row.candidates)
-            for row in both
-        )
+        parts["validation"] = (row if row.user in last else replace(row, part="train") for row in both)
         notes["training_rows_from"] = "the validation file: there is no training file"
     rows = [row for part in parts.values() for row in part]
     names = list(dict.fromkeys(item for row in rows for item in (*row.history, *(row.candidates or ()))))

@@ -45,8 +45,8 @@ def choices(
 ) -> Report:  # fmt: skip
     """Judge a run that chooses among the candidates of each row (`choose_item`).
 
-    Rows: the baselines of `ranking`, over the candidates alone; a rule that reads no history and takes the target of the training row whose candidates are
-    most like these (where candidates were drawn by the target, it finds them again); the untuned and the tuned model, and with the prior. Hit ratio at `k` and
+    Rows: the baselines of `ranking`, over the candidates alone; a rule that reads no history and takes the target beside which a training row offered
+    most of the other candidates (where these were drawn by the target, it finds them again); the untuned and the tuned model, and with the prior. Hit ratio at `k` and
     the mean reciprocal rank, intervals resample users. `free_rows`: after how many test rows the models also write `free_tokens` tokens freely, judged as
     S-DPO does: valid where exactly one candidate stands in the text, a hit where that is the target; both are shares of all these rows (0: none).
     `ease_items`, `memory`, `wording_rows`, `examples`: as in `ranking`.
@@ -56,7 +56,7 @@ def choices(
     assert offered is not None
     targets = split.targets(rows)
     among = _target_first(offered, targets)
-    place, settings, took = _baseline_places(evidence, among, ease_items, room)
+    place, settings = _baseline_places(evidence, among, ease_items, room)
     if evidence.prior is not None:
         place[PRIOR] = place_among(split, rows, evidence.prior, among, room=room).place
     for who, name in MODELS.items():
@@ -85,7 +85,7 @@ def choices(
         **earlier_run(evidence),
     }
     data = {
-        "recipe": evidence.recipe.name, "settings": evidence.recipe.settings, "results": results, "measured": {**evidence.measured, **took},
+        "recipe": evidence.recipe.name, "settings": evidence.recipe.settings, "results": results, "measured": evidence.measured,
         "training": evidence.training, "environment": evidence.environment, "said": choice_words(results),
         "examples": _in_words(evidence, examples),
     }  # fmt: skip
@@ -124,8 +124,8 @@ def _target_first(offered: Ragged, targets: NDArray[np.int32]) -> list[NDArray[n
 
 def _baseline_places(
     evidence: Evidence, among: list[NDArray[np.int32]], ease_items: int, room: Room
-) -> tuple[dict[str, NDArray[np.int64]], dict[str, Any], dict[str, Any]]:
-    """Places of the targets by every baseline, from 0, its settings, and the seconds that it took; built once for a split and kept."""
+) -> tuple[dict[str, NDArray[np.int64]], dict[str, Any]]:
+    """Places of the targets by every baseline, from 0, and its settings; built once for a split and kept."""
     made_by: tuple[Any, ...] = (ease, item_knn, markov, popularity, repeat_last, place_among, met_in_training)
     made_by = made_by if evidence.sasrec is None else (*made_by, sasrec)
 
@@ -141,7 +141,7 @@ def _baseline_places(
     folder = evidence.cached("baselines", {"ease_items": ease_items, "judge": "choices"}, build, made_by, needs)
     with np.load(folder / "places.npz", allow_pickle=False) as saved:
         about = [json.loads(str(saved[f"{i} about"])) for i in range(len(saved.files) // 2)]
-        return {name: saved[f"{i} place"] for i, (name, _) in enumerate(about)}, dict(about), {}
+        return {name: saved[f"{i} place"] for i, (name, _) in enumerate(about)}, dict(about)
 
 
 def _every(evidence: Evidence, ease_items: int, room: Room) -> Iterator[Baseline]:

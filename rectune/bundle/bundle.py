@@ -36,7 +36,7 @@ class Bundle:
     """A tuned recommender. `name`: the folder or repository that it came from; `kind`: whether it lists items or answers about one; `outside`: its items, and what
     is known of histories; `task`: what a row asks; `vectors`: where the task chooses histories by them; `prior`: see `PriorOf`, `prior_weight` its own
     weight; `sources`, `fitted`: what gives new items vectors, and what that learned; `commit`: of a download from the Hub; `report`: the page of its report; `recipe`: the name of
-    its recipe.
+    its recipe; `chooses`: whether its task chooses among candidates that have to be given.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Bundle:
     commit: str | None = None
     report: Path | None = None
     recipe: str = ""
+    chooses: bool = False
 
     @property
     def items(self) -> pl.DataFrame:
@@ -76,11 +77,6 @@ class Bundle:
     def rows(self, split: Split) -> TaskRows:
         """The rows of the task for histories from outside."""
         return self.task.rows(split, self.index, "test", self.vectors)
-
-    @cached_property
-    def chooses(self) -> bool:
-        """Whether its task chooses among candidates that have to be given."""
-        return self.kind == "item" and self.rows(event_less(self.items)).candidates is not None
 
     def with_items(self, new: pl.DataFrame) -> Bundle:
         """The same with new items behind its own, named by its index. Raises ValueError where the index names none, and for a ranker that

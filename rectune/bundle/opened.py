@@ -58,5 +58,5 @@ def of_run(folder: str | Path, *, device: str = "auto", dtype: str | None = None
         name=str(folder), kind=run.rows.kind, outside=outside_of(run.split), index=run.index, encoder=run.encoder, template=run.asked.template,
         rank=run.asked.rank, trie=run.trie, task=run.asked.ranked, ranker=run.models["tuned"], vectors=run.vectors, prior=prior, prior_weight=weight,
         sources=run.asked.vectors, fitted=() if run.vectors is None else run.vectors.fitted, report=parts.page_in(Path(folder)),
-        recipe=run.asked.recipe.name,
+        recipe=run.asked.recipe.name, chooses=run.rows.judged == "choice",
     )  # fmt: skip

@@ -121,7 +121,7 @@ def _read(folder: Path, about: dict[str, Any], device: str, dtype: str | None, c
     _check_probe(folder, ranker)
     vectors = folder / parts.VECTORS
     return Bundle(
-        name=name, kind=about["kind"], outside=outside, index=index, encoder=encoder, template=template, rank=rank, trie=trie, task=task,
+        name=name, kind=about["kind"], chooses=bool(about.get("chooses")), outside=outside, index=index, encoder=encoder, template=template, rank=rank, trie=trie, task=task,
         ranker=ranker, vectors=ItemVectors.load(vectors) if task.reads_vectors else None, prior=prior, prior_weight=weight, sources=sources,
         fitted=load_fitted(vectors, len(sources)), commit=commit, report=parts.page_in(folder), recipe=str(about["run"]["recipe"]),
     )  # fmt: skip

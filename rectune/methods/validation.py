@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from rectune.decoding.language_model import Ranker
 from rectune.decoding.ranking import recall_and_ndcg, target_ranks
 from rectune.decoding.shelf import Shelf
+from rectune.log.split import Rows, Split
 from rectune.tasks.rows import TaskRows
 
 DEEPEST = 50  # places; a list may be shorter
@@ -19,6 +20,12 @@ def list_metrics(width: int) -> list[str]:
     top, deep = min(10, width), min(DEEPEST, width)
     both = [f"{name}@{k}" for k in ([top, deep] if deep > top else [top]) for name in ("recall", "ndcg")]
     return [*(["recall@1"] if top > 1 else []), *both, f"coverage@{top}"]
+
+
+def hidden_while_choosing(task: TaskRows, split: Split, rows: Rows) -> list[list[int]] | None:
+    """Items of each row that must not be listed where checkpoints, weights and wordings are judged: what its user touched before; None for tasks that list no
+    items, and for those whose candidates say what may be listed. `task`: of the rows `rows` of `split`."""
+    return [split.seen(rows, i).tolist() for i in range(len(rows))] if task.judged == "item" else None
 
 
 def validation_metrics(ranker: Ranker, rows: TaskRows, shelf: Shelf, *, items: int = 0) -> dict[str, float]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rectune.decoding.ranking import chosen_by, recall_and_ndcg, target_ranks
 from rectune.decoding.shelf import Shelf
 from rectune.log.split import Rows, Split, evenly
+from rectune.methods.validation import hidden_while_choosing
 from rectune.recipe.box import Box, Held
 from rectune.run.asked import Asked, Prior
 from rectune.run.models import Models
@@ -59,7 +60,7 @@ def weight_box(asked: Asked, keys: dict[str, Any], needs: Sequence[str], models:
         rows = split.validation.take(evenly(len(split.validation), prior.rows))
         task = rows_of(asked.ranked, held, "validation")
         task = task.take(evenly(len(task), prior.rows))
-        hidden = None if task.judged == "choice" else [split.seen(rows, i).tolist() for i in range(len(rows))]
+        hidden = hidden_while_choosing(task, split, rows)
         tried = []
         for weight in prior.weights:
             shelf = Shelf(hidden=hidden, prior=weighted(held["prior"], split, rows, weight))

@@ -17,7 +17,7 @@ from rectune.decoding.ranking import Ranking, recall_and_ndcg, target_ranks
 from rectune.decoding.shelf import Shelf
 from rectune.log.split import Rows, Split, evenly
 from rectune.methods.language_model import worded
-from rectune.methods.validation import validation_metrics
+from rectune.methods.validation import hidden_while_choosing, validation_metrics
 from rectune.model.settings import settings_for_fingerprint
 from rectune.recipe.box import Box, Held
 from rectune.run.asked import Asked
@@ -204,7 +204,7 @@ def by_wording(run: Run, most: int) -> list[dict[str, Any]]:
     def build(held: Held, folder: Path) -> None:
         rows = sample(held["split"], most)
         task = run.rows.take(evenly(len(run.rows), most))
-        hidden = None if task.judged == "choice" else [held["split"].seen(rows, i).tolist() for i in range(len(rows))]
+        hidden = hidden_while_choosing(task, held["split"], rows)
         tuned, found = run.models["tuned"], []
         for wording in range(asked.template.wordings if isinstance(tuned, LanguageModelRanker) else 0):
             ranker = worded(run.loading, tuned, wording)  # type: ignore[arg-type]

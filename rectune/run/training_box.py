@@ -17,7 +17,7 @@ from rectune.log.split import evenly
 from rectune.methods.contract import Trainable
 from rectune.methods.language_model import CARD
 from rectune.methods.out_of_memory import advised, for_fingerprint
-from rectune.methods.validation import validation_metrics
+from rectune.methods.validation import hidden_while_choosing, validation_metrics
 from rectune.model.adapters import load_tuned, with_adapter
 from rectune.model.load import load_base
 from rectune.model.new_tokens import new_token_ids
@@ -104,8 +104,9 @@ def _train(
     def rank_validation(model: Any, most: int) -> dict[str, float]:
         split, rows = held["split"], rows_of(asked.ranked, held, "validation")
         which = evenly(len(rows), most)
-        hidden = [split.seen(split.validation, int(i)).tolist() for i in which] if rows.judged == "item" else None
-        return validation_metrics(as_ranker(model), rows.take(which), Shelf(hidden=hidden), items=split.log.n_items)
+        task = rows.take(which)
+        hidden = hidden_while_choosing(task, split, split.validation.take(which))
+        return validation_metrics(as_ranker(model), task, Shelf(hidden=hidden), items=split.log.n_items)
 
     def search(model: Any, rows: TaskRows, shelf: Shelf, *, shards: Path | None = None) -> Ranking:
         return as_ranker(model).rank(rows, shelf, shards=shards)
