@@ -10,7 +10,7 @@ from typing import Any, Literal
 import polars as pl
 from rectune.data_builders.reader import Reader, Wanted, files_of, rows_in
 
-from rectune.log.cleaning import Repeats, from_sequences, make_log
+from rectune.log.cleaning import Repeats, from_sequences, make_log, with_shown
 from rectune.log.log import Log
 from rectune.runtime.near import near
 from rectune.runtime.text_files import lines_of, read_text
@@ -30,6 +30,7 @@ def table(
     rating: str | None = None,
     time_format: str | None = None,
     where: dict[str, Any] | str | None = None,
+    shown: dict[str, Any] | str | None = None,
     missing: list[str] | None = None,
     items_path: Path | list[Path] | None = None,
     items_dataset: str | None = None,
@@ -53,7 +54,8 @@ def table(
     `path`: a .csv, .tsv, .parquet, .jsonl or .json file, plain or .gz, several of them, a folder of them or a pattern such as 'events/*.csv';
     or `dataset`: a data set of the Hub (or a local folder that `datasets.load_dataset` reads). `user`, `item`, `time`, `rating` name
     its columns; without `time` the order of the rows is the order of events. `time_format`: how dates are written, e.g. '%m/%d/%Y',
-    where that is not clear. `where`: which rows count, {column: value or list of values} or a condition in SQL. `missing`: words that
+    where that is not clear. `where`: which rows count, {column: value or list of values} or a condition in SQL. `shown`: which rows, in the same forms,
+    say that an item was shown to a user, whether it was taken or not (`negatives: shown` rejects them). `missing`: words that
     stand for no user or no item; their rows are left out. `layout: sequences`: lines 'USER ITEM ITEM …', oldest first.
     `items_path` or `items_dataset` hold the items: `item_id` (default: the name given as `item`) and `title` name the columns, `text`
     the other columns to keep (default: all). `separator` is for text of another form than its ending says; `columns` name those of a
@@ -70,6 +72,11 @@ def table(
             items_path, items_dataset, dataset_split, "items_path", shelf_columns(name, title, text, called)
         )
         shelf = shelf_of(items, name, title)
+    if shown is not None and (where is None or time is None or layout == "sequences"):
+        raise ValueError(
+            f"{source}: `data.shown` says which rows are items that were shown, so `data.where` must say which are events, and `data.time` name the "
+            "column of their times."
+        )
     if layout == "sequences":
         users, sequences = _sequences(path, encoding, separator)
         return from_sequences(
@@ -77,22 +84,25 @@ def table(
         )
     chosen = {"user": user, "item": item, "time": time, "rating": rating}
     named = {k: v for k, v in chosen.items() if v is not None}
-    condition = _condition(where)
-    asked = [
-        *((f"data.{k}", v) for k, v in named.items()),
-        *(("data.where", name) for name in _names(where, condition)),
-    ]
-
-    def pieces() -> Iterator[pl.DataFrame]:
-        return reader.pieces(path, dataset, dataset_split, "path", _checked(asked, source))
-
     dropped = [0]
+
+    def rows(which: dict[str, Any] | str | None, key: str) -> Iterator[pl.DataFrame]:
+        condition = _condition(which, key)
+        asked = [*((f"data.{k}", v) for k, v in named.items()), *((key, name) for name in _names(which, condition))]
+
+        def pieces() -> Iterator[pl.DataFrame]:
+            return reader.pieces(path, dataset, dataset_split, "path", _checked(asked, source))
+
+        return _without(_picked(_filtered(pieces, which, condition, source, key), named), missing, dropped, source)
+
     made = make_log(
-        _without(_picked(_filtered(pieces, where, condition, source), named), missing, dropped, source), shelf, source=source,
-        user_core=user_core, item_core=item_core, repeats=repeats, time_format=time_format,
+        rows(where, "data.where"), shelf, source=source, user_core=user_core, item_core=item_core, repeats=repeats,
+        time_format=time_format,
     )  # fmt: skip
     made.notes.update({"rows_without_user_or_item": dropped[0]} if dropped[0] else {})
-    return made
+    if shown is None:
+        return made
+    return with_shown(made, rows(shown, "data.shown"), source=source, time_format=time_format)
 
 
 def size_of(
@@ -174,7 +184,7 @@ def shelf_of(frame: pl.DataFrame, item_id: str, title: str | None) -> pl.DataFra
     return frame.select(*columns, *[pl.col(c) for c in frame.columns if c not in (item_id, title)])
 
 
-def _condition(where: dict[str, Any] | str | None) -> pl.Expr | None:
+def _condition(where: dict[str, Any] | str | None, key: str) -> pl.Expr | None:
     if not isinstance(where, str):
         return None
     try:
@@ -184,7 +194,7 @@ def _condition(where: dict[str, Any] | str | None) -> pl.Expr | None:
             raise
         told = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"`data.where`: {where!r} is not a condition in SQL ({told}). E.g. \"event = 'purchase'\"."
+            f"`{key}`: {where!r} is not a condition in SQL ({told}). E.g. \"event = 'purchase'\"."
         ) from None
 
 
@@ -195,13 +205,13 @@ def _names(where: dict[str, Any] | str | None, condition: pl.Expr | None) -> lis
 
 
 def _filtered(
-    pieces: Pieces, where: dict[str, Any] | str | None, condition: pl.Expr | None, source: str
+    pieces: Pieces, where: dict[str, Any] | str | None, condition: pl.Expr | None, source: str, key: str
 ) -> Iterator[pl.DataFrame]:
     """The rows that count. Raises ValueError where there is none, with the values that the column has."""
     if condition is not None:
-        keep = _by_condition(pieces, condition)
+        keep = _by_condition(pieces, condition, key)
     elif isinstance(where, dict):
-        keep = _by_values(pieces, where, source)
+        keep = _by_values(pieces, where, source, key)
     else:
         yield from pieces()
         return
@@ -212,10 +222,10 @@ def _filtered(
         rows += kept.height
         yield kept
     if not rows:
-        raise ValueError(f"{source}: no row is left by `data.where`.")
+        raise ValueError(f"{source}: no row is left by `{key}`.")
 
 
-def _by_condition(pieces: Pieces, condition: pl.Expr) -> Callable[[pl.DataFrame], pl.DataFrame]:
+def _by_condition(pieces: Pieces, condition: pl.Expr, key: str) -> Callable[[pl.DataFrame], pl.DataFrame]:
     """Rows of which a condition in SQL holds; a column of texts that are all numbers is compared as numbers."""
     numbers: list[str] | None = None
     for piece in pieces():
@@ -233,12 +243,12 @@ def _by_condition(pieces: Pieces, condition: pl.Expr) -> Callable[[pl.DataFrame]
         try:
             return piece.filter(typed.select(condition.alias("keep"))["keep"])
         except (pl.exceptions.PolarsError, TypeError) as error:
-            raise ValueError(f"`data.where`: {' '.join(str(error).split())[:200]}.") from None
+            raise ValueError(f"`{key}`: {' '.join(str(error).split())[:200]}.") from None
 
     return keep
 
 
-def _by_values(pieces: Pieces, where: dict[str, Any], source: str) -> Callable[[pl.DataFrame], pl.DataFrame]:
+def _by_values(pieces: Pieces, where: dict[str, Any], source: str, key: str) -> Callable[[pl.DataFrame], pl.DataFrame]:
     """Rows whose columns have one of the values that are wanted. Raises ValueError for a value that no row has."""
     wanted = {c: [str(value) for value in (v if isinstance(v, list) else [v])] for c, v in where.items()}
     missing = {(column, value) for column, values in wanted.items() for value in values}
@@ -254,7 +264,7 @@ def _by_values(pieces: Pieces, where: dict[str, Any], source: str) -> Callable[[
             counts.group_by(column).agg(pl.col("count").sum()).sort("count", column, descending=[True, False]).head(8)
         )
         told = ", ".join(f"{name} ({count:,})" for name, count in most.rows())
-        raise ValueError(f"{source}: no row has `{column}` {value!r} (`data.where`). It has: {told}.")
+        raise ValueError(f"{source}: no row has `{column}` {value!r} (`{key}`). It has: {told}.")
     return lambda piece: piece.filter(pl.all_horizontal(pl.col(c).cast(pl.String).is_in(v) for c, v in wanted.items()))
 
 

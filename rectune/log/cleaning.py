@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rectune.log.ids import Ids
 from rectune.log.item_table import catalogue_of, codes_of
 from rectune.log.log import Log, warn
+from rectune.log.shown import Shown
 from rectune.log.times import Numbers
 
 Repeats = Literal["keep", "first", "last"]
@@ -84,6 +85,41 @@ def make_log(
     if not len(events):
         raise ValueError(f"{source}: no event is left at user_core={user_core}, item_core={item_core}. Lower them.")
     return _log(events, users, names, items, source, notes, everything=item_core <= 0)
+
+
+def with_shown(log: Log, rows: Iterable[pl.DataFrame], *, source: str, time_format: str | None = None) -> Log:
+    """The log with what its users were shown: tables of `user`, `item` and `time` in pieces, of the form that `make_log` reads, in any order.
+
+    Rows of users and items that the log does not hold are left out, and counted in its `notes`. Raises ValueError for a log without times, for what
+    `make_log` refuses in a column, and where no row is left.
+    """
+    if log.times is None:
+        raise ValueError(
+            f"{source}: what was shown is told by its time from what was shown later. Name the column of the `time`."
+        )
+    events, users, names = _encoded(rows, source, time_format)
+    if events.time is None:
+        raise ValueError(f"{source}: rows of what was shown need a `time`.")
+    user, item = _known(users, log.users), _known(names, log.items["item_id"])
+    everything = len(events)
+    events.user, events.item = user[events.user], item[events.item]
+    events.keep((events.user >= 0) & (events.item >= 0))
+    if not len(events):
+        raise ValueError(
+            f"{source}: of {everything:,} rows of what was shown none is of a user and an item of the log."
+        )
+    assert events.time is not None
+    by_time = _by_time(events.time)
+    events.keep(by_time[_by(events.user[by_time])])
+    notes = {"shown": len(events), "shown_of_others": everything - len(events)}
+    return replace(log, notes={**log.notes, **notes}, shown=Shown(events.user, events.item, events.time, source))
+
+
+def _known(ids: pl.Series, among: pl.Series) -> NDArray[np.int32]:
+    """The place of each id among others, -1 for one that is not there, (ids,)."""
+    places = pl.DataFrame({"id": among, "at": np.arange(len(among), dtype=np.int32)})
+    found = pl.DataFrame({"id": ids}).join(places, on="id", how="left", maintain_order="left")
+    return found["at"].fill_null(-1).to_numpy()
 
 
 def k_core(table: pl.DataFrame, *, user_core: int, item_core: int) -> pl.DataFrame:

@@ -14,6 +14,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rectune.log.shown import Shown
+
 COLUMNS: dict[str, type] = {"user": np.int32, "item": np.int32, "time": np.float64, "rating": np.float32}
 
 
@@ -33,6 +35,7 @@ class Log:
     `cut`: for data that comes already split, one row an example: `part`, `user`, and offsets into the events
     `start`, `stop`, `target` (history = events[start:stop]), and where the rows offer items to choose from, `candidates`, lists of
     item codes; else None.
+    `shown`: items that users were shown, beside those that they took; None where the log does not tell.
     """
 
     user_codes: NDArray[np.int32]
@@ -44,6 +47,7 @@ class Log:
     ratings: NDArray[np.float32] | None = None
     cut: pl.DataFrame | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+    shown: Shown | None = None
 
     @staticmethod
     def encoded(
@@ -52,12 +56,14 @@ class Log:
         users: pl.Series | Sequence[str],
         *,
         source: str = "encoded log",
+        shown: Shown | None = None,
     ) -> Log:
         """Make a log of events that are encoded already.
 
         `events`: arrays by the names `user`, `item` and, where known, `time` and `rating`, or a folder that holds them as `user.npy`
         and so on, which are mapped, not read. User and item are whole numbers: positions in `users` and in `items`. Events stand
         user after user, oldest first. `items`: a table with `item_id` and `title`, or the ids alone, which are the titles then.
+        `shown`: what users were shown, where that is known; it needs `time`.
         Raises ValueError where something of this does not hold, naming `source` and the first event that is wrong.
         """
         found = _mapped(events, source) if isinstance(events, Path) else {k: np.asarray(v) for k, v in events.items()}
@@ -68,8 +74,12 @@ class Log:
         for what, ids in (("user", names), ("item", table["item_id"])):
             if (twice := ids.is_duplicated()).any():
                 raise ValueError(f"{source}: the {what} `{ids[int(twice.arg_max() or 0)]}` is listed twice.")
+        if shown is not None:
+            if "time" not in columns:
+                raise ValueError(f"{source}: what was shown has times, and the events have none (`time`).")
+            shown.check(len(names), table.height)
         return Log(
-            columns["user"], columns["item"], table, names, source, columns.get("time"), columns.get("rating")
+            columns["user"], columns["item"], table, names, source, columns.get("time"), columns.get("rating"), shown=shown
         )  # fmt: skip
 
     @property
@@ -108,6 +118,8 @@ class Log:
         self.users.to_frame("user_id").write_parquet(folder / "users.parquet")
         if self.cut is not None:
             self.cut.write_parquet(folder / "cut.parquet")
+        if self.shown is not None:
+            self.shown.save(folder)
         (folder / "log.json").write_text(json.dumps({"source": self.source, "notes": self.notes}, indent=1))
 
     @staticmethod
@@ -130,6 +142,7 @@ class Log:
             ratings=columns.get("rating"),
             cut=pl.read_parquet(cut) if cut.exists() else None,
             notes=about["notes"],
+            shown=Shown.load(folder, about["source"]),
         )
 
     def _columns(self) -> dict[str, NDArray[Any]]:

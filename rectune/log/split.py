@@ -13,6 +13,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rectune.log.log import Log
+from rectune.log.shown import ShownBefore
 from rectune.runtime.ragged import Ragged, ranges, starts_of, within
 
 Ints = NDArray[np.signedinteger[Any]]
@@ -123,6 +124,12 @@ class Split:
         if not np.array_equal(ends[at], rows.target):
             return None  # rows of another split than the log came with
         return Ragged(offered.explode().to_numpy(), starts_of(offered.list.len().to_numpy())).take(at)
+
+    def shown(self, rows: Rows) -> ShownBefore | None:
+        """What the user of each row was shown until its target; None for a log that does not tell."""
+        if self.log.shown is None or self.log.times is None:
+            return None
+        return ShownBefore(self.log.shown, self.log.times, rows.user, rows.first, rows.target)
 
     def tied(self, rows: Rows) -> int | None:
         """How many of the rows' targets share their time with the event before, so that the order of the file decides which is the

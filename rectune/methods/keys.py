@@ -16,7 +16,7 @@ OURS = {
     "ranked_rows": "validation rows that are ranked or answered at each evaluation",
     "early_stopping_patience": "stop after so many evaluations without a better `metric_for_best_model`",
     "target_head": "logits only where a label is; same loss, less memory; the default off a GPU, but for a loss on all tokens in float32",
-    "negatives": "where rejected items come from: `random`, `popular` or `ranked`, the model's own lists as the stage begins",
+    "negatives": "where rejected items come from: `random`, `popular`, `ranked` (the model's own lists as the stage begins), `candidates` or `shown`",
     "negatives_power": "`popular`: the power of an item's count with which it is drawn",
     "negatives_each": "items that are rejected beside each target",
     "rewards": "what a rolled-out item is worth: `hit`, `rank`, `similarity`, `prior`, or a function of your own",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,7 +29,8 @@ from rectune.tasks.examples import Example, Mixture, fit_prompt
 from rectune.tasks.rows import TaskRows
 from rectune.tasks.views import ItemViews, Variables
 
-Negatives = Literal["random", "popular", "ranked", "candidates"]
+Negatives = Literal["random", "popular", "ranked", "candidates", "shown"]
+LOOKED = 20_000  # rows that are looked at for what was shown in them
 UNREAD = dict.fromkeys(
     ("pad_to_multiple_of", "padding_free", "pad_token"),
     "batches of preferences are padded to their longest, with the base's own token",
@@ -44,7 +46,7 @@ class Rejecting:
         metadata={
             "help": "Where rejected items come from: `random`, any item; `popular`, by how often an item is in the training "
             "events; `ranked`, those that the model itself lists first as the stage begins; `candidates`, what the row offered beside its target "
-            "(`choose_item`)."
+            "(`choose_item`); `shown`, what the user was shown until the target and did not take (`data.shown`)."
         },
     )
     negatives_power: float = field(
@@ -73,6 +75,22 @@ class Preferences:
         self._below, self._drawable = np.cumsum(weights), np.flatnonzero(weights > 0)
         self._listed: dict[int, tuple[NDArray[np.int64], Ranking]] = {}
         check_rows(config, each, mixture.tasks)
+
+    def tell_shown(self) -> None:
+        """Warn of rows, where what was shown is rejected, whose user was shown too few items that were not taken."""
+        if self._drawn_by != "shown":
+            return
+        for spec, rows in self.mixture.tasks:
+            if rows.kind != "item":
+                continue
+            looked = evenly(len(rows), LOOKED)
+            there = [len(np.unique(np.concatenate(_not_taken(rows, i, self.taken(rows, i))))) for i in looked.tolist()]
+            if few := int((np.array(there) < self._each).sum()):
+                warnings.warn(
+                    f"task `{spec.name}`: in {few:,} of {len(looked):,} rows fewer than {self._each} items were shown and not taken until the target; "
+                    "items drawn at random stand in for them.",
+                    stacklevel=2,
+                )
 
     def features(self, positions: Sequence[int], epoch: int) -> list[dict[str, Any]]:
         """For each position `prompt_ids`, `chosen_ids`, and `rejected_ids`, a list of `each`. The prompt leaves room for the longest of them."""
@@ -121,7 +139,11 @@ class Preferences:
                 for item in [*rng.permutation(free), *rng.permutation(np.intersect1d(others, taken))][: self._each]
             ]
         _enough(self._each, len(self._drawable) - int(np.isin(taken, self._drawable).sum()), what, "items")
-        found, no = list[int](), set(taken.tolist())
+        found = list[int]()
+        if self._drawn_by == "shown":
+            for some in _not_taken(rows, i, taken):  # those shown with the target, then those before
+                found += [int(item) for item in rng.permutation(np.setdiff1d(some, found))][: self._each - len(found)]
+        no = {*taken.tolist(), *found}
         # What is drawn again or taken is thrown away: an example costs no pass over the catalogue.
         while len(found) < self._each:
             drawn = rng.random(2 * self._each + 8) * self._below[-1]
@@ -207,6 +229,10 @@ def check_rows(config: Rejecting, each: int, tasks: Sequence[tuple[Any, TaskRows
             _enough(each, len(rows.answers) - 1, what, "answers")
         elif config.negatives == "candidates" and rows.candidates is None:
             raise ValueError(f"{what} offers no candidates to reject. Use `choose_item`, or `negatives: random`.")
+        elif config.negatives == "shown" and (rows.shown is None or rows.shown.nothing):
+            raise ValueError(
+                f"{what}: no row tells what its user was shown until then. Say with `data.shown` which rows of the log do, or use `negatives: random`."
+            )
         elif "target" not in spec.template.arguments("completion"):
             raise ValueError(
                 f"{what}: the completion of `{spec.template.name}` does not read `target`, so it cannot name another item."
@@ -214,6 +240,12 @@ def check_rows(config: Rejecting, each: int, tasks: Sequence[tuple[Any, TaskRows
         if config.negatives in ("candidates", "ranked") and rows.candidates is not None and len(rows):
             least = int(rows.candidates.lengths.argmin())
             _enough(each, int(rows.candidates.lengths[least]) - 1, f"{what}, row {int(rows.row[least])}", "candidates")
+
+
+def _not_taken(rows: TaskRows, i: int, taken: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """What the user of row i was shown and did not take: since the event before the target, and before that."""
+    assert rows.shown is not None
+    return [np.setdiff1d(some, taken) for some in rows.shown(i)]
 
 
 def _enough(each: int, there: int, what: str, of: str) -> None:
@@ -290,6 +322,7 @@ def tune(
     parts = mixtures(task, config.max_length, loss_on_all=False)
     lists = folder / "checkpoints"  # they go when these go
     sides = {part: Preferences(task, mixture, config, each, lists / f"lists-{part}") for part, mixture in parts.items()}
+    sides["train"].tell_shown()
     sides["train"].list_now()
     evaluated, validation = None, parts["validation"]
     if len(validation) and config.eval_strategy != "no":

@@ -33,7 +33,7 @@ def choose_item(split: Split, index: ItemIndex, part: Part) -> TaskRows:
         return {**plain.variables(i), "candidates": [view(int(item)) for item in some]}
 
     return TaskRows(
-        plain.row, variables, "item", plain.target, history=plain.history, candidates=mixed,
+        plain.row, variables, "item", plain.target, history=plain.history, candidates=mixed, shown=plain.shown,
     )  # fmt: skip
 
 

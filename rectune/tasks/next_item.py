@@ -44,6 +44,7 @@ def next_item(
         views=view,
         users=users,
         group=rows.user if part == "train" and examples == "tree" else None,
+        shown=split.shown(rows),
     )
 
 

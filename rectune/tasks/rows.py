@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from rectune.log.shown import ShownBefore
 from rectune.log.split import Histories, Ints
 from rectune.runtime.ragged import Ragged
 from rectune.tasks.views import ItemViews, Variables
@@ -26,7 +27,8 @@ class TaskRows:
     `target` are all that the texts of a row come from, as `history` and `target`, views of these items, and `user`, the token at place `users` of the
     vocabulary, (rows,), -1 and '' for none. `group`, shape (rows,): rows of one number begin
     alike; they have one wording in an epoch, and are trained together by a method that reads what they share once. `candidates`: item codes of what
-    alone each row may name; None where that is the catalogue.
+    alone each row may name; None where that is the catalogue. `shown(i)`: items that the user of row i was shown until its target; None where
+    that is not known.
     """
 
     row: Ints
@@ -41,6 +43,7 @@ class TaskRows:
     users: Ints | None = None
     group: Ints | None = None
     candidates: Ragged | None = None
+    shown: ShownBefore | None = None
 
     @property
     def judged(self) -> str:
@@ -63,4 +66,5 @@ class TaskRows:
             users=None if self.users is None else self.users[positions],
             history=None if self.history is None else self.history.take(positions),
             candidates=None if self.candidates is None else self.candidates.take(positions),
+            shown=None if self.shown is None else self.shown.take(positions),
         )

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from rectune.cli import main
 from rectune.decoding.ranking import Ranking
-from rectune.log.cleaning import make_log
+from rectune.log.cleaning import make_log, with_shown
 from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.methods import dpo, s_dpo
 from rectune.methods.preference import Preferences, PreferenceTrainer, Rejecting
@@ -195,6 +195,7 @@ def sides(split: Any, negatives: str, each: int, lists: Path | None = None, sear
         "item",
         split.targets(split.train),
         history=split.histories(split.train),
+        shown=split.shown(split.train),
     )
     index = SimpleNamespace(codes=np.zeros((11, 0), dtype=np.int64), titles=[f"Item {n}" for n in range(11)])
     model = torch.nn.Linear(1, 1)
@@ -302,6 +303,48 @@ def test_candidates_are_rejected_where_rows_offer_them(tmp_path: Path) -> None:
         assert left <= some <= set(offered) - {int(rows.target[i])}
 
 
+def test_what_was_shown_and_not_taken_is_rejected_first() -> None:
+    split = shop()
+    # u0 takes 0 … 5 at times 0 … 5, the last two are held out. Shown to him: long before 9 and 10, with his third event 7, 8 and what he took; later 6.
+    rows_of_u0 = [(9, -1.0), (10, -1.0), (2, 2.0), (7, 2.0), (8, 2.0), (6, 2.5), (3, 3.0), (6, 3.0)]
+    shown = pl.DataFrame(
+        {"user": ["u0"] * 8, "item": [f"i{n}" for n, _ in rows_of_u0], "time": [t for _, t in rows_of_u0]}
+    )
+    log = with_shown(split.log, [shown], source="made up")
+    split = leave_one_out(log, max_history=2)
+    position = {
+        (int(u), int(t)): i for i, (u, t) in enumerate(zip(split.train.user, split.targets(split.train), strict=True))
+    }
+
+    def drawn(each: int, i: int) -> list[frozenset[int]]:
+        made, rows = sides(split, "shown", each)
+        with pytest.warns(
+            UserWarning,
+            match=rf"task `next_item`: in { {1: 12, 3: 13, 4: 13, 5: 14}[each] } of 15 rows fewer than {each} ",
+        ):
+            made.tell_shown()
+        codes = [[int(v["target"]["title"].split()[1]) for v in made.rejected(rows, i, e, "")] for e in range(30)]
+        assert all(len(set(some)) == each for some in codes)
+        return [frozenset(some) for some in codes]
+
+    third, fourth, other = position[0, 2], position[0, 3], position[1, 3]
+    assert set(drawn(1, third)) == {frozenset({7}), frozenset({8})}
+    assert set(drawn(3, third)) == {frozenset({7, 8, 9}), frozenset({7, 8, 10})}
+    assert set(drawn(4, third)) == {frozenset({7, 8, 9, 10})}  # 6 was shown later
+    assert set(drawn(1, fourth)) == {frozenset({6})}
+    assert all(
+        {7, 8, 9, 10} <= some and some <= {4, 5, 6, 7, 8, 9, 10} for some in drawn(5, third)
+    )  # by chance where they run out
+    assert len(set(drawn(1, other))) > 2  # u1 was shown nothing
+
+
+def test_a_log_that_does_not_tell_what_was_shown_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"task `next_item`: no row tells what its user was shown until then. Say with `data.shown`"
+    ):
+        sides(shop(), "shown", 1)
+
+
 def test_too_few_items_and_texts_are_refused() -> None:
     split = shop()
     made, rows = sides(split, "random", 9)
@@ -384,10 +427,36 @@ def test_a_run_tunes_by_preferences_and_goes_on_after_a_kill(
     assert not list(stage.rglob("lists*"))
 
 
+def test_a_run_rejects_what_a_log_of_events_says_was_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng, lines = np.random.default_rng(0), ["user,item,time,event"]
+    for user in range(40):
+        for n, item in enumerate(rng.permutation(30)[:7]):
+            lines += [f"u{user},i{other},{10 * n},view" for other in (*rng.permutation(30)[:4], item) if user]
+            lines.append(f"u{user},i{item},{10 * n + 1},buy")
+    (tmp_path / "log.csv").write_text("\n".join(lines))
+    text = BANDIT.replace(
+        "path: log.csv, time: time, items_path: items.csv",
+        f"path: {tmp_path}/log.csv, time: time, where: {{event: buy}}, shown: {{event: view}}",
+    )
+    text = (
+        text.replace("negatives_each: 15", "negatives: shown, negatives_each: 2")
+        .replace("max_steps: 250", "max_steps: 3")
+        .replace("output_dir: run", f"output_dir: {tmp_path}/run")
+    )
+    recipe = tmp_path / "shown.yaml"
+    recipe.write_text(text)
+    with pytest.warns(UserWarning, match=r"task `next_item`: in 4 of 160 rows fewer than 2 items were shown"):
+        assert main(["train", str(recipe)]) == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["results"]["log"]["shown"] == 39 * 7 * 5
+    refused = fails(capsys, "train", str(recipe), "--data.shown", "null", "--output_dir", str(tmp_path / "other"))
+    assert "task `next_item`: no row tells what its user was shown until then" in refused
+
+
 @pytest.mark.parametrize(
     ("method", "more", "message"),
     [
-        ("s_dpo", ["--stages.1.negatives", "shown"], "`stages.1.negatives`: got 'shown', but it must be one of 'random', 'popular', 'ranked'"),
+        ("s_dpo", ["--stages.1.negatives", "seen"], "`stages.1.negatives`: got 'seen', but it must be one of 'random', 'popular', 'ranked'"),
         ("s_dpo", ["--stages.1.loss_type", "[hinge]"], "the loss of `s_dpo` is the softmax over its negatives"),
         ("s_dpo", ["--stages.1.negatives_each", "11"], "`negatives_each` is 11, and the model's own lists hold 10 items"),
         ("s_dpo", ["--stages.1.tasks", "[{call: next_item, template: next-item.jinja}]"], "lists items by `next-item-names.jinja` (`rank.template`), and `stages.1.tasks.0`"),
