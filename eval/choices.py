@@ -17,7 +17,7 @@ from rectune.eval.metrics.recall import recall
 from rectune.eval.page import choice_text, page
 from rectune.eval.ranking import MIXED, MODELS, PRIOR, TUNED, baselines
 from rectune.eval.sentences import choice_words
-from rectune.eval.several import over_wordings
+from rectune.eval.several import over_wordings, summarise
 from scipy import sparse
 
 from rectune.baselines.ease import ease
@@ -38,7 +38,7 @@ MET = "candidates met in training"
 TOP = "hit ratio@1"
 
 
-@judge("choice")
+@judge("choice", summarise=summarise)
 def choices(
     evidence: Evidence, *, k: list[int] = [1, 5], ease_items: int = MOST_ITEMS, memory: float = 2.0, free_rows: int = 1000,  # noqa: B006  never changed
     free_tokens: int = 20, wording_rows: int = 0, examples: int = 6,

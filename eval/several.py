@@ -14,6 +14,8 @@ from rectune.eval.undefined import defined, undefined
 
 from rectune.run.judged import Report
 
+WRITTEN = "written freely"  # a table that is shown, and by which no model is judged
+
 
 def summarise(
     reports: Sequence[dict[str, Any]], cells: Sequence[dict[str, Any]], links: Sequence[str] | None = None
@@ -50,7 +52,7 @@ def _group(setting: dict[str, Any], reports: Sequence[dict[str, Any]], seeds: Se
         }
         for title, rows in tables[0].items()
     }
-    each = {title: [_judged(report, title) for report in reports] for title in summary}
+    each = {title: [_judged(report, title) for report in reports] for title in summary if title != WRITTEN}
     return {"setting": setting, "seeds": list(seeds), "results": summary, "each": each}
 
 
@@ -82,6 +84,9 @@ def _tables(report: dict[str, Any]) -> dict[str, Any]:
     results = report["results"]
     if "protocols" in results:
         return dict(results["protocols"])
+    if "candidates" in results:
+        written = {} if results["free"] is None else {WRITTEN: results["free"]["table"]}
+        return {"among candidates": results["table"], **written}
     return {"ratings" if "rating_values" in results else "yes or no": results["table"]}
 
 
@@ -102,6 +107,8 @@ def _text(recipe: str, group: dict[str, Any], results: dict[str, Any]) -> str:
         parts.append(text_table(title, head, cells))
         means = {row: {metric: mean for metric, (mean, _) in entry.items()} for row, entry in rows.items()}
         parts += undefined(means, results, where=" in every run")
+        if title not in group["each"]:
+            continue
         best = "; ".join(
             f"seed {seed}: {interval(one['difference'], sign=True) if defined(one['difference']) else 'not defined'}"
             for seed, one in zip(group["seeds"], group["each"][title], strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from rectune.eval.choices import met_in_training
+from rectune.eval.several import summarise
 
 from rectune.bundle.push import Pushing, planned
 from rectune.bundle.recommender import Recommender
@@ -62,6 +64,25 @@ def test_only_candidates_are_listed_and_the_hits_are_counted(run: Run) -> None:
     assert tuned["differences"][best][0] == pytest.approx(
         table["tuned model"]["hit ratio@1"][0] - table[best]["hit ratio@1"][0]
     )
+
+
+def test_seeds_are_summed_up(run: Run) -> None:
+    data = json.loads((run.folder.path / "report.json").read_text())
+    other = copy.deepcopy(data)
+    other["results"]["table"]["tuned model"]["mrr"][0] += 0.2
+    made = summarise([data, other], [{"seed": 0}, {"seed": 1}])
+    (group,) = made.data["grid"]
+    table, free = group["results"]["among candidates"], group["results"]["written freely"]
+    mrr = data["results"]["table"]["tuned model"]["mrr"][0]
+    assert table["tuned model"]["mrr"] == [pytest.approx(mrr + 0.1), pytest.approx(0.2 / np.sqrt(2))]
+    assert free["tuned model"]["valid"] == [data["results"]["free"]["table"]["tuned model"]["valid"][0], 0.0]
+    assert [one["tuned"] for one in group["each"]["among candidates"]] == [
+        data["results"]["table"]["tuned model"]["hit ratio@1"]
+    ] * 2
+    assert made.text.count("Tuned minus the best baseline: seed 0") == 1  # nobody is judged by what is written freely
+    assert "written freely" in made.text
+    data["results"]["free"] = None
+    assert list(summarise([data], [{"seed": 0}]).data["grid"][0]["results"]) == ["among candidates"]
 
 
 def test_baselines_rank_the_candidates_alone(run: Run) -> None:
