@@ -113,6 +113,13 @@ class Asked:
         return [*self.tasks, *(task for training in self.trainings if training.own for task in training.tasks)]
 
     @property
+    def read_tasks(self) -> list[TaskCall]:
+        """Of these the ones that show the texts which models read: of trainings only those whose template no task of the recipe has, so that another
+        stage over the same template leaves a base from scratch, and what was trained on it, as it is."""
+        known = {task.template.hash for task in self.tasks}
+        return [*self.tasks, *(task for task in self.every_task[len(self.tasks) :] if task.template.hash not in known)]
+
+    @property
     def judged_by(self) -> dict[str, Any]:
         """The keys of `eval`, defaults filled in."""
         return {**defaults_of(self.judge.function), **self.judge_arguments}

@@ -152,15 +152,16 @@ def _base(asked: Asked, without: Path) -> Box:
     """The tokenizer with the new tokens and the frame around its prompts; the base itself where it is made from scratch."""
     settings = asked.model
     scratch = settings.from_scratch is not None
-    chosen = any(task.reads_vectors for task in asked.every_task)
+    read = asked.read_tasks
+    chosen = any(task.reads_vectors for task in read)
     needs: tuple[str, ...] = ("split", "index", *(("vectors",) * chosen)) if scratch else ("index",)
 
     def keys() -> dict[str, Any]:
         said = {"base": base_identity(settings), "seed": asked.seed, "form": settings.prompt_form}
-        return {**said, "tasks": [task.text_keys(without=without) for task in asked.every_task]} if scratch else said
+        return {**said, "tasks": [task.text_keys(without=without) for task in read]} if scratch else said
 
     def build(held: Held, folder: Path) -> None:
-        specs = specs_of(asked.every_task, held) if scratch else []
+        specs = specs_of(read, held) if scratch else []
         frame = None if asked.earlier is None else asked.earlier.frame
         texts = sample_texts(specs, most=20_000)
         build_base(settings, held["index"], texts, folder, seed=asked.seed, frame=frame)

@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from rectune.cli import main
+from rectune.recipe.load import load_recipe
+from rectune.run.run import open_recipe
 from rectune.run.single import evaluate
 from tests.runs import results, stages, train
 
@@ -197,6 +199,30 @@ def test_stages_chain(quick_recipe: Path, tmp_path: Path) -> None:
     (first,), (second,) = ((tmp_path / "run" / "stages").glob(f"train{i}-*/model/model.safetensors") for i in (0, 1))
     one, two_ = load_file(first), load_file(second)
     assert all((one[key] == two_[key]).all() for key in one)  # a learning rate of 0 leaves what the first stage made
+
+
+@pytest.mark.heavy
+def test_a_further_stage_over_the_same_template_keeps_what_was_trained(
+    finished: tuple[Path, Path], tmp_path: Path
+) -> None:
+    # Hours of a first stage must not be lost because somebody adds a second one.
+    recipe, folder = finished
+    shutil.copytree(folder, tmp_path / "run")
+    before = stages(tmp_path / "run")
+    more = "  - {call: dpo, tasks: [{call: next_item, template: next-item-names.jinja}], max_steps: 1, max_length: 128, learning_rate: 1.0e-4}\n"
+    own = tmp_path / recipe.name
+    own.write_text(recipe.read_text().replace("rank: {", more + "rank: {").replace(str(folder), str(tmp_path / "run")))
+    train(own)
+    new = {name.partition("-")[0] for name in set(stages(tmp_path / "run")) - set(before)}
+    assert new == {"train1", "rank", "plan1"}
+    # One whose texts no task of the recipe has is read by the tokenizer that is made for them.
+    own.write_text(
+        own.read_text().replace(
+            "template: next-item-names.jinja}], max_steps", "template: next-item.jinja}], max_steps"
+        )
+    )
+    other = open_recipe(load_recipe(own))
+    assert other.place("base").fingerprint not in {name.partition("-")[2] for name in before}
 
 
 @pytest.mark.heavy
