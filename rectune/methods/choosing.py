@@ -8,6 +8,8 @@ from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback
 
+from rectune.model.pieces import whole
+
 
 @dataclass
 class Choosing:
@@ -32,7 +34,7 @@ class RankedMetrics(TrainerCallback):  # type: ignore[misc]
         self._trainer, self._rank = trainer, rank_validation
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any) -> None:
-        model = self._trainer.accelerator.unwrap_model(self._trainer.model)
+        model = whole(self._trainer.accelerator.unwrap_model(self._trainer.model))
         was_training = model.training
         found = {f"eval_{name}": value for name, value in self._rank(model.eval()).items()}
         model.train(was_training)

@@ -15,7 +15,8 @@ from rectune.methods.contract import Trainable
 from rectune.methods.group_trainer import GroupTrainer, Prompts, check_rolled_out
 from rectune.methods.language_model import load
 from rectune.methods.rewards import Rewards, reads_of, rewards_of
-from rectune.methods.sft import check_base, refuse_pieces
+from rectune.methods.sft import check_base
+from rectune.methods.sharding import refuse_pieces
 from rectune.methods.training import filled, lazy, mixtures, run
 from rectune.recipe.library import FROM_0, Range
 from rectune.runtime.near import near
@@ -91,6 +92,7 @@ class Config(Choosing, GRPOConfig):  # type: ignore[misc]
                 raise ValueError(f"`{key}`: there is no {given!r}.{near(str(given), words)}")
         if not self.rewards:
             raise ValueError("`rewards` is empty. Name one, such as `hit`.")
+        rewards_of(self.rewards)
         if self.reward_weights is not None and len(self.reward_weights) != len(self.rewards):
             raise ValueError(
                 f"`reward_weights` has {len(self.reward_weights)} numbers for {len(self.rewards)} `rewards`."

@@ -21,7 +21,7 @@ from rectune.decoding.ranking import Ranking
 from rectune.decoding.shelf import Shelf
 from rectune.log.split import Ints, evenly
 from rectune.methods.contract import Trainable
-from rectune.methods.sft import refuse_pieces
+from rectune.methods.sharding import refuse_pieces
 from rectune.methods.target_head import put_target_head, scores_everywhere
 from rectune.methods.training import WholeCheckpoints, filled, lazy, mixtures, run, without_dropout
 from rectune.runtime.seeded import seeded

@@ -13,7 +13,7 @@ from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
 from rectune.methods.choosing import Choosing
 from rectune.methods.contract import Trainable
 from rectune.methods.language_model import load
-from rectune.methods.sft import refuse_sharding
+from rectune.methods.sharding import refuse_pieces
 from rectune.methods.token_batches import TokenBatches, TokenBudget, by_batches
 from rectune.methods.training import WholeCheckpoints, filled, lazy, mixtures, run
 from rectune.tasks.examples import Mixture
@@ -34,7 +34,7 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
     """Train `task.model`, an encoder-decoder; leaves in `folder` and raises what `sft` does."""
     config.output_dir = str(folder / "checkpoints")
     check_base(task.model.config)
-    refuse_sharding(config, task)
+    refuse_pieces(config, "an encoder-decoder is not shown to be trained so")
     parts = mixtures(task, config.max_length, loss_on_all=False)
     train_rows, validation_rows = parts["train"], parts["validation"]
     features_of = partial(features, train_rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from rectune.decoding.conformance import check_body
 from rectune.methods.choosing import Choosing
 from rectune.methods.contract import Trainable
 from rectune.methods.language_model import load
+from rectune.methods.sharding import check_cut, refuse_sharding, sharding_of
 from rectune.methods.target_head import put_target_head, scores_everywhere
 from rectune.methods.token_batches import TokenBatches, TokenBudget, by_batches
 from rectune.methods.token_tree import TreeCollator
@@ -25,7 +25,6 @@ from rectune.tasks.examples import Mixture
 __all__ = ["Config", "check_base", "config_defaults", "load", "train"]
 
 READS_TREES = True  # examples of a user are read once where they begin alike
-SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 
 
 @dataclass
@@ -71,9 +70,11 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
         if len(validation)
         else None,
     )
+    check_cut(trainer, config)
     if batches is not None:
         by_batches(trainer)
-    if trees or wants_target_head(config, task.model, on_all=on_all):
+    in_pieces = task.adapter and sharding_of(config) is not None
+    if trees or in_pieces or wants_target_head(config, task.model, on_all=on_all):
         put_target_head(task.model)
     run(trainer, task, parts["train"], folder)
 
@@ -114,22 +115,6 @@ def check_base(config: Any) -> None:
             f"`sft` trains models that go on with their prompt, and the base is a `{config.model_type}`, an encoder-decoder. Use "
             "`call: seq2seq`."
         )
-
-
-def refuse_sharding(config: Config, task: Trainable) -> None:
-    """Raise ValueError for FSDP or DeepSpeed with an adapter or new tokens: trained rows are not shown to work there."""
-    sharded = bool(config.fsdp or config.deepspeed) or any(os.environ.get(name) == "true" for name in SHARDING)
-    if sharded and (task.adapter or task.new_tokens):
-        raise ValueError(
-            "FSDP and DeepSpeed are only for full fine-tuning without new tokens (`use_peft: false`, an index of titles): "
-            "adapters and new token rows are not shown to be trained and saved there. Use recipes/accelerate/several-gpus.yaml."
-        )
-
-
-def refuse_pieces(config: Any, why: str) -> None:
-    """Raise ValueError for FSDP or DeepSpeed in a method that does not go with weights in pieces."""
-    if config.fsdp or config.deepspeed or any(os.environ.get(name) == "true" for name in SHARDING):
-        raise ValueError(f"FSDP and DeepSpeed cut weights into pieces, and {why}. Use several processes without them.")
 
 
 class _Trainer(WholeCheckpoints, SFTTrainer):  # type: ignore[misc]

@@ -84,7 +84,7 @@ def score(hidden: torch.Tensor, labels: torch.Tensor, head: Any, config: Any) ->
     """Log-probability of each of `labels` (N,) after `hidden` (N, width), entropy there, whether the label is the most
     likely, and the mean logit; each (N,). Where the logits are many, they are made in pieces and again in the backward pass."""
     scale, cap = scale_and_cap(config, seq2seq=False)
-    rows = max(1, PIECE // int(head.weight.shape[0]))
+    rows = max(1, PIECE // int(config.vocab_size))  # of trained rows PEFT would make a whole matrix to tell its shape
     again = len(labels) > rows and torch.is_grad_enabled()
     pieces = []
     for at in range(0, max(len(labels), 1), rows):

@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from transformers import TrainerCallback
 
+from rectune.model.pieces import uncut
 from rectune.runtime.files import write_atomic
 
 
@@ -27,7 +28,7 @@ class TokenAudit(TrainerCallback):  # type: ignore[misc]
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if not self._new or "gradient_in" in self.report:
             return
-        if not any(p.grad is not None and bool(p.grad.any()) for p in model.parameters()):
+        if not any(bool(uncut(p.grad).any()) for p in model.parameters() if p.grad is not None):
             return
         gradients = row_gradients(model, self._new)
         for side, gradient in gradients.items():
@@ -55,7 +56,7 @@ def row_gradients(model: Any, ids: list[int]) -> dict[str, torch.Tensor]:
     for side, layer in sides.items():
         delta = _delta(layer) if _delta(layer) is not None else _delta(sides["in"]) if _shares(sides) else None
         parameter = delta if delta is not None else layer.weight
-        gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+        gradient = uncut(parameter.grad) if parameter.grad is not None else torch.zeros(parameter.shape)
         out[side] = gradient.float() if delta is not None else gradient[ids].float()
     return out
 
@@ -68,7 +69,7 @@ def _delta(layer: Any) -> Any:
 
 
 def _shares(sides: dict[str, Any]) -> bool:
-    return sides["in"].weight is sides["out"].weight or _delta(sides["out"]) is None
+    return _delta(sides["out"]) is None or sides["in"].weight is sides["out"].weight
 
 
 def check_saved(folder: Path, model: Any, new_tokens: list[int], *, adapter: bool) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers.trainer import FSDP_MODEL_NAME
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from rectune.decoding.language_model import positions_of
@@ -26,6 +27,7 @@ from rectune.methods.probe import save_probe
 from rectune.methods.progress import TrainingBar
 from rectune.methods.token_audit import TokenAudit, check_saved
 from rectune.methods.token_tree import trees_of
+from rectune.model.pieces import drop_second_names, tied_to_see, whole
 from rectune.runtime.files import write_atomic
 from rectune.runtime.processes import gather, is_main, wait, world_size
 from rectune.runtime.seeded import seeded
@@ -106,7 +108,7 @@ def run(trainer: Any, task: Trainable, examples: Mixture, folder: Path) -> None:
 
 def _finish(trainer: Any, task: Trainable, audit: TokenAudit, folder: Path) -> None:
     # Without the Trainer's mixed precision: that is how the model is used from here on, and how the probe must be taken.
-    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    model = whole(trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False))
     tuned = folder / "model"
     trainer.save_model(str(tuned))
     wait()
@@ -173,6 +175,10 @@ class WholeCheckpoints:
         self.meter.saw(inputs)
         return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
 
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        with tied_to_see(self.model):
+            return super()._prepare_for_training(*args, **kwargs)  # type: ignore[misc]
+
     def _get_train_sampler(self, *args: Any) -> Any:
         strategy = self.args.train_sampling_strategy
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
@@ -198,7 +204,9 @@ class WholeCheckpoints:
             return
         from transformers.trainer_utils import rotate_checkpoints
 
-        (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE).write_text(str(world_size()))
+        written = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        drop_second_names(self.model, written / f"{FSDP_MODEL_NAME}.bin")
+        (written / COMPLETE).write_text(str(world_size()))
         rotate_checkpoints(
             output_dir=self.args.output_dir,
             save_total_limit=keep if keep is not None else 2,
@@ -212,6 +220,8 @@ class WholeCheckpoints:
         if not hasattr(self.accelerator.unwrap_model(self.model), "peft_config"):
             super()._save(output_dir, state_dict)  # type: ignore[misc]
             return
+        if not self.args.should_save:
+            return  # of a model in pieces the weights are gathered on one process
         folder = output_dir or self.args.output_dir
         self.accelerator.unwrap_model(self.model).save_pretrained(
             folder, state_dict=state_dict, save_embedding_layers=False

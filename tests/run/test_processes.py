@@ -52,6 +52,49 @@ def recipe(place: Path, base: Path, kind: str, *, processes: int) -> Path:
     return file
 
 
+def cut(place: Path, base: Path, kind: str, name: str, **more: Any) -> Path:
+    """The recipe for two processes under another name, with evaluations, checkpoints and the best of them chosen."""
+    settings = yaml.safe_load(recipe(place, base, kind, processes=2).read_text())
+    settings["stages"][0] |= {
+        "eval_strategy": "steps", "eval_steps": 2, "ranked_rows": 9, "save_strategy": "steps", "save_steps": 2, "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss", **more,
+    }  # fmt: skip
+    settings["output_dir"] = str(place / name)
+    (place / f"{name}.yaml").write_text(yaml.safe_dump(settings))
+    return place / f"{name}.yaml"
+
+
+def weights(run: Path) -> bytes:
+    (file,) = run.glob("stages/train0-*/model/*model.safetensors")
+    return file.read_bytes()
+
+
+@pytest.mark.heavy
+def test_weights_in_pieces_have_the_losses_of_one_process_and_are_gone_on_with(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    # FSDP2 over gloo. What each process holds is a half of every matrix, an adapter's and the rows of new tokens included.
+    cases = [("whole weights", "tied"), ("LoRA and new tokens", "tied"), ("LoRA and new tokens", "untied")]
+    asked = [
+        cut(tmp_path, checkpoints[base], kind, f"{kind}, {base}, {end}")
+        for kind, base in cases
+        for end in ("whole", "stopped")
+    ]
+    with_processes(2, "tests.fsdp", *map(str, asked))
+    for kind, base in cases:
+        alone = recipe(tmp_path, checkpoints[base], kind, processes=1)
+        assert main(["train", str(alone), "--traceback", "--output_dir", str(tmp_path / f"{kind}, {base}, 1")]) == 0
+        whole, stopped = (tmp_path / f"{kind}, {base}, {end}" for end in ("whole", "stopped"))
+        one = losses(tmp_path / f"{kind}, {base}, 1")
+        assert one[-1] < one[0]
+        assert losses(whole) == pytest.approx(one, rel=1e-4), (kind, base)
+        assert weights(stopped) == weights(whole), (kind, base)
+        (audit,) = whole.glob("stages/train0-*/audit.json")
+        assert json.loads(audit.read_text())["gradient_in"] > 0
+        history = json.loads((whole / "report.json").read_text())["training"][0]
+        assert sum("eval_ndcg@10" in entry for entry in history) == 3
+
+
 def losses(run: Path) -> list[float]:
     return [entry["loss"] for entry in json.loads((run / "report.json").read_text())["training"][0] if "loss" in entry]
 

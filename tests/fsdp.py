@@ -1,0 +1,69 @@
+"""Train recipes with weights cut over two processes on CPUs: python -m tests.fsdp RECIPE…, under a launcher.
+
+Accelerate cuts weights only where it counts accelerators; here its state is told so of CPUs, and from there on all is as with GPUs: Accelerate's own
+FSDP2 over gloo. A recipe whose name ends in `stopped` is stopped before its fifth step and gone on with.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
+
+from rectune.cli import main
+from rectune.methods.training import WholeCheckpoints
+
+SAID = {
+    "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+}  # fmt: skip
+
+
+class Stopped(BaseException):
+    """Ends a training where nothing expects it."""
+
+
+def cut_on_cpus() -> None:
+    """Let Accelerate choose FSDP2."""
+    os.environ.update(SAID)
+    plain = PartialState.__init__
+
+    def told(self: Any, *args: Any, **kwargs: Any) -> None:
+        plain(self, *args, **kwargs)
+        if self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.MULTI_GPU
+
+    PartialState.__init__ = told  # type: ignore[method-assign]
+
+
+def stopped_at(step: int, recipe: str) -> None:
+    """Train until before a step."""
+    plain, steps = WholeCheckpoints.training_step, []
+
+    def one(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if len(steps) == step:
+            raise Stopped
+        steps.append(1)
+        return plain(self, *args, **kwargs)
+
+    WholeCheckpoints.training_step = one  # type: ignore[method-assign]
+    try:
+        main(["train", recipe, "--traceback"])
+    except Stopped:
+        return
+    finally:
+        WholeCheckpoints.training_step = plain  # type: ignore[method-assign]
+    raise AssertionError("it ended before it was stopped")
+
+
+if __name__ == "__main__":
+    cut_on_cpus()
+    codes = []
+    for given in sys.argv[1:]:
+        if given.removesuffix(".yaml").endswith("stopped"):
+            stopped_at(4, given)
+        codes.append(main(["train", given, "--traceback"]))
+    sys.exit(max(codes))
