@@ -43,14 +43,24 @@ def refuse_sharding(config: Any, task: Trainable) -> None:
 
 
 def check_cut(trainer: Any, config: Any) -> None:
-    """Raise ValueError where FSDP was asked for and does nothing, as off an accelerator, or is its first version."""
+    """Raise ValueError where FSDP was asked for and does nothing, as off an accelerator, or is set up so that the model is not trained or not written whole."""
     if sharding_of(config) != "fsdp":
         return
     if not trainer.is_fsdp_enabled:
         raise ValueError(
-            "FSDP was asked for, and Accelerate cuts weights only over several processes with an accelerator each: every process would train a copy. Leave it out."
+            "FSDP was asked for, and Accelerate cuts weights only over several processes with an accelerator each: every process would train a copy. "
+            "Leave it out."
         )
-    if trainer.accelerator.state.fsdp_plugin.fsdp_version != 2:
-        raise ValueError(
-            "FSDP is used in its second version. Say `fsdp_version: 2` in the configuration of `accelerate launch`."
-        )
+    plugin = trainer.accelerator.state.fsdp_plugin
+    for wrong, said in (
+        (plugin.fsdp_version != 2, "fsdp_version: 2"),
+        ("FULL_STATE_DICT" not in str(plugin.state_dict_type), "fsdp_state_dict_type: FULL_STATE_DICT"),
+        (
+            plugin.cpu_ram_efficient_loading and hasattr(trainer.model, "peft_config"),
+            "fsdp_cpu_ram_efficient_loading: false",
+        ),
+    ):
+        if wrong:
+            raise ValueError(
+                f"FSDP: say `{said}` in the configuration of `accelerate launch`, as recipes/accelerate/fsdp2.yaml does."
+            )

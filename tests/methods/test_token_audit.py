@@ -178,16 +178,3 @@ def test_new_rows_start_from_the_words_they_stand_for(checkpoints: dict[str, Pat
     for matrix in (model.get_input_embeddings().weight, model.get_output_embeddings().weight):
         torch.testing.assert_close(matrix[first], matrix[words].mean(0))
         assert not torch.equal(matrix[second], matrix[first])
-
-
-@pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
-def test_sharding_with_new_tokens_is_refused(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    from rectune.methods.contract import Trainable
-    from rectune.methods.sft import Config, refuse_sharding
-
-    config = Config(output_dir="x", use_cpu=True, bf16=False)
-    task = Trainable(None, None, None, None, [], [5], 0, False, lambda m, n: {}, None, None)  # type: ignore[arg-type]
-    refuse_sharding(config, task)
-    monkeypatch.setenv(variable, "true")
-    with pytest.raises(ValueError, match="only for full fine-tuning without new tokens"):
-        refuse_sharding(config, task)
