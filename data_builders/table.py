@@ -83,11 +83,11 @@ def table(
             users, sequences, shelf, source=source, user_core=user_core, item_core=item_core, repeats=repeats
         )
     chosen = {"user": user, "item": item, "time": time, "rating": rating}
-    named = {k: v for k, v in chosen.items() if v is not None}
     dropped = [0]
 
-    def rows(which: dict[str, Any] | str | None, key: str) -> Iterator[pl.DataFrame]:
+    def rows(which: dict[str, Any] | str | None, key: str, without: str = "") -> Iterator[pl.DataFrame]:
         condition = _condition(which, key)
+        named = {k: v for k, v in chosen.items() if v is not None and k != without}
         asked = [*((f"data.{k}", v) for k, v in named.items()), *((key, name) for name in _names(which, condition))]
 
         def pieces() -> Iterator[pl.DataFrame]:
@@ -102,7 +102,8 @@ def table(
     made.notes.update({"rows_without_user_or_item": dropped[0]} if dropped[0] else {})
     if shown is None:
         return made
-    return with_shown(made, rows(shown, "data.shown"), source=source, time_format=time_format)
+    told = f"{source}, rows of `data.shown`"
+    return with_shown(made, rows(shown, "data.shown", without="rating"), source=told, time_format=time_format)
 
 
 def size_of(

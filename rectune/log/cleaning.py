@@ -91,7 +91,7 @@ def with_shown(log: Log, rows: Iterable[pl.DataFrame], *, source: str, time_form
     """The log with what its users were shown: tables of `user`, `item` and `time` in pieces, of the form that `make_log` reads, in any order.
 
     Rows of users and items that the log does not hold are left out, and counted in its `notes`. Raises ValueError for a log without times, for what
-    `make_log` refuses in a column, and where no row is left.
+    `make_log` refuses in a column, where no row is left, and where none was shown between the first and the last event.
     """
     if log.times is None:
         raise ValueError(
@@ -109,6 +109,11 @@ def with_shown(log: Log, rows: Iterable[pl.DataFrame], *, source: str, time_form
             f"{source}: of {everything:,} rows of what was shown none is of a user and an item of the log."
         )
     assert events.time is not None
+    if events.time.min() > log.times.max() or events.time.max() < log.times.min():
+        raise ValueError(
+            f"{source}: all of it was shown {'after the last' if events.time.min() > log.times.max() else 'before the first'} event of the log. Are times of "
+            "both in one unit and one form?"
+        )
     by_time = _by_time(events.time)
     events.keep(by_time[_by(events.user[by_time])])
     notes = {"shown": len(events), "shown_of_others": everything - len(events)}

@@ -29,6 +29,7 @@ WORDS = {
     "importance_sampling_level": ["token", "sequence"],
     "multi_objective_aggregation": ["sum_then_normalize", "normalize_then_sum"],
 }
+WHOLE = "the search reads them whole"
 DEFAULT = ["hit"]
 LogProbs = Literal["catalogue", "vocabulary"]
 UNREAD = {
@@ -142,7 +143,8 @@ def made_by(section: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def check_asked(config: Config, tasks: Sequence[Any], ranked: Any, beams: int) -> None:
-    """Raise ValueError for tasks whose completions are no names of the trie."""
+    """Raise ValueError for tasks whose completions are no names of the trie, and for weights in pieces."""
+    refuse_pieces(config, WHOLE)
     for task in tasks:
         if task.template.end != ranked.template.end:
             raise ValueError(
@@ -162,7 +164,7 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
     The reference of `beta` is the model as the stage began. Source: Shao et al., 2024, "DeepSeekMath"; constrained rollouts as in
     MiniOneRec (2025), with the reward of a row read from that row.
     """
-    refuse_pieces(config, "the search reads them whole")
+    refuse_pieces(config, WHOLE)
     config.output_dir = str(folder / "checkpoints")
     parts = mixtures(task, config.max_length, loss_on_all=False)
     rollouts = task.rollouts()

@@ -37,7 +37,7 @@ OURS = {
     "load_best_model_at_end": "needs evaluations and saves at the same steps",
     "disable_tqdm": "no bar and no lines of progress",
     "disable_dropout": "preference tuning and reinforcement leave dropout out where it is not given",
-    "fsdp": "only with `sft`, in its second version, and not in 4 bit",
+    "fsdp": "only with `sft`, in its second version, and not in 4 or 8 bit",
     "deepspeed": "only with `sft`, where no adapter and no new token is trained",
     "activation_checkpointing": "less memory, same result; a stopped training may go on with another value",
     "activation_checkpointing_kwargs": "goes with it",

@@ -19,7 +19,7 @@ from trl import DPOTrainer
 from rectune.baselines.scoring import train_counts
 from rectune.decoding.ranking import Ranking
 from rectune.decoding.shelf import Shelf
-from rectune.log.split import Ints, evenly
+from rectune.log.split import Ints, Rows, evenly
 from rectune.methods.contract import Trainable
 from rectune.methods.sharding import refuse_pieces
 from rectune.methods.target_head import put_target_head, scores_everywhere
@@ -30,6 +30,7 @@ from rectune.tasks.rows import TaskRows
 from rectune.tasks.views import ItemViews, Variables
 
 Negatives = Literal["random", "popular", "ranked", "candidates", "shown"]
+WHOLE = "preference tuning keeps those of its reference whole"
 LOOKED = 20_000  # rows that are looked at for what was shown in them
 UNREAD = dict.fromkeys(
     ("pad_to_multiple_of", "padding_free", "pad_token"),
@@ -57,7 +58,7 @@ class Rejecting:
 class Preferences:
     """The examples of a mixture, each with `each` completions that are rejected: other items of the catalogue, or the other answers.
 
-    An item is never rejected that is the target of the row, stands in its history or among the training events of its user.
+    An item is never rejected that is the target of the row, or that its user took before it or in the training events.
     What is rejected in a row of an epoch depends on the seed, the epoch and the row only. `lists`: where the model's own lists are
     kept. Raises ValueError for tasks of which nothing is known to be worse, or whose completions do not name the target.
     """
@@ -74,7 +75,7 @@ class Preferences:
         )
         self._below, self._drawable = np.cumsum(weights), np.flatnonzero(weights > 0)
         self._listed: dict[int, tuple[NDArray[np.int64], Ranking]] = {}
-        check_rows(config, each, mixture.tasks)
+        _check_fit(config, each, mixture.tasks)
 
     def tell_shown(self) -> None:
         """Warn of rows, where what was shown is rejected, whose user was shown too few items that were not taken."""
@@ -154,31 +155,33 @@ class Preferences:
         return found
 
     def taken(self, rows: TaskRows, i: int) -> NDArray[np.int64]:
-        """Items that are not rejected in row i: its target, its history, and what its user did in the training events."""
-        target = int(rows.target[i])
+        """Items that are not rejected in row i: its target, its history, and what its user did before it and in the training events."""
+        target, split = int(rows.target[i]), self._task.split
         parts: list[Any] = [[target]]
         if rows.history is not None:
             parts.append(rows.history(i))
-        user = self._user_of(int(rows.row[i]), target)
-        if user is not None:
-            parts.append(self._task.split.trained(user))
+        found = self._row_of(int(rows.row[i]), target)
+        if found is not None:
+            part, at = found
+            parts += [split.earlier(part, at), split.trained(int(part.user[at]))]
         return np.unique(np.concatenate(parts).astype(np.int64))
 
-    def _user_of(self, number: int, target: int) -> int | None:
-        """The user of a row of the split; rows of other tasks have numbers of other things, and other targets."""
-        numbers, targets, users = self._split_rows
-        at = int(np.searchsorted(numbers, number))
-        return int(users[at]) if at < len(numbers) and numbers[at] == number and targets[at] == target else None
+    def _row_of(self, number: int, target: int) -> tuple[Rows, int] | None:
+        """Where a row stands in the split; rows of other tasks have numbers of other things, and other targets."""
+        for part, numbers, order, targets in self._split_rows:
+            at = int(np.searchsorted(numbers, number, sorter=order))
+            if at < len(order) and numbers[order[at]] == number and targets[order[at]] == target:
+                return part, int(order[at])
+        return None
 
     @cached_property
-    def _split_rows(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Numbers, targets and users of the rows that are no test rows, by number."""
+    def _split_rows(self) -> list[tuple[Rows, NDArray[Any], NDArray[Any], NDArray[Any]]]:
+        """The parts of the split that are no test rows: their numbers, the order of these, and their targets."""
         split = self._task.split
-        parts = (split.train, split.validation)
-        numbers = np.concatenate([part.row for part in parts])
-        order = np.argsort(numbers, kind="stable")
-        targets = np.concatenate([split.targets(part) for part in parts])
-        return numbers[order], targets[order], np.concatenate([part.user for part in parts])[order]
+        return [
+            (part, part.row, np.argsort(part.row, kind="stable"), split.targets(part))
+            for part in (split.train, split.validation)
+        ]
 
     def _free(self, rows: TaskRows, i: int) -> NDArray[np.int64]:
         which, listed = self._listed[id(rows)]
@@ -218,6 +221,17 @@ class Preferences:
 
 
 def check_rows(config: Rejecting, each: int, tasks: Sequence[tuple[Any, TaskRows]]) -> None:
+    """Raise ValueError for tasks, of (spec, training rows), of which nothing is known to be worse, or whose completions do not name the target."""
+    _check_fit(config, each, tasks)
+    for spec, rows in tasks:
+        if config.negatives == "shown" and rows.shown is not None and rows.shown.nothing:
+            raise ValueError(
+                f"task `{spec.name}`: `data.shown` names no item that was shown to the user of a training row before its target. Look at the times of both, "
+                "or use `negatives: random`."
+            )
+
+
+def _check_fit(config: Rejecting, each: int, tasks: Sequence[tuple[Any, TaskRows]]) -> None:
     """Raise ValueError for tasks, of (spec, training rows), of which too little is known to be worse, or whose completions do not name the target."""
     for spec, rows in tasks:
         what = f"task `{spec.name}`"
@@ -229,9 +243,10 @@ def check_rows(config: Rejecting, each: int, tasks: Sequence[tuple[Any, TaskRows
             _enough(each, len(rows.answers) - 1, what, "answers")
         elif config.negatives == "candidates" and rows.candidates is None:
             raise ValueError(f"{what} offers no candidates to reject. Use `choose_item`, or `negatives: random`.")
-        elif config.negatives == "shown" and (rows.shown is None or rows.shown.nothing):
+        elif config.negatives == "shown" and rows.shown is None:
             raise ValueError(
-                f"{what}: no row tells what its user was shown until then. Say with `data.shown` which rows of the log do, or use `negatives: random`."
+                f"{what} does not tell what its users were shown until then: `next_item` and `choose_item` do, of a log of which `data.shown` says "
+                "it (`data: {call: table}`). Or use `negatives: random`."
             )
         elif "target" not in spec.template.arguments("completion"):
             raise ValueError(
@@ -317,7 +332,7 @@ def tune(
     trainer: type[PreferenceTrainer], task: Trainable, config: Any, folder: Path, each: int, collator: Any
 ) -> None:
     """Tune `task.model` by preferences; leaves in `folder` what `sft` does, and raises what it does."""
-    refuse_pieces(config, "preference tuning keeps those of its reference whole")
+    refuse_pieces(config, WHOLE)
     config.output_dir = str(folder / "checkpoints")
     parts = mixtures(task, config.max_length, loss_on_all=False)
     lists = folder / "checkpoints"  # they go when these go
@@ -350,6 +365,7 @@ def check_asked(config: Any, each: int, tasks: Sequence[Any], ranked: Any, beams
 
     `ranked`: the task that is ranked, whose prompt the lists answer; `beams`: how long they are.
     """
+    refuse_pieces(config, WHOLE)
     if config.negatives != "ranked":
         return
     if each > beams:

@@ -18,7 +18,8 @@ from rectune.methods.token_batches import TokenBatches, TokenBudget, by_batches
 from rectune.methods.training import WholeCheckpoints, filled, lazy, mixtures, run
 from rectune.tasks.examples import Mixture
 
-__all__ = ["Config", "check_base", "config_defaults", "load", "train"]
+__all__ = ["Config", "check_asked", "check_base", "config_defaults", "load", "train"]
+WHOLE = "an encoder-decoder is not shown to be trained so"
 
 
 @dataclass
@@ -30,11 +31,16 @@ class Config(Choosing, TokenBudget, TrainingArguments):  # type: ignore[misc]
     )
 
 
+def check_asked(config: Config, tasks: Sequence[Any], ranked: Any, beams: int) -> None:
+    """Raise ValueError for weights in pieces."""
+    refuse_pieces(config, WHOLE)
+
+
 def train(task: Trainable, config: Config, folder: Path) -> None:
     """Train `task.model`, an encoder-decoder; leaves in `folder` and raises what `sft` does."""
     config.output_dir = str(folder / "checkpoints")
     check_base(task.model.config)
-    refuse_pieces(config, "an encoder-decoder is not shown to be trained so")
+    refuse_pieces(config, WHOLE)
     parts = mixtures(task, config.max_length, loss_on_all=False)
     train_rows, validation_rows = parts["train"], parts["validation"]
     features_of = partial(features, train_rows)

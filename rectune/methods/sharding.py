@@ -12,7 +12,7 @@ SHARDING = {"fsdp": "ACCELERATE_USE_FSDP", "deepspeed": "ACCELERATE_USE_DEEPSPEE
 
 def sharding_of(config: Any) -> str | None:
     """What cuts the weights, by its key or by the launcher: `fsdp`, `deepspeed`, or None."""
-    return next((name for name, said in SHARDING.items() if getattr(config, name) or os.environ.get(said, "").lower() == "true"), None)  # fmt: skip
+    return next((name for name, said in SHARDING.items() if getattr(config, name, None) or os.environ.get(said, "").lower() == "true"), None)  # fmt: skip
 
 
 def refuse_pieces(config: Any, why: str) -> None:
@@ -22,7 +22,7 @@ def refuse_pieces(config: Any, why: str) -> None:
 
 
 def refuse_sharding(config: Any, task: Trainable) -> None:
-    """Raise ValueError for what is not shown to be trained in pieces: with DeepSpeed an adapter or new tokens, with FSDP weights in 4 bit."""
+    """Raise ValueError for what is not shown to be trained in pieces: with DeepSpeed an adapter or new tokens, with FSDP weights in 4 or 8 bit."""
     by, several = (
         sharding_of(config),
         "Use FSDP2 (recipes/accelerate/fsdp2.yaml), or recipes/accelerate/several-gpus.yaml.",
@@ -32,9 +32,9 @@ def refuse_sharding(config: Any, task: Trainable) -> None:
             "DeepSpeed is only for full fine-tuning without new tokens (`use_peft: false`, an index of titles): PEFT does not support trained rows of "
             f"embeddings there, and it is not installed where rectune is tested. {several}"
         )
-    if by == "fsdp" and getattr(task.model, "is_loaded_in_4bit", False):
+    if by == "fsdp" and getattr(task.model, "is_quantized", False):
         raise ValueError(
-            "FSDP is not shown to cut weights in 4 bit. Leave out `load_in_4bit`, or use recipes/accelerate/several-gpus.yaml."
+            "FSDP is not shown to cut weights in 4 or 8 bit. Leave out `model.load_in_4bit`, or use recipes/accelerate/several-gpus.yaml."
         )
     if by == "fsdp" and task.adapter and config.target_head is False:
         raise ValueError(

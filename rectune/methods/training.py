@@ -108,10 +108,11 @@ def run(trainer: Any, task: Trainable, examples: Mixture, folder: Path) -> None:
 
 def _finish(trainer: Any, task: Trainable, audit: TokenAudit, folder: Path) -> None:
     # Without the Trainer's mixed precision: that is how the model is used from here on, and how the probe must be taken.
-    model = whole(trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False))
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     tuned = folder / "model"
     trainer.save_model(str(tuned))
     wait()
+    model = whole(model, here=is_main())
     if is_main():
         save_probe(model, task.encoder, tuned)
         report = {**audit.report, **check_saved(tuned, model, task.new_tokens, adapter=task.adapter)}

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 
-def whole(model: Any) -> Any:
+def whole(model: Any, *, here: bool = True) -> Any:
     """The model itself, or where its weights are cut a copy that holds all of them: a call of that waits for no other process, so each may make as many
-    as it likes. All processes must ask for it. The copy has the memory of one whole model, and goes with its last name."""
+    as it likes. All processes must ask for it; one that does not want it `here` gets None. The copy has the memory of one whole model, and goes with its
+    last name."""
     from torch.distributed.fsdp import FSDPModule
 
     pieces: type = FSDPModule
@@ -20,10 +21,16 @@ def whole(model: Any) -> Any:
         return model
     cut: Any = model
     from accelerate import init_empty_weights
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict
     from transformers import AutoModelForCausalLM
 
-    weights = get_model_state_dict(cut, options=StateDictOptions(full_state_dict=True))
+    weights = {
+        name: value.cpu() if here else None
+        for name, piece in get_model_state_dict(cut).items()
+        for value in [uncut(piece)]
+    }  # one after the other: beside the pieces a card holds a single matrix whole
+    if not here:
+        return None
     with init_empty_weights():
         copy = AutoModelForCausalLM.from_config(cut.config)
         if hasattr(cut, "peft_config"):
@@ -33,7 +40,7 @@ def whole(model: Any) -> Any:
     copy.load_state_dict(weights, assign=True)
     if not hasattr(cut, "peft_config"):
         copy.tie_weights()
-    return copy.train(cut.training)
+    return copy.to(next(cut.parameters()).device).train(cut.training)
 
 
 @contextmanager
@@ -64,6 +71,6 @@ def drop_second_names(model: Any, file: Path) -> None:
         torch.save({name: value for name, value in saved.items() if name not in second}, file)
 
 
-def uncut(tensor: torch.Tensor) -> torch.Tensor:
+def uncut(tensor: Any) -> torch.Tensor:
     """The whole of a tensor, which may be cut over processes; all of them must ask for it."""
     return torch.as_tensor(tensor.full_tensor()) if hasattr(tensor, "full_tensor") else tensor

@@ -114,10 +114,13 @@ class Asked:
 
     @property
     def read_tasks(self) -> list[TaskCall]:
-        """Of these the ones that show the texts which models read: of trainings only those whose template no task of the recipe has, so that another
+        """Of these the ones that show the texts which models read: of trainings only those whose template none before has, so that another
         stage over the same template leaves a base from scratch, and what was trained on it, as it is."""
-        known = {task.template.hash for task in self.tasks}
-        return [*self.tasks, *(task for task in self.every_task[len(self.tasks) :] if task.template.hash not in known)]
+        read = list(self.tasks)
+        for task in self.every_task[len(self.tasks) :]:
+            if task.template.hash not in {other.template.hash for other in read}:
+                read.append(task)
+        return read
 
     @property
     def judged_by(self) -> dict[str, Any]:
@@ -240,7 +243,16 @@ def _training(
 
 
 def _check_trainings(asked: Asked) -> None:
-    """Raise ValueError for examples that a stage cannot train."""
+    """Raise ValueError for examples that a stage cannot train, and for weights that are in pieces in one stage and whole in another."""
+    from rectune.methods.sharding import sharding_of
+
+    cut = [sharding_of(training.config()) for training in asked.trainings]
+    if len(set(cut)) > 1:
+        other = next(i for i, by in enumerate(cut) if by != cut[0])
+        raise ValueError(
+            f"{asked.where(f'stages.{other}')}: a process cuts the weights of all its stages or of none, and this one says `{cut[other] or 'nothing'}` where the "
+            f"first says `{cut[0] or 'nothing'}` (`fsdp`, `deepspeed`). Say the same in all."
+        )
     windows: list[str] = []
     for training in asked.trainings:
         for name, there in (("vectors", asked.vectors), ("rank.prior", asked.prior)):

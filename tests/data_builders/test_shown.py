@@ -38,6 +38,7 @@ v,b,2,click
 v,c,3,click
 v,f,4,click
 v,g,5,click
+u,b,51,late
 """
 
 
@@ -79,6 +80,17 @@ def test_a_row_knows_what_was_shown_since_the_event_before_and_earlier(tmp_path:
     at = np.flatnonzero(split.train.user == log.users.to_list().index("u"))
     one, other = later.take(at[::-1])(0), later(int(at[-1]))
     assert [some.tolist() for some in one] == [some.tolist() for some in other]
+
+
+def test_only_events_have_ratings(tmp_path: Path) -> None:
+    rows = [line.split(",") for line in ROWS.splitlines()]
+    text = "\n".join(
+        [",".join([*rows[0], "stars"]), *(",".join([*r, "4" if r[3] == "click" else ""]) for r in rows[1:])]
+    )
+    log = log_of(tmp_path, text + "\n", rating="stars")
+    assert log.ratings is not None
+    assert set(log.ratings.tolist()) == {4.0}
+    assert len(log.shown or ()) == 8
 
 
 def test_what_was_shown_is_kept_with_the_log(tmp_path: Path) -> None:
@@ -127,6 +139,7 @@ def test_order_and_shapes_are_checked() -> None:
         ({"shown": "time > 1000"}, r"no row is left by `data.shown`"),
         ({"shown": "item = 'z'"}, r"of 1 rows of what was shown none is of a user and an item of the log"),
         ({"layout": "sequences"}, r"`data.shown`"),
+        ({"shown": {"event": "late"}}, r"rows of `data.shown`: all of it was shown after the last event of the log. Are times of both in one unit"),
     ],
 )  # fmt: skip
 def test_what_says_nothing_is_refused(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
@@ -135,7 +148,7 @@ def test_what_says_nothing_is_refused(tmp_path: Path, keys: dict[str, Any], mess
 
 
 def test_an_empty_time_of_something_shown_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"log.csv: `time` is empty in 1 rows"):
+    with pytest.raises(ValueError, match=r"log.csv, rows of `data.shown`: `time` is empty in 1 rows"):
         log_of(tmp_path, ROWS.replace("u,f,30,seen", "u,f,,seen"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +19,10 @@ from torch.nn import functional
 from rectune.cli import main
 from rectune.decoding.ranking import Ranking
 from rectune.log.cleaning import make_log, with_shown
+from rectune.log.few_shots import few_shots
 from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.methods import dpo, s_dpo
-from rectune.methods.preference import Preferences, PreferenceTrainer, Rejecting
+from rectune.methods.preference import Preferences, PreferenceTrainer, Rejecting, check_rows
 from rectune.tasks.rows import TaskRows
 from tests.conftest import QUICK
 from tests.offered import files
@@ -327,6 +329,28 @@ def test_what_was_shown_and_not_taken_is_rejected_first() -> None:
         assert all(len(set(some)) == each for some in codes)
         return [frozenset(some) for some in codes]
 
+    few = few_shots(split, 2, seed=0)  # of whose training events most are left out
+    rare, rows = sides(few, "shown", 4)
+    for i in range(len(rows)):
+        then = few.earlier(few.train, i).tolist()
+        assert not {int(v["target"]["title"].split()[1]) for v in rare.rejected(rows, i, 0, "")} & {
+            *then,
+            int(rows.target[i]),
+        }
+    nobody = replace(split, validation=split.validation.take(split.validation.user > 0))  # u0 alone was shown anything
+    sides(replace(nobody, train=nobody.validation), "shown", 1)  # no reason to stop: chance stands in
+    rows = TaskRows(
+        nobody.validation.row,
+        lambda i: {},
+        "item",
+        nobody.targets(nobody.validation),
+        shown=nobody.shown(nobody.validation),
+    )
+    with pytest.raises(
+        ValueError, match=r"names no item that was shown to the user of a training row before its target"
+    ):
+        check_rows(Rejecting(negatives="shown"), 1, [(SimpleNamespace(name="x", template=Reads("target")), rows)])
+
     third, fourth, other = position[0, 2], position[0, 3], position[1, 3]
     assert set(drawn(1, third)) == {frozenset({7}), frozenset({8})}
     assert set(drawn(3, third)) == {frozenset({7, 8, 9}), frozenset({7, 8, 10})}
@@ -340,7 +364,8 @@ def test_what_was_shown_and_not_taken_is_rejected_first() -> None:
 
 def test_a_log_that_does_not_tell_what_was_shown_is_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"task `next_item`: no row tells what its user was shown until then. Say with `data.shown`"
+        ValueError,
+        match=r"task `next_item` does not tell what its users were shown until then: `next_item` and `choose_item` do",
     ):
         sides(shop(), "shown", 1)
 
@@ -450,7 +475,7 @@ def test_a_run_rejects_what_a_log_of_events_says_was_shown(tmp_path: Path, capsy
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["results"]["log"]["shown"] == 39 * 7 * 5
     refused = fails(capsys, "train", str(recipe), "--data.shown", "null", "--output_dir", str(tmp_path / "other"))
-    assert "task `next_item`: no row tells what its user was shown until then" in refused
+    assert "task `next_item` does not tell what its users were shown until then" in refused
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,12 +10,44 @@ import pytest
 
 from rectune.methods.sft import Config
 from rectune.methods.sharding import check_cut, refuse_pieces, refuse_sharding
+from tests.conftest import QUICK
+from tests.test_cli import fails
+
+STAGE = "  - {call: METHOD, tasks: [{call: next_item, template: next-item-names.jinja}], max_steps: 1, max_length: 128KEYS}\n"
+
+
+@pytest.mark.parametrize(
+    ("method", "keys", "variable", "message"),
+    [
+        (
+            "dpo",
+            "",
+            "true",
+            "`stages.1` (own.yaml:25): FSDP and DeepSpeed cut weights into pieces, and preference tuning keeps",
+        ),
+        ("grpo", ", num_generations: 4, per_device_train_batch_size: 8", "true", "and the search reads them whole"),
+        ("sft", ", fsdp: full_shard", "", "this one says `fsdp` where the first says `nothing`"),
+    ],
+)
+def test_a_later_stage_is_refused_before_the_first_is_trained(
+    method: str,
+    keys: str,
+    variable: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = QUICK.replace("rank: {", STAGE.replace("METHOD", method).replace("KEYS", keys) + "rank: {")
+    (tmp_path / "own.yaml").write_text(text + f"output_dir: {tmp_path / 'run'}\n")
+    if variable:
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", variable)
+    assert message in fails(capsys, "train", str(tmp_path / "own.yaml"))
+    assert not (tmp_path / "run").exists()
 
 
 def task(*, adapter: bool = False, new_tokens: tuple[int, ...] = (), in_4bit: bool = False) -> Any:
-    return SimpleNamespace(
-        adapter=adapter, new_tokens=list(new_tokens), model=SimpleNamespace(is_loaded_in_4bit=in_4bit)
-    )
+    return SimpleNamespace(adapter=adapter, new_tokens=list(new_tokens), model=SimpleNamespace(is_quantized=in_4bit))
 
 
 def config(**keys: Any) -> Config:
@@ -26,7 +59,7 @@ def config(**keys: Any) -> Config:
     [
         ("DEEPSPEED", {"new_tokens": (5,)}, {}, "DeepSpeed is only for full fine-tuning without new tokens"),
         ("DEEPSPEED", {"adapter": True}, {}, "DeepSpeed is only for full fine-tuning without new tokens"),
-        ("FSDP", {"in_4bit": True}, {}, "not shown to cut weights in 4 bit"),
+        ("FSDP", {"in_4bit": True}, {}, "not shown to cut weights in 4 or 8 bit"),
         ("FSDP", {"adapter": True}, {"target_head": False}, "`target_head: false`: TRL's head reads"),
     ],
 )

@@ -215,6 +215,15 @@ def test_a_further_stage_over_the_same_template_keeps_what_was_trained(
     train(own)
     new = {name.partition("-")[0] for name in set(stages(tmp_path / "run")) - set(before)}
     assert new == {"train1", "rank", "plan1"}
+    # Nor does a third over that of the second change what the second added.
+    second = more.replace("names.jinja", "titles.jinja").replace("next-item-titles", "next-item")
+    text = own.read_text().replace(more, second)
+    own.write_text(text)
+    two = [task.template.name for task in open_recipe(load_recipe(own)).asked.read_tasks]
+    own.write_text(text.replace(second, second + second))
+    assert [task.template.name for task in open_recipe(load_recipe(own)).asked.read_tasks] == two
+    assert len(two) == 2
+    own.write_text(text.replace(second, more))
     # One whose texts no task of the recipe has is read by the tokenizer that is made for them.
     own.write_text(
         own.read_text().replace(
