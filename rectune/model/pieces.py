@@ -25,9 +25,7 @@ def whole(model: Any, *, here: bool = True) -> Any:
     from transformers import AutoModelForCausalLM
 
     weights = {
-        name: value.cpu() if here else None
-        for name, piece in get_model_state_dict(cut).items()
-        for value in [uncut(piece)]
+        name: value if here else None for name, piece in get_model_state_dict(cut).items() for value in [uncut(piece)]
     }  # one after the other: beside the pieces a card holds a single matrix whole
     if not here:
         return None
@@ -40,7 +38,10 @@ def whole(model: Any, *, here: bool = True) -> Any:
     copy.load_state_dict(weights, assign=True)
     if not hasattr(cut, "peft_config"):
         copy.tie_weights()
-    return copy.to(next(cut.parameters()).device).train(cut.training)
+    for buffer in copy.buffers():
+        if buffer.device.type != "meta":  # what PEFT keeps of rows that it trains is never read
+            buffer.data = buffer.to(next(cut.parameters()).device)
+    return copy.train(cut.training)
 
 
 @contextmanager

@@ -95,7 +95,7 @@ def test_a_run_is_tuned_by_rewards_and_goes_on_after_a_kill(
     [
         (["--stages.1.num_generations", "1"], "`stages.1.num_generations`: got 1, but it must be a number from 2 on"),
         (["--stages.1.per_device_train_batch_size", "6"], "`per_device_train_batch_size` counts items, and is 6; it must be a multiple of a group"),
-        (["--stages.1.rewards", "[hits, hit, rank]"], "`: `rewards`: there is no `hits`. Did you mean `hit`?"),
+        (["--stages.1.rewards", "[hits, hit, rank]"], "): `rewards`: there is no `hits`. Did you mean `hit`?"),
         (["--stages.1.rewards", "[hit]"], "`reward_weights` has 3 numbers for 1 `rewards`"),
         (["--stages.1.rewards", "[hit, rank, prior]"], "it reads the run's prior, and the recipe has no section `rank.prior`"),
         (["--vectors", "null", "--index", "{call: atomic}"], "it reads the run's vectors, and the recipe has no section `vectors`"),
