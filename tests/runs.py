@@ -31,7 +31,7 @@ def with_processes(number: int, *words: str) -> str:
         [sys.executable, *launcher, "-m", *words], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert out.returncode == 0, out.stderr[-3000:]
+    assert out.returncode == 0, out.stderr[-20_000:]
     return out.stdout
 
 
