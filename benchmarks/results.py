@@ -33,12 +33,19 @@ NAMES = {
 PLACES = re.compile(
     r"output_dir|data\.path|index\.path|model\.model_name_or_path|model\.device|rank\.batch_tokens|grid\b.*|seed|cite|about|eval\.(wording|shuffled)_rows|eval\.examples"
 )
+DEEPEST = 10  # items of the lists by which all ranked results are told
 Entry = dict[str, Any]
 
 
 def entry_of(report: dict[str, Any], variant: str, recipe: str) -> Entry:
     """What is kept of a report: every row of its tables and what produced them, no example and no place on a machine."""
     results, settings, around = report["results"], report["settings"], report["environment"]
+    protocol = next(iter(results["tuned_against"])) if "protocols" in results else None
+    metric = "" if protocol is None else results["tuned_against"][protocol]["metric"]
+    if int(metric.partition("@")[2] or 0) > DEEPEST:
+        raise ValueError(
+            f"{report['recipe']}: its tuned model is judged by {metric}, and the tables hold lists of {DEEPEST}. Report it once more: `rectune eval RUN --eval.k '[1, 5, 10]'`."
+        )
     changed = {key: value for key, value in _changes(recipe, settings).items() if not PLACES.fullmatch(key)}
     kept = (
         "protocols",
@@ -69,7 +76,13 @@ def entry_of(report: dict[str, Any], variant: str, recipe: str) -> Entry:
 def _changes(recipe: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Dotted key -> value of what a run asked otherwise than the recipe as it is bundled."""
     theirs, ours = _flat(settings), _flat(load_recipe(recipe).settings)
-    return {key: theirs.get(key) for key in dict.fromkeys([*theirs, *ours]) if theirs.get(key) != ours.get(key)}
+
+    def named(key: str) -> str:  # a section that a run leaves out is left out as a whole
+        parts = key.split(".")
+        above = [".".join(parts[:end]) for end in range(1, len(parts))]
+        return next((section for section in above if section in theirs and theirs[section] is None), key)
+
+    return {named(key): theirs.get(key) for key in dict.fromkeys([*theirs, *ours]) if theirs.get(key) != ours.get(key)}
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -71,6 +71,18 @@ def test_a_report_becomes_a_page_without_a_place_of_this_machine(
     assert "*worse*" in line or "*better*" in line or "*not shown to differ*" in line
     results.add([run], "in another way", "quickstart")
     assert len(results.load("quickstart")) == 3
+    report["settings"]["vectors"], report["settings"]["split"] = None, {**report["settings"]["split"], "shots": 3}
+    assert results.entry_of(report, "", "quickstart")["changed"]["vectors"] is None
+    report["settings"]["index"] = None  # a section that was left out is told as such, not key by key
+    changed = results.entry_of(report, "", "quickstart")["changed"]
+    assert changed["index"] is None
+    assert not [key for key in changed if key.startswith("index.")]
+    for against in report["results"]["tuned_against"].values():
+        against["metric"] = "ndcg@50"  # would stand under the heading of @10
+    with pytest.raises(
+        ValueError, match=r"judged by ndcg@50, and the tables hold lists of 10. Report it once more: `rectune eval RUN"
+    ):
+        results.entry_of(report, "", "quickstart")
 
 
 def test_a_page_without_its_marks_is_refused() -> None:
