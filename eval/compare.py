@@ -42,11 +42,14 @@ class Metric:
     lower_is_better: bool = False
 
 
-def compare(folders: Sequence[str | Path], *, samples: int = 1000, seed: int = 0) -> tuple[dict[str, Any], str]:
+def compare(
+    folders: Sequence[str | Path], *, k: int | None = None, samples: int = 1000, seed: int = 0
+) -> tuple[dict[str, Any], str]:
     """The models of finished runs on the same test rows, each against the first run's model of its kind: data for JSON, and a table.
 
-    Differences are paired over users, with 95 % intervals of `samples` bootstrap samples. Nothing is ranked again where the runs' last
-    reports asked for the same. Raises ValueError where the runs have other test rows, catalogues or kinds of task, and what `open_run` does.
+    Differences are paired over users, with 95 % intervals of `samples` bootstrap samples. `k`: how many places of a list count; by default 10, or as many
+    as all lists have. Nothing is ranked again where the runs' last
+    reports asked for the same. Raises ValueError where the runs have other test rows, catalogues or kinds of task, for a `k` that lists do not have, and what `open_run` does.
     """
     if len(folders) < 2:
         raise ValueError("give at least two run folders.")
@@ -63,7 +66,7 @@ def compare(folders: Sequence[str | Path], *, samples: int = 1000, seed: int = 0
         tables = {}
         for title in {"item": (HIDDEN, SHOWN), "choice": (SHOWN,)}.get(first.rows.judged, ("answers",)):
             gave = {name: _gave(run, title, order[name]) for name, run in runs.items()}
-            tables[title] = _table(gave, _metrics(first, gave, bootstrap))
+            tables[title] = _table(gave, _metrics(first, gave, bootstrap, k))
     data = {"runs": dict(zip(names, map(str, folders), strict=True)), "rows": len(first.rows), "tables": tables}
     return data, _text(data)
 
@@ -141,10 +144,18 @@ def _gave(run: Run, title: str, order: NDArray[np.int64]) -> dict[str, Any]:
     return {name: (model_lists(lists, targets).place[order], lists.items.shape[1]) for name, lists in found.items()}
 
 
-def _metrics(first: Run, gave: dict[str, dict[str, Any]], bootstrap: Bootstrap) -> list[Metric]:
-    """The figures of a kind of task; of lists at the length that all of them have, at most `MOST`."""
+def _metrics(first: Run, gave: dict[str, dict[str, Any]], bootstrap: Bootstrap, asked: int | None) -> list[Metric]:
+    """The figures of a kind of task; of lists at the length that is `asked`, or that all of them have, at most `MOST`."""
+    if asked is not None and first.rows.kind != "item":
+        raise ValueError("`--k`: these runs list no items.")
     if first.rows.kind == "item":
-        k = min([MOST, *(width for models in gave.values() for _, width in models.values())])
+        widths = {name: min(width for _, width in models.values()) for name, models in gave.items()}
+        k = min([MOST, *widths.values()]) if asked is None else asked
+        short = min(widths, key=lambda name: widths[name])
+        if not 1 <= k <= widths[short]:
+            raise ValueError(
+                f"`--k`: got {k}, and the lists of `{short}` have {widths[short]} items. For longer ones: rectune eval RUN --rank.beams {max(k, 1)}"
+            )
         one = np.ones(len(first.rows), dtype=np.int64)
 
         def mean(function: Callable[..., NDArray[np.float64]]) -> Callable[[Any, Any], tuple[float, float, float]]:

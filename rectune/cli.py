@@ -226,6 +226,9 @@ def build_parser() -> argparse.ArgumentParser:
         group, "compare", commands.compare, "compare finished runs: paired differences on the same test rows"
     )
     compare.add_argument("folders", nargs="+", metavar="RUN", help="run folders; each is compared with the first")
+    compare.add_argument(
+        "--k", type=int, metavar="N", help="how many places of a list count (default: 10, or as many as all lists have)"
+    )
     compare.add_argument("--json", action="store_true", help="print JSON")
     check = _command(
         group,

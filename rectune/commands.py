@@ -183,7 +183,7 @@ def compare(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     from rectune.recipe.calls import named
     from rectune.run.judged import as_json
 
-    data, text = named("rectune.eval.compare:compare", None, "compare")(args.folders)
+    data, text = named("rectune.eval.compare:compare", None, "compare")(args.folders, k=args.k)
     print(as_json(data) if args.json else text)
 
 

@@ -13,6 +13,7 @@ from rectune.eval.compare import compare
 from rectune.cli import main
 from rectune.run.judged import HIDDEN, SHOWN
 from tests.runs import results, stages, train
+from tests.test_cli import fails
 
 
 def figures(rows: list[dict[str, Any]], run: str, model: str) -> dict[str, Any]:
@@ -68,6 +69,23 @@ def test_a_copy_does_not_differ(two: tuple[Path, Path], tmp_path: Path) -> None:
             for apart in figures(rows, "copy", model)["differences"].values():
                 assert apart == {"difference": (0.0, 0.0, 0.0), "word": "not shown to differ"}
     assert "is not shown to differ from that of run: +.0000 ndcg@10" in text
+
+
+def test_lists_are_compared_at_the_length_that_is_asked(
+    two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, _ = compare(two, k=3)
+    for rows in data["tables"].values():
+        assert list(rows[0]["figures"]) == ["recall@3", "ndcg@3"]
+    ten = figures(compare(two)[0]["tables"][HIDDEN], "run", "tuned model")["figures"]
+    three = figures(data["tables"][HIDDEN], "run", "tuned model")["figures"]
+    assert three["recall@3"][0] < ten["recall@10"][0]
+    for k in ("11", "0"):
+        said = fails(capsys, "compare", *map(str, two), "--k", k)
+        assert (
+            f"`--k`: got {k}, and the lists of `run` have 10 items. For longer ones: rectune eval RUN --rank.beams"
+            in said
+        )
 
 
 def test_answers_are_compared_by_auc(rated_recipe: Path, tmp_path: Path) -> None:
