@@ -15,7 +15,8 @@ def encoded(*, path: Path) -> Log:
     """Read a folder of `user.npy`, `item.npy`, `items.parquet` and `users.parquet`, and `time.npy` and `rating.npy` where they are there.
 
     Users and items of events are rows of `users.parquet` (`user_id`) and `items.parquet` (`item_id`, `title`, other texts); events stand user
-    after user, oldest first. `shown-user.npy`, `shown-item.npy` and `shown-time.npy`, where they are there, say what users were shown. Arrays are mapped, not read. Raises ValueError where something of this does not hold.
+    after user, oldest first. `shown-user.npy`, `shown-item.npy` and `shown-time.npy`, where they are there, say what users were
+    shown. Arrays are mapped, not read. Raises ValueError where something of this does not hold.
     """
     if not path.is_dir():
         raise ValueError(f"`data.path`: `{path}` is no folder of an encoded log.")

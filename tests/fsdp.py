@@ -15,15 +15,12 @@ from accelerate.utils import DistributedType
 
 from rectune.cli import main
 from rectune.methods.training import WholeCheckpoints
+from tests.runs import Stopped, stopping
 
 SAID = {
     "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
     "FSDP_RESHARD_AFTER_FORWARD": "true",
 }  # fmt: skip
-
-
-class Stopped(BaseException):
-    """Ends a training where nothing expects it."""
 
 
 def cut_on_cpus() -> None:
@@ -41,15 +38,8 @@ def cut_on_cpus() -> None:
 
 def stopped_at(step: int, recipe: str) -> None:
     """Train until before a step."""
-    plain, steps = WholeCheckpoints.training_step, []
-
-    def one(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if len(steps) == step:
-            raise Stopped
-        steps.append(1)
-        return plain(self, *args, **kwargs)
-
-    WholeCheckpoints.training_step = one  # type: ignore[method-assign]
+    plain = WholeCheckpoints.training_step
+    WholeCheckpoints.training_step = stopping(plain, step)  # type: ignore[method-assign]
     try:
         main(["train", recipe, "--traceback"])
     except Stopped:

@@ -35,6 +35,23 @@ def with_processes(number: int, *words: str) -> str:
     return out.stdout
 
 
+class Stopped(BaseException):
+    """Ends a training where nothing expects it."""
+
+
+def stopping(plain: Any, step: int) -> Any:
+    """A `training_step` that raises `Stopped` before so many further steps."""
+    steps: list[int] = []
+
+    def one(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if len(steps) == step:
+            raise Stopped
+        steps.append(1)
+        return plain(self, *args, **kwargs)
+
+    return one
+
+
 def killed_at_a_step(
     recipe: Path, trainer: Any, place: Path, monkeypatch: pytest.MonkeyPatch, *, step: int = 5
 ) -> Path:
@@ -42,20 +59,9 @@ def killed_at_a_step(
     Returns the folder of the second stage."""
     train(recipe, "--output_dir", str(place / "whole"))
 
-    class Killed(BaseException):
-        pass
-
-    plain, steps = trainer.training_step, []
-
-    def one(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if len(steps) == step:
-            raise Killed
-        steps.append(1)
-        return plain(self, *args, **kwargs)
-
     with monkeypatch.context() as patched:
-        patched.setattr(trainer, "training_step", one)
-        with pytest.raises(Killed):
+        patched.setattr(trainer, "training_step", stopping(trainer.training_step, step))
+        with pytest.raises(Stopped):
             train(recipe, "--output_dir", str(place / "killed"))
     train(recipe, "--output_dir", str(place / "killed"))
     weights = [

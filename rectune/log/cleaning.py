@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from rectune.log.ids import Ids
-from rectune.log.item_table import catalogue_of, codes_of
+from rectune.log.item_table import catalogue_of, codes_of, places_of
 from rectune.log.log import Log, warn
 from rectune.log.shown import Shown
 from rectune.log.times import Numbers
@@ -100,7 +100,7 @@ def with_shown(log: Log, rows: Iterable[pl.DataFrame], *, source: str, time_form
     events, users, names = _encoded(rows, source, time_format)
     if events.time is None:
         raise ValueError(f"{source}: rows of what was shown need a `time`.")
-    user, item = _known(users, log.users), _known(names, log.items["item_id"])
+    user, item = places_of(users, log.users), codes_of(names, log.items)
     everything = len(events)
     events.user, events.item = user[events.user], item[events.item]
     events.keep((events.user >= 0) & (events.item >= 0))
@@ -118,13 +118,6 @@ def with_shown(log: Log, rows: Iterable[pl.DataFrame], *, source: str, time_form
     events.keep(by_time[_by(events.user[by_time])])
     notes = {"shown": len(events), "shown_of_others": everything - len(events)}
     return replace(log, notes={**log.notes, **notes}, shown=Shown(events.user, events.item, events.time, source))
-
-
-def _known(ids: pl.Series, among: pl.Series) -> NDArray[np.int32]:
-    """The place of each id among others, -1 for one that is not there, (ids,)."""
-    places = pl.DataFrame({"id": among, "at": np.arange(len(among), dtype=np.int32)})
-    found = pl.DataFrame({"id": ids}).join(places, on="id", how="left", maintain_order="left")
-    return found["at"].fill_null(-1).to_numpy()
 
 
 def k_core(table: pl.DataFrame, *, user_core: int, item_core: int) -> pl.DataFrame:

@@ -36,9 +36,14 @@ def catalogue_of(
 
 def codes_of(items: pl.Series, catalogue: pl.DataFrame) -> NDArray[np.int32]:
     """The rows of items in the catalogue, shape (items,)."""
-    place = pl.DataFrame({"item": catalogue["item_id"], "code": np.arange(catalogue.height, dtype=np.int32)})
-    found = items.to_frame("item").join(place, on="item", how="left", maintain_order="left")
-    return found["code"].to_numpy()
+    return places_of(items, catalogue["item_id"])
+
+
+def places_of(ids: pl.Series, among: pl.Series) -> NDArray[np.int32]:
+    """The place of each id among others, which are all different, -1 for one that is not there, shape (ids,)."""
+    place = pl.DataFrame({"id": among, "at": np.arange(len(among), dtype=np.int32)})
+    found = ids.to_frame("id").join(place, on="id", how="left", maintain_order="left")
+    return found["at"].fill_null(-1).to_numpy()
 
 
 def _check_match(touched: pl.Series, listed: pl.Series, source: str) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from rectune.log.arrays import read_array
 from rectune.log.shown import Shown
 
 COLUMNS: dict[str, type] = {"user": np.int32, "item": np.int32, "time": np.float64, "rating": np.float32}
@@ -162,12 +163,8 @@ def _mapped(folder: Path, source: str) -> dict[str, NDArray[Any]]:
     found = {}
     for name in COLUMNS:
         file = folder / f"{name}.npy"
-        if not file.exists():
-            continue
-        try:
-            found[name] = np.load(file, mmap_mode="r" if file.stat().st_size > 1 << 20 else None)
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"{source}: {file.name} is no array of NumPy ({' '.join(str(error).split())}).") from None
+        if file.exists():
+            found[name] = read_array(file, source)
     for name in ("user", "item"):
         if name not in found:
             raise ValueError(f"{source}: {folder} holds no `{name}.npy`.")

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rectune.log.arrays import read_array
 
 COLUMNS: dict[str, type] = {"user": np.int32, "item": np.int32, "time": np.float64}
 
@@ -15,7 +18,7 @@ COLUMNS: dict[str, type] = {"user": np.int32, "item": np.int32, "time": np.float
 @dataclass(frozen=True, eq=False)
 class Shown:
     """What was shown to whom, and when: codes of users and items as in the log, and times in the unit of its events, shapes (shown,); user after
-    user, oldest first within a user. Raises ValueError where something of this does not hold, naming `source` and the first that is wrong."""
+    user, oldest first within a user."""
 
     user: NDArray[np.int32]
     item: NDArray[np.int32]
@@ -26,7 +29,7 @@ class Shown:
         return len(self.user)
 
     def check(self, users: int, items: int) -> None:
-        """Raise ValueError for codes that a log of so many users and items does not have, and for another order."""
+        """Raise ValueError, naming `source` and the first row that is wrong, for codes that a log of so many users and items does not have, and for another order."""
         for name, values in (("item", self.item), ("time", self.time)):
             if values.shape != self.user.shape or values.ndim != 1:
                 raise ValueError(
@@ -52,21 +55,14 @@ class Shown:
     @staticmethod
     def load(folder: Path, source: str) -> Shown | None:
         """Map what `save` wrote; None where nothing was. Raises ValueError for a file that is missing or no array."""
-        found = {}
+        found: dict[str, Any] = {}
         for name, kind in COLUMNS.items():
             file = folder / f"shown-{name}.npy"
             if not file.exists():
                 if name == "user":
                     return None
                 raise ValueError(f"{source}: {folder} holds no `{file.name}`.")
-            try:
-                found[name] = np.load(file, mmap_mode="r" if file.stat().st_size > 1 << 20 else None).astype(
-                    kind, copy=False
-                )
-            except (OSError, ValueError, EOFError) as error:
-                raise ValueError(
-                    f"{source}: {file.name} is no array of NumPy ({' '.join(str(error).split())})."
-                ) from None
+            found[name] = read_array(file, source).astype(kind, copy=False)
         return Shown(**found, source=source)
 
     @cached_property

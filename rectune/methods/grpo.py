@@ -164,7 +164,6 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
     The reference of `beta` is the model as the stage began. Source: Shao et al., 2024, "DeepSeekMath"; constrained rollouts as in
     MiniOneRec (2025), with the reward of a row read from that row.
     """
-    refuse_pieces(config, WHOLE)
     config.output_dir = str(folder / "checkpoints")
     parts = mixtures(task, config.max_length, loss_on_all=False)
     rollouts = task.rollouts()

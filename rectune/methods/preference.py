@@ -332,7 +332,6 @@ def tune(
     trainer: type[PreferenceTrainer], task: Trainable, config: Any, folder: Path, each: int, collator: Any
 ) -> None:
     """Tune `task.model` by preferences; leaves in `folder` what `sft` does, and raises what it does."""
-    refuse_pieces(config, WHOLE)
     config.output_dir = str(folder / "checkpoints")
     parts = mixtures(task, config.max_length, loss_on_all=False)
     lists = folder / "checkpoints"  # they go when these go

@@ -40,7 +40,6 @@ def train(task: Trainable, config: Config, folder: Path) -> None:
     """Train `task.model`, an encoder-decoder; leaves in `folder` and raises what `sft` does."""
     config.output_dir = str(folder / "checkpoints")
     check_base(task.model.config)
-    refuse_pieces(config, WHOLE)
     parts = mixtures(task, config.max_length, loss_on_all=False)
     train_rows, validation_rows = parts["train"], parts["validation"]
     features_of = partial(features, train_rows)

@@ -24,9 +24,13 @@ def whole(model: Any, *, here: bool = True) -> Any:
     from torch.distributed.checkpoint.state_dict import get_model_state_dict
     from transformers import AutoModelForCausalLM
 
-    weights = {
-        name: value if here else None for name, piece in get_model_state_dict(cut).items() for value in [uncut(piece)]
-    }  # one after the other: beside the pieces a card holds a single matrix whole
+    weights = {}
+    for name, piece in get_model_state_dict(
+        cut
+    ).items():  # one after the other: who keeps none holds a single matrix whole
+        value = uncut(piece)
+        if here:
+            weights[name] = value
     if not here:
         return None
     with init_empty_weights():

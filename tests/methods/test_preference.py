@@ -190,15 +190,14 @@ class Reads:
         return self._names
 
 
-def sides(split: Any, negatives: str, each: int, lists: Path | None = None, search: Any = None, **keys: Any) -> tuple[Preferences, TaskRows]:  # fmt: skip
-    rows = TaskRows(
-        split.train.row,
-        lambda i: {},
-        "item",
-        split.targets(split.train),
-        history=split.histories(split.train),
-        shown=split.shown(split.train),
+def rows_of(split: Any, part: Any) -> TaskRows:
+    return TaskRows(
+        part.row, lambda i: {}, "item", split.targets(part), history=split.histories(part), shown=split.shown(part)
     )
+
+
+def sides(split: Any, negatives: str, each: int, lists: Path | None = None, search: Any = None, **keys: Any) -> tuple[Preferences, TaskRows]:  # fmt: skip
+    rows = rows_of(split, split.train)
     index = SimpleNamespace(codes=np.zeros((11, 0), dtype=np.int64), titles=[f"Item {n}" for n in range(11)])
     model = torch.nn.Linear(1, 1)
     task: Any = SimpleNamespace(split=split, index=index, model=model, search=search)
@@ -339,13 +338,7 @@ def test_what_was_shown_and_not_taken_is_rejected_first() -> None:
         }
     nobody = replace(split, validation=split.validation.take(split.validation.user > 0))  # u0 alone was shown anything
     sides(replace(nobody, train=nobody.validation), "shown", 1)  # no reason to stop: chance stands in
-    rows = TaskRows(
-        nobody.validation.row,
-        lambda i: {},
-        "item",
-        nobody.targets(nobody.validation),
-        shown=nobody.shown(nobody.validation),
-    )
+    rows = rows_of(nobody, nobody.validation)
     with pytest.raises(
         ValueError, match=r"names no item that was shown to the user of a training row before its target"
     ):
