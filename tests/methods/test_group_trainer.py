@@ -19,7 +19,8 @@ from rectune.methods.group_head import Groups, inputs_of, put_group_head
 from rectune.methods.group_trainer import GroupTrainer, WholeGroups, weighted
 from rectune.methods.rewards import Rewards, RolledGroups, hit, prior, rank, similarity
 from rectune.vectors.item_vectors import ItemVectors
-from tests.methods.test_preference import move, shop, small_model
+from tests.methods.test_preference import move, small_model
+from tests.methods.test_rejected import shop
 from tests.runs import same_gradients
 
 NAMES = [[50, 51], [50, 52], [51, 50, 53], [51, 50, 54], [52], [53, 50], [53, 51], [53, 55]]
