@@ -64,12 +64,13 @@ class Rollouts:
 
     @torch.no_grad()
     def draw(
-        self, model: Any, prompts: Sequence[Sequence[int]], *, how: How, each: int, seed: Sequence[int], temperature: float = 1.0,
+        self, model: Any, prompts: Sequence[Sequence[int]], *, how: How, each: int, seeds: Sequence[int], temperature: float = 1.0,
         only: Sequence[Sequence[int]] | None = None,
     ) -> RolledOut:  # fmt: skip
         """`each` items for each prompt, those in `only` alone where it is given: the best ones of a beam, independent draws, or
         draws without replacement. Of `only` each code is drawn among those that lead to one of them: where they are all items that
-        begin alike, from the catalogue's distribution given that. The same `seed` gives the same items."""
+        begin alike, from the catalogue's distribution given that. A prompt's items depend on the model, the prompt and its seed, one of
+        `seeds` (whole numbers below 2**63), and not on what is drawn beside it."""
         body = self._body(model, prompts)
         prefix = shared_prefix(body, prompts)
         longest = max(map(len, prompts)) + each * self.trie.depth
@@ -78,12 +79,12 @@ class Rollouts:
         for at in range(0, len(prompts), step):
             shelf = Shelf(only=None if only is None else only[at : at + step])
             tree = PromptTree(body, prompts[at : at + step], pad=self._pad, prefix=prefix)
-            generator = torch.Generator(body.device).manual_seed(_number([*seed, at]))
-            parts.append(self._part(body, tree, how, each, shelf, temperature, generator))
+            given = torch.tensor(seeds[at : at + step], dtype=torch.long, device=body.device)
+            parts.append(self._part(body, tree, how, each, shelf, temperature, given))
         return RolledOut(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(RolledOut)))
 
     def _part(
-        self, body: Body, tree: PromptTree, how: How, each: int, shelf: Shelf, temperature: float, generator: torch.Generator
+        self, body: Body, tree: PromptTree, how: How, each: int, shelf: Shelf, temperature: float, seeds: torch.Tensor
     ) -> RolledOut:  # fmt: skip
         wide = {"beams": max(each, 2), "independent": each, "without_replacement": each + 1}[how]
         scores: Scores = self._scores if how == "beams" else "catalogue"
@@ -93,9 +94,9 @@ class Rollouts:
             search.run()
             leaf, logp = search.leaf[:, :each], search.score[:, :each]
         elif how == "independent":
-            leaf, logp = draw_independent(search, temperature=temperature, generator=generator)
+            leaf, logp = draw_independent(search, temperature=temperature, seeds=seeds)
         else:
-            leaf, logp, within = draw_without_replacement(search, temperature=temperature, generator=generator)
+            leaf, logp, within = draw_without_replacement(search, temperature=temperature, seeds=seeds)
         if torch.isnan(logp).any():
             raise ValueError(DIVERGED)
         leaf = leaf.masked_fill(logp == -torch.inf, -1)
@@ -114,7 +115,3 @@ class Rollouts:
                 f"the model's attention looks back {body.reach} tokens and the longest prompt with its answer has {longest}. Lower `max_length`."
             )
         return body
-
-
-def _number(parts: Sequence[int]) -> int:
-    return int(np.random.SeedSequence(list(parts)).generate_state(1, np.uint64)[0] >> 1)

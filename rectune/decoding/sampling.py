@@ -5,22 +5,23 @@ from __future__ import annotations
 import torch
 
 from rectune.decoding.beam import Search
+from rectune.decoding.noise import gumbel, uniform
 from rectune.decoding.select import top
 from rectune.decoding.table import Beams, Children, in_order
 
 DIVERGED = "the model's scores are not numbers (NaN): its training diverged. Lower `learning_rate`."
 
 
-def draw_independent(
-    search: Search, *, temperature: float, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_independent(search: Search, *, temperature: float, seeds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """`search.beams` items for each row, no draw knowing of the others. Returns leaves and their log-probabilities, both (rows, beams).
 
-    Each code is drawn among those that may follow, at `temperature`. A prefix is forwarded once however often it was drawn.
+    Each code is drawn among those that may follow, at `temperature`, by the row's seed, `seeds` (rows,). A prefix is forwarded once however often
+    it was drawn.
     """
     table, shape, device = search.table, (search.rows, search.beams), search.lost.device
     node = torch.zeros(shape, dtype=torch.long, device=device)
     parent, logp = node - 1, torch.zeros(shape, device=device)
+    column = torch.arange(search.beams, device=device).expand(shape)
     for level in range(search.depth):
         going = table.span(node)[1] > 0
         if not going.any():
@@ -32,7 +33,7 @@ def draw_independent(
         beam = torch.searchsorted(beams.node, node).clamp_(max=beams.node.shape[1] - 1)
         below = step.double().exp().cumsum(2)
         below = (below / below[..., -1:]).nan_to_num(1.0) + torch.arange(step.shape[1], device=device)[:, None]
-        drawn = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
+        drawn = uniform(seeds, column + level * search.beams)
         place = torch.searchsorted(below.flatten(1), beam + drawn, right=True).clamp_(max=below[0].numel() - 1)
         parent = torch.where(going, children.slots(place), parent)
         node = torch.where(going, children.nodes(place), node)
@@ -41,23 +42,24 @@ def draw_independent(
 
 
 def draw_without_replacement(
-    search: Search, *, temperature: float, generator: torch.Generator
+    search: Search, *, temperature: float, seeds: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Distinct items for each row, in the order in which they would be drawn one after the other (Kool et al., 2019, "Stochastic beams
     and where to find them"). Returns leaves and log-probabilities, both (rows, beams - 1), -inf where there is no more item, and for
-    each the log of the chance that it is among so many.
+    each the log of the chance that it is among so many. What perturbs a prefix depends on it and its row's seed, `seeds` (rows,).
 
     The search is one beam wider than the lists: the perturbed score of the first item that is left out says how likely the others were to
     be taken (Kool et al., section 4.2).
     """
     table, width, device = search.table, search.beams, search.lost.device
     beams, logp = _root(search), torch.zeros((search.rows, 1), device=device)
-    key = _gumbel(logp, generator)
+    key = gumbel(seeds, beams.node)
     found = [torch.full((search.rows, 0), 0.0, device=device) for _ in range(3)]  # keys, log-probabilities, leaves
     for level in range(search.depth):
         children = search.expand(beams, level)
         steps = logp[..., None] + _normalised(children.scores, temperature)
-        keys = _under(steps + _gumbel(steps, generator), key).flatten(1)
+        node = children.start[..., None] + torch.arange(steps.shape[2], device=device)
+        keys = _under(steps + gumbel(seeds, node), key).flatten(1)
         places = top(keys.float(), width)
         key, logp, node = keys.gather(1, places), steps.flatten(1).gather(1, places), children.nodes(places)
         ends = table.span(node)[1] == 0
@@ -102,11 +104,6 @@ def _normalised(scores: torch.Tensor, temperature: float) -> torch.Tensor:
     if torch.isnan(scores).any():
         raise ValueError(DIVERGED)
     return (scores / temperature).log_softmax(2).nan_to_num(-torch.inf, neginf=-torch.inf)
-
-
-def _gumbel(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    drawn = torch.rand(like.shape, generator=generator, device=like.device, dtype=torch.float64)
-    return -torch.log(-torch.log(drawn.clamp_(min=1e-300)))
 
 
 def _under(keys: torch.Tensor, most: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from rectune.methods.group_head import Groups, inputs_of, put_group_head
 from rectune.methods.preference import AsItWas
 from rectune.methods.rewards import Rewards
 from rectune.methods.training import WholeCheckpoints, without_dropout
-from rectune.runtime.seeded import seeded
+from rectune.runtime.seeded import hashed, seeded
 from rectune.tasks.examples import Example, Mixture, fit_prompt
 from rectune.tasks.rows import TaskRows
 
@@ -31,7 +31,7 @@ class Prompts:
         check_rolled_out(mixture.tasks)
 
     def features(self, positions: Sequence[int], epoch: int) -> list[dict[str, Any]]:
-        """`prompt`, `target` and `row` of each position."""
+        """`prompt`, `target`, `row` and `position` of each position."""
         distinct = sorted(set(positions))  # a group asks for its prompt as often as it has items
         examples = zip(distinct, self.mixture.examples(distinct, epoch), strict=True)
         made = {position: self._features(position, example, epoch) for position, example in examples}
@@ -50,7 +50,7 @@ class Prompts:
             prompt, _ = fit_prompt(
                 self.mixture.encoder, spec.template, example.wording, rows.variables(i), room=most - depth, what=what
             )
-        return {"prompt": prompt, "target": target, "row": int(rows.row[i])}
+        return {"prompt": prompt, "target": target, "row": int(rows.row[i]), "position": position}
 
 
 def check_rolled_out(tasks: Sequence[tuple[Any, TaskRows]]) -> None:
@@ -126,16 +126,15 @@ class GroupTrainer(WholeCheckpoints, _KeepsRollouts):  # type: ignore[misc]
         each, targets = self.num_generations, np.array([row["target"] for row in self._asked])
         before, number = self._made
         self._made = (self.state.global_step, number + 1 if before == self.state.global_step else 0)
-        asked = [row["prompt"] for row in self._asked]
-        drawn = self._draw(asked, None, 0)
-        given = np.zeros(len(asked), dtype=np.int64)
+        drawn = self._draw(self._asked, None, 0)
+        given = np.zeros(len(targets), dtype=np.int64)
         for codes in range(1, self.args.hints + 1):
             missed = np.flatnonzero(~(drawn.items == targets[:, None]).any(1))
             below = {int(i): self._rollouts.beginning(int(targets[i]), codes) for i in missed}
             again = [i for i, items in below.items() if len(items) >= each]
             if not again:
                 break
-            hinted = self._draw([asked[i] for i in again], [below[i].tolist() for i in again], codes)
+            hinted = self._draw([self._asked[i] for i in again], [below[i].tolist() for i in again], codes)
             for name in ("items", "log_probs", "within"):
                 getattr(drawn, name)[again] = getattr(hinted, name)
             given[again] = codes
@@ -158,27 +157,17 @@ class GroupTrainer(WholeCheckpoints, _KeepsRollouts):  # type: ignore[misc]
             ]
         return found
 
-    def _draw(self, prompts: list[list[int]], only: list[list[int]] | None, codes: int) -> RolledOut:
-        args = self.args
+    def _draw(self, asked: list[dict[str, Any]], only: list[list[int]] | None, codes: int) -> RolledOut:
+        """Items for each prompt, by its place in the epoch and the step: whatever process it is on."""
+        step = (self.args.seed, self.state.global_step, self._made[1], codes)
+        seeds = [hashed(*step, row["position"]) >> 1 for row in asked]
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         try:
-            seed = [
-                args.seed,
-                self.state.global_step,
-                self._made[1],
-                self.accelerator.process_index,
-                codes,
-            ]
             return self._rollouts.draw(
-                model.eval(),
-                prompts,
-                how=args.rollouts,
-                each=self.num_generations,
-                seed=seed,
-                temperature=self.temperature,
-                only=only,
-            )
+                model.eval(), [row["prompt"] for row in asked], how=self.args.rollouts, each=self.num_generations, seeds=seeds,
+                temperature=self.temperature, only=only,
+            )  # fmt: skip
         finally:
             model.train(was_training)
 

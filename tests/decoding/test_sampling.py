@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kstest
 
-from rectune.decoding.rollouts import RolledOut, Rollouts
+from rectune.decoding.noise import uniform
+from rectune.decoding.rollouts import Rollouts
 from rectune.decoding.trie import build_trie
 from tests.methods.test_preference import small_model
 
@@ -51,7 +53,7 @@ def test_a_trie_gives_back_the_names_it_was_made_of(rollouts: Rollouts) -> None:
 @pytest.mark.parametrize("how", ["beams", "independent", "without_replacement"])
 def test_log_probabilities_are_those_of_the_model(model: Any, rollouts: Rollouts, how: Any) -> None:
     for temperature in (1.0,) if how == "beams" else (1.0, 0.5):
-        found = rollouts.draw(model, PROMPTS, how=how, each=5, seed=[1], temperature=temperature)
+        found = rollouts.draw(model, PROMPTS, how=how, each=5, seeds=[1, 1], temperature=temperature)
         for row, prompt in enumerate(PROMPTS):
             own = by_hand(model, prompt, temperature)
             np.testing.assert_allclose(found.log_probs[row], own[found.items[row]], atol=1e-5)
@@ -59,7 +61,7 @@ def test_log_probabilities_are_those_of_the_model(model: Any, rollouts: Rollouts
 
 
 def test_independent_draws_come_as_often_as_they_are_likely(model: Any, rollouts: Rollouts) -> None:
-    found = rollouts.draw(model, PROMPTS * MANY, how="independent", each=4, seed=[2])
+    found = rollouts.draw(model, PROMPTS * MANY, how="independent", each=4, seeds=range(2 * MANY))
     for row, prompt in enumerate(PROMPTS):
         p = np.exp(by_hand(model, prompt))
         items = found.items[row::2]
@@ -71,7 +73,7 @@ def test_independent_draws_come_as_often_as_they_are_likely(model: Any, rollouts
 
 
 def test_draws_without_replacement_come_in_the_order_of_single_draws(model: Any, rollouts: Rollouts) -> None:
-    found = rollouts.draw(model, PROMPTS * MANY, how="without_replacement", each=3, seed=[3])
+    found = rollouts.draw(model, PROMPTS * MANY, how="without_replacement", each=3, seeds=range(2 * MANY))
     slack = 5 * (0.25 / MANY) ** 0.5
     for row, prompt in enumerate(PROMPTS):
         p, items = np.exp(by_hand(model, prompt)), found.items[row::2]
@@ -94,7 +96,7 @@ def test_draws_without_replacement_come_in_the_order_of_single_draws(model: Any,
 def test_what_is_asked_for_alone_is_drawn_alone(model: Any, rollouts: Rollouts) -> None:
     only = [[2, 3], [5, 6, 7]]  # all below one code
     for how in ("independent", "without_replacement"):
-        found = rollouts.draw(model, PROMPTS, how=how, each=3, seed=[4], only=only)  # type: ignore[arg-type]
+        found = rollouts.draw(model, PROMPTS, how=how, each=3, seeds=[4, 4], only=only)  # type: ignore[arg-type]
         for row, prompt in enumerate(PROMPTS):
             own = by_hand(model, prompt)
             there = found.items[row] >= 0
@@ -107,29 +109,48 @@ def test_what_is_asked_for_alone_is_drawn_alone(model: Any, rollouts: Rollouts) 
             assert sorted(found.items[1].tolist()) == only[1]
 
 
-def test_the_same_seed_draws_the_same_and_parts_draw_as_well(model: Any, rollouts: Rollouts) -> None:
-    def drawn(seed: int, tokens: int) -> RolledOut:
+@pytest.mark.parametrize("how", ["independent", "without_replacement"])
+def test_what_a_prompt_draws_depends_on_its_seed_and_on_nothing_beside_it(
+    model: Any, rollouts: Rollouts, how: Any
+) -> None:
+    def drawn(prompts: list[list[int]], seeds: Any, tokens: int = 10**6) -> Any:
         made = Rollouts(rollouts.trie, pad=0, scores="catalogue", batch_tokens=tokens)
-        return made.draw(model, PROMPTS * 20, how="independent", each=4, seed=[seed])
+        return made.draw(model, prompts, how=how, each=4, seeds=seeds).items
 
-    assert np.array_equal(drawn(1, 10**6).items, drawn(1, 10**6).items)
-    assert not np.array_equal(drawn(1, 10**6).items, drawn(2, 10**6).items)
-    few = drawn(1, 20)  # a prompt or two at a time, each part with numbers of its own
-    assert len(np.unique(few.items[::2], axis=0)) > 10
+    many = drawn(PROMPTS * 20, range(40))
+    assert np.array_equal(drawn(PROMPTS * 20, range(40), tokens=20), many)  # a prompt or two at a time
+    assert np.array_equal(drawn((PROMPTS * 20)[::-1], range(40)[::-1]), many[::-1])
+    assert np.array_equal(drawn(PROMPTS[:1], [38]), many[38:39])
+    assert not np.array_equal(drawn(PROMPTS * 20, range(40, 80)), many)
+    assert len(np.unique(many[::2], axis=0)) > 10
+
+
+def test_noise_is_uniform_and_that_of_its_row_and_place() -> None:
+    rows, places = torch.arange(200), torch.arange(500).repeat(200, 1)
+    found = uniform(rows, places).numpy()
+    assert kstest(found.ravel(), "uniform").pvalue > 0.001
+    assert 0 < found.min() < found.max() < 1
+    for a, b in ((found[:, 1:], found[:, :-1]), (found[1:], found[:-1])):  # neighbours don't know of each other
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5 / a.size**0.5
+    # SplitMix64 of the seed 0, from its authors' code: its numbers are those of the state that the seed is mixed to, which 0 stays
+    assert (uniform(torch.tensor([0]), torch.arange(3)[None]).numpy() * 2**64).astype(np.uint64)[0].tolist() == [
+        pytest.approx(x, abs=4096) for x in (0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F)
+    ]
+    assert np.array_equal(uniform(rows[7:8], torch.tensor([[[11], [2]]])).numpy().ravel(), found[7, [11, 2]])
 
 
 @pytest.mark.parametrize("how", ["beams", "independent", "without_replacement"])
 def test_scores_that_are_no_numbers_are_told(rollouts: Rollouts, how: Any) -> None:
     broken = small_model("full").eval()
     made = Rollouts(rollouts.trie, pad=0, scores="catalogue", batch_tokens=1000)
-    made.draw(broken, PROMPTS, how=how, each=3, seed=[0])  # it was right when it was first looked at
+    made.draw(broken, PROMPTS, how=how, each=3, seeds=[0, 0])  # it was right when it was first looked at
     with torch.no_grad():
         broken.model.norm.weight.fill_(torch.nan)
     with pytest.raises(ValueError, match="the model's scores are not numbers"):
-        made.draw(broken, PROMPTS, how=how, each=3, seed=[0])
+        made.draw(broken, PROMPTS, how=how, each=3, seeds=[0, 0])
 
 
 def test_a_search_wider_than_the_catalogue_finds_all_of_it(model: Any, rollouts: Rollouts) -> None:
-    found = rollouts.draw(model, PROMPTS, how="without_replacement", each=10, seed=[5])
+    found = rollouts.draw(model, PROMPTS, how="without_replacement", each=10, seeds=[5, 5])
     assert sorted(found.items[0].tolist()) == [-1, -1, *range(8)]
     assert np.isneginf(found.log_probs[0][found.items[0] < 0]).all()

@@ -24,7 +24,10 @@ from tests.methods.test_rejected import shop
 from tests.runs import same_gradients
 
 NAMES = [[50, 51], [50, 52], [51, 50, 53], [51, 50, 54], [52], [53, 50], [53, 51], [53, 55]]
-ROWS = [{"prompt": [5, 6, 7], "target": 2, "row": 0}, {"prompt": [8], "target": 7, "row": 1}]
+ROWS = [
+    {"prompt": [5, 6, 7], "target": 2, "row": 0, "position": 0},
+    {"prompt": [8], "target": 7, "row": 1, "position": 1},
+]
 EACH = 4
 
 
@@ -265,7 +268,9 @@ def test_hints_show_codes_of_the_target_until_it_is_there(tmp_path: Path) -> Non
     trainer = trainer_of(
         policy, tmp_path, num_generations=2, per_device_train_batch_size=4, per_device_eval_batch_size=2, hints=2
     )
-    best = trainer._rollouts.draw(policy, [row["prompt"] for row in ROWS], how="beams", each=8, seed=[0]).items  # type: ignore[misc]
+    best = trainer._rollouts.draw(
+        policy, [row["prompt"] for row in ROWS], how="beams", each=8, seeds=[0] * len(ROWS)
+    ).items  # type: ignore[misc]
     # The last item of the first row's list that has another one below its first code, and one that is found without a hint.
     lacking = next(
         int(item)

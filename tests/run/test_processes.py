@@ -96,8 +96,8 @@ def test_weights_in_pieces_have_the_losses_of_one_process_and_are_gone_on_with(
         assert sum("eval_ndcg@10" in entry for entry in history) == 3
 
 
-def losses(run: Path) -> list[float]:
-    return [entry["loss"] for entry in json.loads((run / "report.json").read_text())["training"][0] if "loss" in entry]
+def losses(run: Path, stage: int = 0, key: str = "loss") -> list[float]:
+    return [entry[key] for entry in json.loads((run / "report.json").read_text())["training"][stage] if key in entry]
 
 
 @pytest.mark.heavy
@@ -112,3 +112,43 @@ def test_two_processes_have_the_losses_of_one_at_the_same_global_batch(
         assert len(one) == 6
         assert one[-1] < one[0]
         assert two == pytest.approx(one, rel=2e-3 if kind.startswith("Q") else 1e-4), kind
+
+
+GROUPS = {"call": "grpo", "rewards": ["rank"], "num_generations": 4}
+SECOND: dict[str, dict[str, Any]] = {
+    "rejected": {"call": "s_dpo", "negatives": "ranked", "batch": 8},
+    "beams": {**GROUPS, "hints": 1, "beta": 0.1, "batch": 16},
+    "drawn": {**GROUPS, "rollouts": "without_replacement", "hints": 1, "num_iterations": 2, "gradient_accumulation_steps": 2, "batch": 16},
+}  # fmt: skip
+
+
+def two_stages(place: Path, base: Path, second: str, *, processes: int) -> Path:
+    """The recipe with a stage after the first that reads a reference, the model's own lists or what it draws."""
+    settings = yaml.safe_load(recipe(place, base, "LoRA and new tokens", processes=processes).read_text())
+    more = dict(SECOND[second])
+    settings["stages"][0]["max_steps"] = 2
+    settings["stages"].append(
+        {"max_steps": 4, "max_length": 64, "learning_rate": 0.005, "logging_steps": 1, "per_device_train_batch_size": more.pop("batch") // processes, **more}
+    )  # fmt: skip
+    settings["tasks"][0].pop("examples")
+    settings["output_dir"] = str(place / f"{second}, {processes}")
+    file = place / f"{second}, {processes}.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    return file
+
+
+@pytest.mark.heavy
+def test_two_processes_tune_by_preferences_and_rewards_as_one_does(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    # What is rejected and drawn is that of the example, on whatever process it is.
+    with_processes(
+        2, "tests.several", *(str(two_stages(tmp_path, checkpoints["tied"], second, processes=2)) for second in SECOND)
+    )
+    for second in SECOND:
+        assert main(["train", str(two_stages(tmp_path, checkpoints["tied"], second, processes=1)), "--traceback"]) == 0
+        for key in ("loss", "grad_norm", *(["reward"] if second != "rejected" else [])):
+            one, two = (losses(tmp_path / f"{second}, {processes}", 1, key) for processes in (1, 2))
+            assert len(one) >= 2, (second, key)
+            assert two == pytest.approx(one, rel=2e-3, abs=1e-5), (second, key)
+        assert any(value > 0.01 for value in losses(tmp_path / f"{second}, 1", 1, "grad_norm")), second
