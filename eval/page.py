@@ -16,7 +16,7 @@ from rectune.eval.sentences import (
     number,
     oracle_line,
     signed,
-    traded,
+    training_lines,
     training_took,
     verdict,
     wording_line,
@@ -43,7 +43,7 @@ def page(data: dict[str, Any], figures: dict[str, str], *, kind: str) -> str:
         recipe_text=_yaml(data["settings"]),
         mixed=mixed_verdict(data["results"]) if kind == "ranking" and data["results"]["mixed_against"] else [],
         share=oracle_line(data["results"]) if kind == "ranking" else "",
-        traded=traded(data["training"], data["settings"].get("stages", [])) if kind == "ranking" else [],
+        about_training=training_lines(data),
         about_log=log_lines(data["results"]),
         worded=wording_line(data["results"]["wordings"]) if data["results"].get("wordings") else "",
     )
@@ -81,9 +81,12 @@ def ranking_text(data: dict[str, Any]) -> str:
         parts.append(wording_line(results["wordings"]))
     proven = results["proven_exact"][HIDDEN]["tuned model"]
     parts.append(f"{proven:.1%} of the tuned model's lists are proven to be its exact top {results['beams']}.")
-    parts += [*traded(data["training"], data["settings"].get("stages", [])), *log_lines(results)]
-    parts.append(measured_line(data["measured"]))
-    return "\n".join(parts)
+    return "\n".join([*parts, *_end(data)])
+
+
+def _end(data: dict[str, Any]) -> list[str]:
+    """What a reader must know of the training and of the log, and what it took."""
+    return [*training_lines(data), *log_lines(data["results"]), measured_line(data["measured"])]
 
 
 def _ranking_table(protocol: str, table: dict[str, Any], against: dict[str, Any]) -> str:
@@ -115,7 +118,7 @@ def answer_text(data: dict[str, Any]) -> str:
     ]
     if results["wordings"] is not None:
         parts.append(wording_line(results["wordings"]))
-    return "\n".join([*parts, *log_lines(results), measured_line(data["measured"])])
+    return "\n".join([*parts, *_end(data)])
 
 
 def choice_text(data: dict[str, Any]) -> str:
@@ -132,7 +135,7 @@ def choice_text(data: dict[str, Any]) -> str:
     parts += choice_words(results)
     if results["wordings"] is not None:
         parts.append(wording_line(results["wordings"]))
-    return "\n".join([*parts, *log_lines(results), measured_line(data["measured"])])
+    return "\n".join([*parts, *_end(data)])
 
 
 def rating_text(data: dict[str, Any]) -> str:
@@ -147,9 +150,7 @@ def rating_text(data: dict[str, Any]) -> str:
     liked = f"auc, above {results['like_above']:g}"
     table = text_table(title, ["", "rmse", "mae", "accuracy", liked, "tuned minus it, rmse"], rows)
     lacking = undefined(results["table"], results)
-    return "\n".join(
-        [table, *lacking, verdict(results["tuned_against"]), *log_lines(results), measured_line(data["measured"])]
-    )
+    return "\n".join([table, *lacking, verdict(results["tuned_against"]), *_end(data)])
 
 
 def text_table(title: str, head: list[str], rows: list[list[str]]) -> str:

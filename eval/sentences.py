@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rectune.eval.undefined import SAMPLES, defined, need
@@ -207,6 +207,29 @@ def wording_line(wordings: dict[str, Any]) -> str:
     return f"Over {len(wordings['each'])} wordings of the prompt, on the same sample: {spread}.{lacking}"
 
 
+def training_lines(data: dict[str, Any]) -> list[str]:
+    """What the stages of a report did on validation rows, where a reader must know of it."""
+    stages = data["settings"].get("stages", [])
+    return [*unimproved(data["training"], stages), *traded(data["training"], stages)]
+
+
+def unimproved(training: list[list[dict[str, Any]]], stages: list[dict[str, Any]]) -> list[str]:
+    """Where a stage was measured before its first step, and the best weights that it may keep are no better: a sentence for each. `stages`: their settings."""
+    told = []
+    for stage, (log, settings) in enumerate(zip(training, stages, strict=False)):
+        name, better = _chosen_by(settings)
+        found = [entry for entry in log if name in entry]
+        if len(found) < 2 or found[0].get("step") != 0:
+            continue
+        before, after = found[0][name], better(entry[name] for entry in found[1:])
+        if after == before or better(before, after) == before:
+            what = name.removeprefix("eval_")
+            told.append(
+                f"Stage {stage} made nothing better: on validation rows {what} was {number(before)} before its first step and {number(after)} at the best one after."
+            )
+    return told
+
+
 def traded(training: list[list[dict[str, Any]]], stages: list[dict[str, Any]]) -> list[str]:
     """Where a stage gave up the end of its lists, or much of the catalogue, for their top: a sentence for each stage. `stages`: their
     settings. Its first evaluation beside that of the weights that were kept.
@@ -239,12 +262,18 @@ def traded(training: list[list[dict[str, Any]]], stages: list[dict[str, Any]]) -
 
 
 def _kept(evaluations: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
-    """The evaluation of the weights that a stage left: its last ones, or with `load_best_model_at_end` the best."""
-    name = f"eval_{str(settings.get('metric_for_best_model') or 'loss').removeprefix('eval_')}"
+    """The evaluation of the weights that a stage left: its last ones, or with `load_best_model_at_end` the best of those after a step."""
+    (name, better), first = _chosen_by(settings), evaluations[0].get("step") == 0
     if not settings.get("load_best_model_at_end") or any(name not in entry for entry in evaluations):
         return evaluations[-1]
-    greater = settings.get("greater_is_better", not name.endswith("loss"))
-    return (max if greater else min)(evaluations, key=lambda entry: entry[name])
+    kept: dict[str, Any] = better(evaluations[first:] or evaluations, key=lambda entry: entry[name])
+    return kept
+
+
+def _chosen_by(settings: dict[str, Any]) -> tuple[str, Callable[..., Any]]:
+    """By which figure of its evaluations a stage chooses among its checkpoints, and which of two is better."""
+    name = f"eval_{str(settings.get('metric_for_best_model') or 'loss').removeprefix('eval_')}"
+    return name, max if settings.get("greater_is_better", not name.endswith("loss")) else min
 
 
 def measured_line(measured: dict[str, Any]) -> str:

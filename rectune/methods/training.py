@@ -96,8 +96,11 @@ def run(trainer: Any, task: Trainable, examples: Mixture, folder: Path) -> None:
     bar = TrainingBar(trainer.meter.seen)
     for added in (EpochClock(examples), audit, bar, trainer.meter, ranked, *early_stopping(trainer.args)):
         trainer.add_callback(added)
+    done = last_complete(folder / "checkpoints")
+    if done is not None:
+        trainer.args.eval_on_start = False  # that was before its first step
     try:
-        trainer.train(resume_from_checkpoint=last_complete(folder / "checkpoints"))
+        trainer.train(resume_from_checkpoint=done)
     finally:
         bar.close()
     measured = asdict(trainer.meter.up_to_date())

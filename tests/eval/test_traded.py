@@ -1,8 +1,8 @@
-"""What a stage gave up for the top of its lists is said in words."""
+"""What a stage gave up for the top of its lists is said in words, and that it won nothing."""
 
 from __future__ import annotations
 
-from rectune.eval.sentences import traded
+from rectune.eval.sentences import traded, unimproved
 
 BEST = {
     "load_best_model_at_end": True,
@@ -46,5 +46,30 @@ def test_only_what_fell_is_named_and_the_lowest_loss_may_choose() -> None:
     assert "recall@50" not in told
     assert told.endswith("while coverage@10 fell from .5000 to .4000.")
     by_loss = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}
+    first["step"] = 2
     assert traded([[{**first, "eval_loss": 1.0}, {**other, "eval_loss": 2.0}]], [by_loss]) == []
     assert len(traded([[{**first, "eval_loss": 3.0}, {**other, "eval_loss": 2.0}]], [by_loss])) == 1
+
+
+def test_a_stage_without_a_better_checkpoint_says_so() -> None:
+    first, best, last = (
+        evaluation(0, 0.098, 0.6, 0.5),
+        evaluation(50, 0.0955, 0.58, 0.5),
+        evaluation(99, 0.09, 0.5, 0.5),
+    )
+    assert unimproved([[], [first, {"loss": 1.0, "step": 3}, best, last]], [LAST, BEST]) == [
+        "Stage 1 made nothing better: on validation rows ndcg@10 was .0980 before its first step and .0955 at the best one after."
+    ]
+    assert unimproved([[first, best, {**last, "eval_ndcg@10": 0.0981}]], [BEST]) == []
+    assert len(unimproved([[first, {**last, "eval_ndcg@10": 0.098}]], [BEST])) == 1  # nor worse
+    assert unimproved([[{**first, "step": 50}, best]], [BEST]) == []  # nobody measured what was before
+    assert unimproved([[first]], [BEST]) == []
+    by_loss = {"metric_for_best_model": "loss"}
+    assert unimproved([[{"step": 0, "eval_loss": 1.0}, {"step": 9, "eval_loss": 0.9}]], [by_loss]) == []
+    assert len(unimproved([[{"step": 0, "eval_loss": 1.0}, {"step": 9, "eval_loss": 1.1}]], [by_loss])) == 1
+
+
+def test_what_was_before_the_first_step_is_nothing_that_a_stage_keeps() -> None:
+    first, best = evaluation(0, 0.3, 0.6, 0.5), evaluation(50, 0.2, 0.6, 0.3)
+    assert traded([[first, best]], [BEST]) == []  # nothing rose
+    assert len(traded([[first, {**best, "eval_ndcg@10": 0.4}]], [BEST])) == 1
