@@ -29,8 +29,8 @@ from rectune.methods.token_audit import TokenAudit, check_saved
 from rectune.methods.token_tree import trees_of
 from rectune.model.pieces import drop_second_names, tied_to_see, whole
 from rectune.runtime.files import write_atomic
-from rectune.runtime.processes import gather, is_main, wait, world_size
-from rectune.runtime.seeded import seeded
+from rectune.runtime.processes import is_main, wait, world_size
+from rectune.runtime.seeded import hashed, seeded
 from rectune.tasks.examples import MANY, Mixture
 
 COMPLETE = "complete"
@@ -234,17 +234,20 @@ class WholeCheckpoints:
 
 class ByLength(LengthGroupedSampler):  # type: ignore[misc]
     """Batches of like length by the lengths of the epoch that begins: drawn rows and wordings are others in each epoch, and
-    batches by the lengths of the first would be mostly padding from the second on."""
+    batches by the lengths of the first would be mostly padding from the second on. The order depends on seed and epoch alone: the library's
+    own depends on what was drawn before, and a training that goes on in its second epoch would go on in another order."""
 
     def __init__(self, examples: Mixture, batch_size: int) -> None:
-        super().__init__(batch_size, lengths=[0] * len(examples))
+        super().__init__(batch_size, lengths=[0] * len(examples), generator=torch.Generator())
         self._examples, self._of = examples, -1
 
     def __iter__(self) -> Iterator[int]:
-        if self._of < 0 or (self._examples.varies and self._of != self._examples.epoch):
-            self._of = self._examples.epoch
-            self.lengths = self._examples.lengths(self._of).tolist()
-        return iter(gather(list(super().__iter__()))[0])  # processes may have drawn a different number of times
+        epoch = self._examples.epoch
+        if self._of < 0 or (self._examples.varies and self._of != epoch):
+            self._of = epoch
+            self.lengths = self._examples.lengths(epoch).tolist()
+        self.generator.manual_seed(hashed(self._examples.seed, epoch, "by length") >> 1)
+        return iter(super().__iter__())
 
 
 class ByGroup(Sampler[int]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from rectune.methods import sft
 from rectune.methods.training import ByLength, WholeCheckpoints
 from rectune.model.new_tokens import train_tokenizer
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import load_template
 from rectune.tasks.examples import Example, Mixture, TaskSpec
 from rectune.tasks.rows import TaskRows
+from tests.runs import Stopped, stopping, train
 
 WORDS = """{% set wordings = 2 %}
 {% macro prompt(wording, item) %}{% if wording == 0 %}{{ item }}{% else %}{% for i in range(40) %}{{ item }} {% endfor %}{% endif %}{% endmacro %}
@@ -62,12 +65,17 @@ def test_batches_are_of_like_length_in_later_epochs_too(examples: Mixture) -> No
     assert later < 1.3
 
 
-def test_the_order_of_an_epoch_is_the_same_after_a_restart(examples: Mixture) -> None:
+def test_the_order_of_an_epoch_depends_on_seed_and_epoch_alone(examples: Mixture) -> None:
     examples.epoch = 3
     torch.manual_seed(5)
-    one = list(ByLength(examples, 4))
-    torch.manual_seed(5)
+    whole = ByLength(examples, 4)
+    one = list(whole)
+    torch.manual_seed(6)  # other things were drawn before, as where a training goes on in this epoch
     assert list(ByLength(examples, 4)) == one
+    examples.epoch = 4
+    assert list(whole) != one
+    examples.epoch, examples.seed = 3, examples.seed + 1
+    assert list(ByLength(examples, 4)) != one
 
 
 def test_trainers_take_it_where_the_recipe_groups_by_length(examples: Mixture) -> None:
@@ -108,3 +116,39 @@ def test_examples_of_a_group_stay_together_where_the_recipe_names_no_other_order
     trainer: Any = Trainer()
     trainer.examples = examples
     assert type(trainer._get_train_sampler()).__name__ == kind
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ["--stages.0.train_sampling_strategy", "random"],
+        ["--stages.0.train_sampling_strategy", "group_by_length", "--stages.0.eval_on_start", "true"],
+        ["--stages.0.batch_tokens", "400"],
+        ["--tasks.0.examples", "tree"],
+    ],
+    ids=["random", "by length", "by tokens", "by tree"],
+)
+def test_killed_in_a_later_epoch_it_goes_on_in_the_same_order(
+    order: list[str], quick_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 60 users: seven or eight batches are an epoch, and the eighth and the twelfth step leave checkpoints.
+    def run(name: str) -> Path:
+        return tmp_path / name
+
+    more = [*order, "--stages.0.save_total_limit", "1"]
+    if "--tasks.0.examples" in order:
+        more += ["--stages.0.completion_only_loss", "true", "--stages.0.per_device_train_batch_size", "60"]
+    if "--stages.0.batch_tokens" in order:
+        more += ["--stages.0.per_device_train_batch_size", "null"]
+    train(quick_recipe, *more, "--output_dir", str(run("whole")))
+    with monkeypatch.context() as patched:
+        patched.setattr(sft._Trainer, "training_step", stopping(sft._Trainer.training_step, 10))
+        with pytest.raises(Stopped):
+            train(quick_recipe, *more, "--output_dir", str(run("killed")))
+    train(quick_recipe, *more, "--output_dir", str(run("killed")))
+    weights, steps = (
+        [next(run(name).glob(f"stages/train0-*/{file}")).read_bytes() for name in ("whole", "killed")]
+        for file in ("model/model.safetensors", "log_history.json")
+    )
+    assert b'"epoch": 1.' in steps[0]
+    assert weights[0] == weights[1]
