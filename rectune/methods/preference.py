@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -24,8 +24,9 @@ from rectune.methods.contract import Trainable
 from rectune.methods.sharding import refuse_pieces
 from rectune.methods.target_head import put_target_head, scores_everywhere
 from rectune.methods.training import WholeCheckpoints, filled, lazy, mixtures, run, without_dropout
+from rectune.runtime.processes import world_size
 from rectune.runtime.seeded import seeded
-from rectune.tasks.examples import Example, Mixture, fit_prompt
+from rectune.tasks.examples import Example, Mixture, TaskSpec, fit_prompt
 from rectune.tasks.rows import TaskRows
 from rectune.tasks.views import ItemViews, Variables
 
@@ -334,10 +335,13 @@ def tune(
     """Tune `task.model` by preferences; leaves in `folder` what `sft` does, and raises what it does."""
     config.output_dir = str(folder / "checkpoints")
     parts = mixtures(task, config.max_length, loss_on_all=False)
+    few = as_many_as_steps_read(task.specs, config) if config.negatives == "ranked" else None
+    if few is not None:  # no row is listed that no step reads
+        parts["train"] = mixtures(replace(task, specs=few), config.max_length, loss_on_all=False)["train"]
     lists = folder / "checkpoints"  # they go when these go
     sides = {part: Preferences(task, mixture, config, each, lists / f"lists-{part}") for part, mixture in parts.items()}
     sides["train"].tell_shown()
-    sides["train"].list_now()
+    sides["train"].list_now(None if few is None else np.arange(len(parts["train"])))
     evaluated, validation = None, parts["validation"]
     if len(validation) and config.eval_strategy != "no":
         sides["validation"].list_now(evenly(len(validation), config.ranked_rows))
@@ -347,6 +351,20 @@ def tune(
         train_dataset=lazy(parts["train"], sides["train"].features), eval_dataset=evaluated,
     )  # fmt: skip
     run(made, task, parts["train"], folder)
+
+
+def as_many_as_steps_read(specs: Sequence[TaskSpec], config: Any) -> list[TaskSpec] | None:
+    """The tasks with shares such that the first epoch has no more examples than the steps of the stage read, rows drawn at random; None where it ends before the
+    steps do."""
+    read = config.max_steps * config.per_device_train_batch_size * config.gradient_accumulation_steps * world_size()
+    rows = [len(spec.rows("train")) for spec in specs]
+    sizes = [round(spec.share * some) for spec, some in zip(specs, rows, strict=True)]
+    if not 0 < read < sum(sizes):
+        return None
+    drawn = [-(-read * size // sum(sizes)) for size in sizes]
+    return [
+        replace(spec, share=size / some) if some else spec for spec, size, some in zip(specs, drawn, rows, strict=True)
+    ]
 
 
 def config_defaults(given: dict[str, Any], *, cpu: bool, seed: int) -> dict[str, Any]:

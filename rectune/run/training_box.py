@@ -109,7 +109,7 @@ def _train(
         return validation_metrics(as_ranker(model), task, Shelf(hidden=hidden), items=split.log.n_items)
 
     def search(model: Any, rows: TaskRows, shelf: Shelf, *, shards: Path | None = None) -> Ranking:
-        return as_ranker(model).rank(rows, shelf, shards=shards)
+        return replace(as_ranker(model), progress=shards is not None).rank(rows, shelf, shards=shards)
 
     def rollouts() -> Rollouts:
         pad, rank = int(encoder.tokenizer.pad_token_id), asked.rank

@@ -16,7 +16,8 @@ from rectune.decoding.ranking import Ranking
 from rectune.log.cleaning import make_log, with_shown
 from rectune.log.few_shots import few_shots
 from rectune.log.splits.leave_one_out import leave_one_out
-from rectune.methods.preference import Preferences, Rejecting, check_rows
+from rectune.methods.preference import Preferences, Rejecting, as_many_as_steps_read, check_rows
+from rectune.tasks.examples import TaskSpec
 from rectune.tasks.rows import TaskRows
 from tests.offered import files
 
@@ -123,6 +124,22 @@ def test_ranked_items_are_those_of_the_models_lists(tmp_path: Path) -> None:
     short, _ = sides(split, "ranked", 4, tmp_path / "short", search)
     with pytest.raises(ValueError, match=r"task `next_item`, row 1: 4 are to be rejected, and 3 items of its list"):
         short.list_now()
+
+
+@pytest.mark.parametrize("steps", [1, 3, 9, 10, 11, -1])
+def test_no_more_rows_are_listed_than_the_steps_read(steps: int) -> None:
+    config = SimpleNamespace(max_steps=steps, per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    specs = [
+        TaskSpec(str(share), lambda part, n=rows: range(n), Reads("target"), share)  # type: ignore[arg-type, misc]
+        for rows, share in ((100, 0.4), (20, 2.0), (0, 1.0))
+    ]
+    few = as_many_as_steps_read(specs, config)
+    if not 0 < steps * 8 < 80:
+        assert few is None
+        return
+    assert few is not None
+    examples = [round(spec.share * len(spec.rows("train"))) for spec in few]
+    assert examples == [steps * 4, steps * 4, 0]
 
 
 def test_candidates_are_rejected_where_rows_offer_them(tmp_path: Path) -> None:
