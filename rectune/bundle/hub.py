@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rectune.bundle.manifest import FILE, read_manifest
 
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def escaped(name: str) -> str:
@@ -47,11 +47,13 @@ def fetched(
         place = snapshot_download(name, revision=manifest.parent.name, allow_patterns=[*files, FILE], **asked)  # type: ignore[arg-type]
     except RepositoryNotFoundError:
         raise FileNotFoundError(
-            f"the Hub has no repository `{name}`, or it is private and no token that may read it was given: type `hf auth login`, or set HF_TOKEN."
+            f"the Hub has no repository `{name}`, or it is private and no token that may read it was given: type `hf auth login`, or set HF_TOKEN. There is "
+            "no folder of that name either."
         ) from None
     except LocalEntryNotFoundError:
         raise FileNotFoundError(
-            f"`{name}`{at} is not in the cache, and the Hub could not be reached (or was not to be). Connect to the network once."
+            f"`{name}`{at} is not in the cache, and the Hub could not be reached (or was not to be). Connect to the network once. There "
+            "is no folder of that name either."
         ) from None
     except EntryNotFoundError:
         raise FileNotFoundError(f"`{name}`{at} holds no bundle of rectune (it has no {FILE}).") from None

@@ -397,7 +397,7 @@ def test_what_others_write_into_a_repository_does_no_harm(shop: Path, tmp_path: 
 
 
 def test_what_is_no_recommender_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in (str(tmp_path), "nothing", "../x/y", "a/b/c"):
+    for name in (str(tmp_path), "nothing", "./nothing", "../x/y", "a/b/c"):
         assert "is neither a finished run folder, nor a bundle" in fails(capsys, "recommend", name, "--items", "i3")
 
 
