@@ -376,22 +376,16 @@ def _histories(args: argparse.Namespace) -> tuple[list[Any], list[list[str]], li
     """Users, their histories, and the candidates of each where the file gives them."""
     if args.users is None:
         return [None], [args.titles if args.titles is not None else args.items], None
+    from rectune.bundle.user_lines import user_line
+
     file = Path(args.users)
-    users, histories, candidates = [], [], []
-    for number, line in read_lines(file):
-        try:
-            row = json.loads(line)
-            users.append(row["user"])
-            histories.append([str(item) for item in row["items"]])
-            if "candidates" in row:
-                candidates.append([str(item) for item in row["candidates"]])
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise ValueError(f'{file.name}:{number}: a line must be {{"user": …, "items": [ID, …]}}.') from None
-    if not users:
+    read = [user_line(line, f"{file.name}:{number}") for number, line in read_lines(file)]
+    if not read:
         raise ValueError(f"{file.name}: the file names no user.")
-    if candidates and len(candidates) < len(users):
-        raise ValueError(f"{file.name}: {len(users) - len(candidates)} lines have no `candidates`; give all or none.")
-    return users, histories, candidates or None
+    candidates = [row.candidates for row in read if row.candidates is not None]
+    if candidates and len(candidates) < len(read):
+        raise ValueError(f"{file.name}: {len(read) - len(candidates)} lines have no `candidates`; give all or none.")
+    return [row.user for row in read], [row.items for row in read], candidates or None
 
 
 def _ids(file: str) -> list[str]:

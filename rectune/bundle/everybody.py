@@ -14,15 +14,14 @@ import polars as pl
 
 from rectune.bundle.manifest import FILE
 from rectune.bundle.recommender import Recommender, Wish
+from rectune.bundle.user_lines import user_line
 from rectune.runtime.files import sha256, stamp, write_atomic
-from rectune.runtime.near import shown
 from rectune.runtime.processes import alone, gather, is_main, rank, wait, world_size
 from rectune.runtime.progress import Progress
 from rectune.runtime.text_files import first_line, stream_lines
 
 ABOUT = "lists.json"
 SHARD = 4096  # users of a shard: what a kill costs each process at most
-_FORM = '{"user": …, "items": [ID, …]}'
 
 
 @dataclass(frozen=True)
@@ -196,17 +195,9 @@ def _from_lines(file: Path, shards: Sequence[Shard]) -> Iterator[tuple[Shard, li
             pass
         names, histories = list[str](), list[list[str]]()
         for number, line in islice(lines, shard.users):
-            try:
-                row = json.loads(line)
-                items = row["items"]
-                if not isinstance(items, list) or row["user"] is None:
-                    raise TypeError
-                names.append(str(row["user"]))
-                histories.append([str(item) for item in items])
-            except (json.JSONDecodeError, KeyError, TypeError):
-                raise ValueError(
-                    f"{file.name}:{number}: a line must be {_FORM}, got {shown(line.strip()[:80])}."
-                ) from None
+            read = user_line(line, f"{file.name}:{number}")
+            names.append(str(read.user))
+            histories.append(read.items)
         at = shard.stop
         yield shard, names, histories
 
