@@ -50,7 +50,7 @@ class Scored:
         """The NDCG@10 of each row, 0 where the target is no candidate."""
         score = np.where(np.isfinite(self.prior), score, -np.inf)
         own = np.where(self.hit, score, -np.inf).max(1, keepdims=True)
-        place = (score > own).sum(1)
+        place = ((score >= own) & ~self.hit).sum(1)  # what is scored alike stands before the target
         return np.where(np.isfinite(own[:, 0]) & (place < 10), 1 / np.log2(place + 2.0), 0.0)
 
 
@@ -75,7 +75,7 @@ def scored(run: Run, part: Any, most: int, beams: int) -> Scored:
         own = own[(own >= 0) & np.isfinite(free[np.maximum(own, 0)])]
         items[at, : len(own)], scores[at, : len(own)] = own, values[own]
         for w in WEIGHTS:
-            mass = np.exp(w * (values - values.max()))
+            mass = np.exp(w * (free - free.max()))
             share = np.bincount(code, mass)[code[own]] / mass.sum()
             first[w][at, : len(own)] = np.log(np.maximum(share, 1e-300))
     there = [some[some >= 0].tolist() for some in items]
@@ -137,7 +137,9 @@ def told(name: str, choices: list[Any], found: list[list[Floats]], groups: list[
     own = groups or [np.zeros(gains.shape[1], dtype=np.int64), np.zeros(test.shape[1], dtype=np.int64)]
 
     def chosen(some: NDArray[Any]) -> list[int]:
-        return [int(gains[:, some[own[0][some] == g]].mean(1).argmax()) for g in range(own[0].max() + 1)]
+        return [
+            int(gains[:, some[own[0][some] == g]].sum(1).argmax()) for g in range(max(own[0].max(), own[1].max()) + 1)
+        ]
 
     rng, halves, n = np.random.default_rng(0), list[float](), gains.shape[1]
     for _ in range(40):

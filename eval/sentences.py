@@ -214,18 +214,23 @@ def training_lines(data: dict[str, Any]) -> list[str]:
 
 
 def unimproved(training: list[list[dict[str, Any]]], stages: list[dict[str, Any]]) -> list[str]:
-    """Where a stage was measured before its first step, and the best weights that it may keep are no better: a sentence for each. `stages`: their settings."""
+    """Where a stage was measured before its first step, and the weights that it kept are no better: a sentence for each. `stages`: their settings.
+
+    By the figure that chooses among its checkpoints, or where nothing does by ndcg@10.
+    """
     told = []
     for stage, (log, settings) in enumerate(zip(training, stages, strict=False)):
-        name, better = _chosen_by(settings)
-        found = [entry for entry in log if name in entry]
-        if len(found) < 2 or found[0].get("step") != 0:
+        evaluations = _evaluations(log)
+        if len(evaluations) < 2 or evaluations[0].get("step") != 0:
             continue
-        before, after = found[0][name], better(entry[name] for entry in found[1:])
-        if after == before or better(before, after) == before:
-            what = name.removeprefix("eval_")
+        before, kept = evaluations[0], _kept(evaluations, settings)
+        name, better = _chosen_by(settings)
+        if not settings.get("metric_for_best_model") and "eval_ndcg@10" in before:
+            name, better = "eval_ndcg@10", max
+        if name in before and name in kept and better(before[name], kept[name]) == before[name]:
             told.append(
-                f"Stage {stage} made nothing better: on validation rows {what} was {number(before)} before its first step and {number(after)} at the best one after."
+                f"Stage {stage} made nothing better: on validation rows {name.removeprefix('eval_')} was {number(before[name])} before its first step and is {number(kept[name])} "
+                "with the weights that it kept."
             )
     return told
 
@@ -238,7 +243,7 @@ def traded(training: list[list[dict[str, Any]]], stages: list[dict[str, Any]]) -
     """
     told = []
     for stage, (log, settings) in enumerate(zip(training, stages, strict=False)):
-        evaluations = [entry for entry in log if "eval_ndcg@10" in entry]
+        evaluations = [entry for entry in _evaluations(log) if "eval_ndcg@10" in entry]
         if len(evaluations) < 2:
             continue
         first, kept = evaluations[0], _kept(evaluations, settings)
@@ -261,19 +266,30 @@ def traded(training: list[list[dict[str, Any]]], stages: list[dict[str, Any]]) -
     return told
 
 
+def _evaluations(log: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The evaluations of a stage, one a step: its loss and its rankings are written apart."""
+    found: dict[Any, dict[str, Any]] = {}
+    for entry in log:
+        if any(name.startswith("eval_") for name in entry):
+            found.setdefault(entry.get("step"), {}).update(entry)
+    return list(found.values())
+
+
 def _kept(evaluations: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
     """The evaluation of the weights that a stage left: its last ones, or with `load_best_model_at_end` the best of those after a step."""
-    (name, better), first = _chosen_by(settings), evaluations[0].get("step") == 0
-    if not settings.get("load_best_model_at_end") or any(name not in entry for entry in evaluations):
+    name, better = _chosen_by(settings)
+    after = [entry for entry in evaluations if entry.get("step") != 0 and name in entry]
+    if not settings.get("load_best_model_at_end") or not after:
         return evaluations[-1]
-    kept: dict[str, Any] = better(evaluations[first:] or evaluations, key=lambda entry: entry[name])
+    kept: dict[str, Any] = better(after, key=lambda entry: entry[name])
     return kept
 
 
 def _chosen_by(settings: dict[str, Any]) -> tuple[str, Callable[..., Any]]:
     """By which figure of its evaluations a stage chooses among its checkpoints, and which of two is better."""
     name = f"eval_{str(settings.get('metric_for_best_model') or 'loss').removeprefix('eval_')}"
-    return name, max if settings.get("greater_is_better", not name.endswith("loss")) else min
+    greater = settings.get("greater_is_better")
+    return name, max if (not name.endswith("loss") if greater is None else greater) else min
 
 
 def measured_line(measured: dict[str, Any]) -> str:

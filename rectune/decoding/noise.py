@@ -14,7 +14,9 @@ def uniform(seeds: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     "Fast splittable pseudorandom number generators"): of the generator that a seed begins, the number at that place.
     """
     begin = _mixed(seeds.view(-1, *[1] * (places.dim() - 1)))
-    return (_right(_mixed(begin + (places + 1) * _GAMMA), 11).double() + 0.5) * 2.0**-53
+    return (
+        _right(_mixed(begin + (places + 1) * _GAMMA), 12).double() + 0.5
+    ) * 2.0**-52  # exact: with a bit more it may round to 1
 
 
 def gumbel(seeds: torch.Tensor, places: torch.Tensor) -> torch.Tensor:

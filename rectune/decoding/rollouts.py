@@ -71,6 +71,8 @@ class Rollouts:
         draws without replacement. Of `only` each code is drawn among those that lead to one of them: where they are all items that
         begin alike, from the catalogue's distribution given that. A prompt's items depend on the model, the prompt and its seed, one of
         `seeds` (whole numbers below 2**63), and not on what is drawn beside it."""
+        if len(seeds) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts need as many seeds, and there are {len(seeds)}.")
         body = self._body(model, prompts)
         prefix = shared_prefix(body, prompts)
         longest = max(map(len, prompts)) + each * self.trie.depth

@@ -24,8 +24,8 @@ class Trainable:
     """What a method trains with.
 
     `load()` gives the model: the base with an adapter where the recipe asks for one, or what the stage before left. `new_tokens`: ids
-    of the index vocabulary. `rank_validation(model, rows)`: metrics by name of so many validation rows. `search(model, rows, shelf)`:
-    the lists of a model in training; with `shards=folder` kept in parts. `rollouts()`: groups of items of a model in training. `boxes`: folders
+    of the index vocabulary. `rank_validation(model, rows)`: metrics by name of so many validation rows. `search(model, rows, shelf, shards=folder)`:
+    the lists of a model in training, kept in parts in the folder `shards`. `rollouts()`: groups of items of a model in training. `boxes`: folders
     of the boxes that the method asked for; `held`: the line's own that it `needs`, loaded.
     """
 

@@ -17,7 +17,7 @@ from rectune.decoding.rollouts import RolledOut, Rollouts
 from rectune.methods.group_head import Groups, inputs_of, put_group_head
 from rectune.methods.preference import AsItWas
 from rectune.methods.rewards import Rewards
-from rectune.methods.training import WholeCheckpoints, without_dropout
+from rectune.methods.training import WholeCheckpoints, order_seed, without_dropout
 from rectune.runtime.seeded import hashed, seeded
 from rectune.tasks.examples import Example, Mixture, fit_prompt
 from rectune.tasks.rows import TaskRows
@@ -95,7 +95,6 @@ class GroupTrainer(WholeCheckpoints, _KeepsRollouts):  # type: ignore[misc]
     reference is the stage's first weights, new tokens included."""
 
     control: Any  # what a Trainer has
-    _made = (-1, 0)  # the last step with rollouts, and how many it had before
 
     def __init__(
         self, model: Any, *, rollouts: Rollouts, rewards: Rewards, mixture: Mixture, args: Any, **given: Any
@@ -124,8 +123,6 @@ class GroupTrainer(WholeCheckpoints, _KeepsRollouts):  # type: ignore[misc]
 
     def _roll_out(self, prompts: list[list[int]], trainer: Any) -> dict[str, Any]:
         each, targets = self.num_generations, np.array([row["target"] for row in self._asked])
-        before, number = self._made
-        self._made = (self.state.global_step, number + 1 if before == self.state.global_step else 0)
         drawn = self._draw(self._asked, None, 0)
         given = np.zeros(len(targets), dtype=np.int64)
         for codes in range(1, self.args.hints + 1):
@@ -158,8 +155,8 @@ class GroupTrainer(WholeCheckpoints, _KeepsRollouts):  # type: ignore[misc]
         return found
 
     def _draw(self, asked: list[dict[str, Any]], only: list[list[int]] | None, codes: int) -> RolledOut:
-        """Items for each prompt, by its place in the epoch and the step: whatever process it is on."""
-        step = (self.args.seed, self.state.global_step, self._made[1], codes)
+        """Items for each prompt, by its position in the epoch and the step, whatever process it is on: a position is rolled out once in an epoch."""
+        step = (self.args.seed, self.state.global_step, codes)
         seeds = [hashed(*step, row["position"]) >> 1 for row in asked]
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
@@ -224,7 +221,7 @@ class GroupTrainer(WholeCheckpoints, _KeepsRollouts):  # type: ignore[misc]
         args = self.args
         return WholeGroups(
             self._drawn_from, each=self.num_generations, prompts=args.generation_batch_size // self.num_generations,
-            repeats=self.num_iterations * args.steps_per_generation, seed=args.data_seed if args.data_seed is not None else args.seed,
+            repeats=self.num_iterations * args.steps_per_generation, seed=order_seed(args),
         )  # fmt: skip
 
     def log(self, logs: dict[str, float], *args: Any) -> None:

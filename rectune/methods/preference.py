@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,13 +19,13 @@ from trl import DPOTrainer
 from rectune.baselines.scoring import train_counts
 from rectune.decoding.ranking import Ranking
 from rectune.decoding.shelf import Shelf
-from rectune.log.split import Ints, Rows, evenly
+from rectune.log.split import Ints, Part, Rows, evenly
 from rectune.methods.contract import Trainable
 from rectune.methods.sharding import refuse_pieces
 from rectune.methods.target_head import put_target_head, scores_everywhere
 from rectune.methods.training import WholeCheckpoints, filled, lazy, mixtures, run, without_dropout
 from rectune.runtime.processes import world_size
-from rectune.runtime.seeded import seeded
+from rectune.runtime.seeded import hashed, seeded
 from rectune.tasks.examples import Example, Mixture, TaskSpec, fit_prompt
 from rectune.tasks.rows import TaskRows
 from rectune.tasks.views import ItemViews, Variables
@@ -186,7 +186,10 @@ class Preferences:
 
     def _free(self, rows: TaskRows, i: int) -> NDArray[np.int64]:
         which, listed = self._listed[id(rows)]
-        items: NDArray[np.int64] = listed.items[int(np.searchsorted(which, i))].astype(np.int64)
+        at = int(np.searchsorted(which, i))
+        if at == len(which) or which[at] != i:
+            raise RuntimeError(f"row {int(rows.row[i])} is read, and was not listed as the stage began.")
+        items: NDArray[np.int64] = listed.items[at].astype(np.int64)
         return np.setdiff1d(items, [-1, *self.taken(rows, i)])
 
     def list_now(self, positions: Ints | None = None) -> None:
@@ -206,7 +209,7 @@ class Preferences:
             )
             if rows.kind != "item" or not len(which):
                 continue
-            place = self._lists / str(number)
+            place = self._lists / f"{number}-{hashed(which.tobytes().hex()):016x}"
             place.mkdir(parents=True, exist_ok=True)
             hidden = [self.taken(rows, int(i)).tolist() for i in which]
             found = self._task.search(model.eval(), rows.take(which), Shelf(hidden=hidden), shards=place)
@@ -335,7 +338,7 @@ def tune(
     """Tune `task.model` by preferences; leaves in `folder` what `sft` does, and raises what it does."""
     config.output_dir = str(folder / "checkpoints")
     parts = mixtures(task, config.max_length, loss_on_all=False)
-    few = as_many_as_steps_read(task.specs, config) if config.negatives == "ranked" else None
+    few = as_many_as_steps_read(parts["train"], config) if config.negatives == "ranked" else None
     if few is not None:  # no row is listed that no step reads
         parts["train"] = mixtures(replace(task, specs=few), config.max_length, loss_on_all=False)["train"]
     lists = folder / "checkpoints"  # they go when these go
@@ -353,18 +356,24 @@ def tune(
     run(made, task, parts["train"], folder)
 
 
-def as_many_as_steps_read(specs: Sequence[TaskSpec], config: Any) -> list[TaskSpec] | None:
-    """The tasks with shares such that the first epoch has no more examples than the steps of the stage read, rows drawn at random; None where it ends before the
-    steps do."""
-    read = config.max_steps * config.per_device_train_batch_size * config.gradient_accumulation_steps * world_size()
-    rows = [len(spec.rows("train")) for spec in specs]
-    sizes = [round(spec.share * some) for spec, some in zip(specs, rows, strict=True)]
-    if not 0 < read < sum(sizes):
+def as_many_as_steps_read(mixture: Mixture, config: Any) -> list[TaskSpec] | None:
+    """The tasks of a mixture with shares such that its first epoch has no more examples than the steps of the stage (`max_steps`) read, rows drawn at random; None
+    where an epoch ends before the steps do."""
+    read, whole = (
+        config.max_steps * config.train_batch_size * config.gradient_accumulation_steps * world_size(),
+        len(mixture),
+    )
+    if not 0 < read < whole:
         return None
-    drawn = [-(-read * size // sum(sizes)) for size in sizes]
-    return [
-        replace(spec, share=size / some) if some else spec for spec, size, some in zip(specs, drawn, rows, strict=True)
-    ]
+    found = []
+    for spec, rows in mixture.tasks:
+        size = max(1, round(spec.share * len(rows)))
+        found.append(replace(spec, rows=_given(rows), share=-(-read * size // whole) / len(rows)))
+    return found
+
+
+def _given(rows: TaskRows) -> Callable[[Part], TaskRows]:
+    return lambda part: rows
 
 
 def config_defaults(given: dict[str, Any], *, cpu: bool, seed: int) -> dict[str, Any]:

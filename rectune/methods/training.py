@@ -186,12 +186,13 @@ class WholeCheckpoints:
     def _get_train_sampler(self, *args: Any) -> Any:
         strategy = self.args.train_sampling_strategy
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        seed = order_seed(self.args)
         if self.whole_batches:
             return super()._get_train_sampler(*args)  # type: ignore[misc]
         if self.examples.grouped and strategy in ("random", "group_by_length"):
-            return ByGroup(self.examples, batch, by_length=strategy == "group_by_length")
+            return ByGroup(self.examples, batch, seed=seed, by_length=strategy == "group_by_length")
         if strategy == "group_by_length":
-            return ByLength(self.examples, batch)
+            return ByLength(self.examples, batch, seed=seed)
         return super()._get_train_sampler(*args)  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
@@ -232,30 +233,35 @@ class WholeCheckpoints:
         )
 
 
+def order_seed(args: Any) -> int:
+    """What the order of a stage's examples is drawn under: its `data_seed`, or where that is not given its `seed`."""
+    return int(args.seed if args.data_seed is None else args.data_seed)
+
+
 class ByLength(LengthGroupedSampler):  # type: ignore[misc]
     """Batches of like length by the lengths of the epoch that begins: drawn rows and wordings are others in each epoch, and
     batches by the lengths of the first would be mostly padding from the second on. The order depends on seed and epoch alone: the library's
     own depends on what was drawn before, and a training that goes on in its second epoch would go on in another order."""
 
-    def __init__(self, examples: Mixture, batch_size: int) -> None:
+    def __init__(self, examples: Mixture, batch_size: int, *, seed: int) -> None:
         super().__init__(batch_size, lengths=[0] * len(examples), generator=torch.Generator())
-        self._examples, self._of = examples, -1
+        self._examples, self._seed, self._of = examples, seed, -1
 
     def __iter__(self) -> Iterator[int]:
         epoch = self._examples.epoch
         if self._of < 0 or (self._examples.varies and self._of != epoch):
             self._of = epoch
             self.lengths = self._examples.lengths(epoch).tolist()
-        self.generator.manual_seed(hashed(self._examples.seed, epoch, "by length") >> 1)
+        self.generator.manual_seed(hashed(self._seed, epoch, "by length") >> 1)
         return iter(super().__iter__())
 
 
 class ByGroup(Sampler[int]):
     """Examples that begin alike one after the other, the groups in an order of each epoch's own, which depends on seed and epoch alone."""
 
-    def __init__(self, examples: Mixture, batch_size: int, *, by_length: bool) -> None:
+    def __init__(self, examples: Mixture, batch_size: int, *, seed: int, by_length: bool) -> None:
         """`by_length`: groups whose longest trees are alike beside each other, the longest first, among those of fifty batches."""
-        self._examples, self._batch_size, self._by_length = examples, batch_size, by_length
+        self._examples, self._batch_size, self._seed, self._by_length = examples, batch_size, seed, by_length
         self._tokens, self._of = np.zeros(0, dtype=np.int64), -1
 
     def __len__(self) -> int:
@@ -265,7 +271,7 @@ class ByGroup(Sampler[int]):
         examples, epoch = self._examples, self._examples.epoch
         _, group = np.unique(examples.groups(epoch), return_inverse=True)
         groups = int(group.max()) + 1
-        place = seeded(examples.seed, epoch, GROUPS).permutation(groups)[group]
+        place = seeded(self._seed, epoch, GROUPS).permutation(groups)[group]
         order = np.argsort(place, kind="stable")
         if self._by_length:
             if self._of < 0 or (examples.varies and self._of != epoch):

@@ -96,10 +96,10 @@ def _train(
         model = load_base(settings, base, index, seed=asked.seed)
         return with_adapter(model, settings, tokens, seed=asked.seed) if adapter else model
 
-    def as_ranker(model: Any) -> LanguageModelRanker:
+    def as_ranker(model: Any, *, progress: bool = False) -> LanguageModelRanker:
         # The beam chooses checkpoints, whatever lists are for.
         rank = replace(asked.rank, exact=False, beams=asked.list_width)
-        return LanguageModelRanker(model, encoder, asked.template, rank, held["trie"], progress=False)
+        return LanguageModelRanker(model, encoder, asked.template, rank, held["trie"], progress=progress)
 
     def rank_validation(model: Any, most: int) -> dict[str, float]:
         split, rows = held["split"], rows_of(asked.ranked, held, "validation")
@@ -108,8 +108,8 @@ def _train(
         hidden = hidden_while_choosing(task, split, split.validation.take(which))
         return validation_metrics(as_ranker(model), task, Shelf(hidden=hidden), items=split.log.n_items)
 
-    def search(model: Any, rows: TaskRows, shelf: Shelf, *, shards: Path | None = None) -> Ranking:
-        return replace(as_ranker(model), progress=shards is not None).rank(rows, shelf, shards=shards)
+    def search(model: Any, rows: TaskRows, shelf: Shelf, *, shards: Path) -> Ranking:
+        return as_ranker(model, progress=True).rank(rows, shelf, shards=shards)
 
     def rollouts() -> Rollouts:
         pad, rank = int(encoder.tokenizer.pad_token_id), asked.rank

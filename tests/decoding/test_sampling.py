@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from rectune.decoding.noise import uniform
+from rectune.decoding.noise import gumbel, uniform
 from rectune.decoding.rollouts import Rollouts
 from rectune.decoding.trie import build_trie
 from tests.methods.test_preference import small_model
@@ -136,6 +136,9 @@ def test_noise_is_uniform_and_that_of_its_row_and_place() -> None:
     assert (uniform(torch.tensor([0]), torch.arange(3)[None]).numpy() * 2**64).astype(np.uint64)[0].tolist() == [
         pytest.approx(x, abs=4096) for x in (0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F)
     ]
+    most = torch.tensor([4238867526028716027])  # a seed whose first number is the largest there is
+    assert float(uniform(most, torch.tensor([[0]]))) == 1 - 2.0**-53
+    assert torch.isfinite(gumbel(most, torch.tensor([[0]]))).all()
     assert np.array_equal(uniform(rows[7:8], torch.tensor([[[11], [2]]])).numpy().ravel(), found[7, [11, 2]])
 
 
@@ -148,6 +151,11 @@ def test_scores_that_are_no_numbers_are_told(rollouts: Rollouts, how: Any) -> No
         broken.model.norm.weight.fill_(torch.nan)
     with pytest.raises(ValueError, match="the model's scores are not numbers"):
         made.draw(broken, PROMPTS, how=how, each=3, seeds=[0, 0])
+
+
+def test_every_prompt_has_a_seed(model: Any, rollouts: Rollouts) -> None:
+    with pytest.raises(ValueError, match="2 prompts need as many seeds, and there are 1"):
+        rollouts.draw(model, PROMPTS, how="independent", each=2, seeds=[0])
 
 
 def test_a_search_wider_than_the_catalogue_finds_all_of_it(model: Any, rollouts: Rollouts) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,22 @@ def test_the_page_marks_the_target_where_it_stands_though_a_tie_counts_against_i
     assert Page(made.page).hits == ["3. Dates", "3. Bread", "3. Fig", "1. Egg"]
     assert "</small> Egg <small>(place 2)</small>" in made.page
     assert "</small> Egg</div>" in made.page  # u1's target is not listed, so it has no place
+
+
+def test_what_a_stage_did_stands_in_console_and_page(tmp_path: Path) -> None:
+    own = golden.evidence(tmp_path)
+    before = {"step": 0, "eval_ndcg@10": 0.5, "eval_coverage@10": 0.5}
+    kept = [
+        {"step": 8, "eval_ndcg@10": 0.4, "eval_coverage@10": 0.5},
+        {"step": 8, "eval_ndcg@10": 0.6, "eval_coverage@10": 0.2},
+    ]
+    recipe = replace(own.recipe, settings={**own.recipe.settings, "stages": [{"call": "sft"}, {"call": "grpo"}]})
+    made = ranking(
+        replace(own, training=[[before, kept[0]], [before, kept[1]]], audits=own.audits * 2, recipe=recipe), k=[3]
+    )  # fmt: skip
+    for said in (
+        "Stage 0 made nothing better: on validation rows ndcg@10 was .5000 before its first step and is .4000 with the weights that it kept.",
+        "Stage 1 bought the top of its lists: on validation rows ndcg@10 rose from .5000 to .6000 while coverage@10 fell from .5000 to .2000.",
+    ):
+        assert f"\n{said}\n" in made.text
+        assert said in Page(made.page).paragraphs

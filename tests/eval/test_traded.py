@@ -51,22 +51,36 @@ def test_only_what_fell_is_named_and_the_lowest_loss_may_choose() -> None:
     assert len(traded([[{**first, "eval_loss": 3.0}, {**other, "eval_loss": 2.0}]], [by_loss])) == 1
 
 
-def test_a_stage_without_a_better_checkpoint_says_so() -> None:
+def test_a_stage_that_made_nothing_better_says_so() -> None:
     first, best, last = (
         evaluation(0, 0.098, 0.6, 0.5),
         evaluation(50, 0.0955, 0.58, 0.5),
         evaluation(99, 0.09, 0.5, 0.5),
     )
     assert unimproved([[], [first, {"loss": 1.0, "step": 3}, best, last]], [LAST, BEST]) == [
-        "Stage 1 made nothing better: on validation rows ndcg@10 was .0980 before its first step and .0955 at the best one after."
+        "Stage 1 made nothing better: on validation rows ndcg@10 was .0980 before its first step and is .0955 with the weights that it kept."
     ]
-    assert unimproved([[first, best, {**last, "eval_ndcg@10": 0.0981}]], [BEST]) == []
+    better = {**best, "eval_ndcg@10": 0.0981}
+    assert unimproved([[first, better, last]], [BEST]) == []
+    assert len(unimproved([[first, better, last]], [LAST])) == 1  # the last weights are kept, by whatever figure
+    assert unimproved([[first, last, {**better, "step": 150}]], [LAST]) == []
     assert len(unimproved([[first, {**last, "eval_ndcg@10": 0.098}]], [BEST])) == 1  # nor worse
     assert unimproved([[{**first, "step": 50}, best]], [BEST]) == []  # nobody measured what was before
     assert unimproved([[first]], [BEST]) == []
-    by_loss = {"metric_for_best_model": "loss"}
+    by_loss = {"metric_for_best_model": "loss", "greater_is_better": None}
     assert unimproved([[{"step": 0, "eval_loss": 1.0}, {"step": 9, "eval_loss": 0.9}]], [by_loss]) == []
     assert len(unimproved([[{"step": 0, "eval_loss": 1.0}, {"step": 9, "eval_loss": 1.1}]], [by_loss])) == 1
+    by_auc = {"metric_for_best_model": "auc", "greater_is_better": None}  # the library takes the greater
+    assert unimproved([[{"step": 0, "eval_auc": 0.5}, {"step": 9, "eval_auc": 0.6}]], [by_auc]) == []
+
+
+def test_loss_and_rankings_of_a_step_are_one_evaluation() -> None:
+    by_loss = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "ranked_rows": 1000}
+    log = [evaluation(0, 0.1, 0.6, 0.5)]
+    for step, loss, ndcg, deep in ((50, 2.0, 0.2, 0.6), (100, 1.0, 0.3, 0.6), (150, 3.0, 0.4, 0.3)):
+        log += [{"step": step, "eval_loss": loss}, evaluation(step, ndcg, deep, 0.5)]
+    assert traded([log], [by_loss]) == []  # step 100 is kept, which gave nothing up
+    assert len(traded([log], [LAST])) == 1
 
 
 def test_what_was_before_the_first_step_is_nothing_that_a_stage_keeps() -> None:

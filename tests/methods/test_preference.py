@@ -14,6 +14,8 @@ from datasets import Dataset
 from torch.nn import functional
 
 from rectune.cli import main
+from rectune.decoding.language_model import LanguageModelRanker
+from rectune.decoding.shelf import ALL
 from rectune.methods import dpo, s_dpo
 from rectune.methods.preference import PreferenceTrainer
 from tests.conftest import QUICK
@@ -201,7 +203,17 @@ def test_a_run_tunes_by_preferences_and_goes_on_after_a_kill(
             text[: text.index("model:")] + text[text.index("tasks:") :] + LORA.replace("BASE", str(checkpoints["tied"]))
         )
     recipe.write_text(text)
+    listed, plain = [], LanguageModelRanker.rank
+
+    def rank(self: Any, rows: Any, shelf: Any = ALL, *, shards: Path | None = None) -> Any:
+        if "lists-train" in str(shards):
+            listed.append((len(rows), self.progress))
+        return plain(self, rows, shelf, shards=shards)
+
+    monkeypatch.setattr(LanguageModelRanker, "rank", rank)
     stage = killed_at_a_step(recipe, PreferenceTrainer, tmp_path, monkeypatch)
+    # six steps of eight of the several hundred rows, once in each attempt, and so that one sees how far it is
+    assert listed == ([(48, True)] * 3 if negatives == "ranked" else [])
     history = json.loads((stage / "log_history.json").read_text())
     first = next(entry for entry in history if "loss" in entry)
     assert {"rewards/margins", "rewards/accuracies"} <= first.keys()

@@ -17,7 +17,7 @@ from rectune.log.cleaning import make_log, with_shown
 from rectune.log.few_shots import few_shots
 from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.methods.preference import Preferences, Rejecting, as_many_as_steps_read, check_rows
-from rectune.tasks.examples import TaskSpec
+from rectune.tasks.examples import Mixture, TaskSpec
 from rectune.tasks.rows import TaskRows
 from tests.offered import files
 
@@ -119,27 +119,52 @@ def test_ranked_items_are_those_of_the_models_lists(tmp_path: Path) -> None:
         assert not set(found) & set(made.taken(rows, i).tolist())
         if i in (1, 3):
             assert found == [int(view["target"]["title"].split()[1]) for view in few.rejected(same, i, 0, "")]
-    place = tmp_path / "lists" / "0"
-    assert asked == [(len(rows), place), (2, place)]
+    assert [count for count, _ in asked] == [len(rows), 2]
+    assert asked[0][1] != asked[1][1]  # what is kept is that of the same rows
     short, _ = sides(split, "ranked", 4, tmp_path / "short", search)
     with pytest.raises(ValueError, match=r"task `next_item`, row 1: 4 are to be rejected, and 3 items of its list"):
         short.list_now()
 
 
-@pytest.mark.parametrize("steps", [1, 3, 9, 10, 11, -1])
-def test_no_more_rows_are_listed_than_the_steps_read(steps: int) -> None:
-    config = SimpleNamespace(max_steps=steps, per_device_train_batch_size=4, gradient_accumulation_steps=2)
+@pytest.mark.parametrize("steps", [-1, 1, 3, 7, 12, 13, 20])
+def test_no_more_rows_are_listed_than_the_steps_read(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rectune.methods.preference.world_size", lambda: 2)
+    config = SimpleNamespace(max_steps=steps, train_batch_size=3, gradient_accumulation_steps=2)
+    rows = [TaskRows(np.arange(n), lambda i: {}, "text", np.arange(n)) for n in (101, 20, 3, 0)]
     specs = [
-        TaskSpec(str(share), lambda part, n=rows: range(n), Reads("target"), share)  # type: ignore[arg-type, misc]
-        for rows, share in ((100, 0.4), (20, 2.0), (0, 1.0))
+        TaskSpec(f"{share}", lambda part, some=some: some, Reads("target"), share)  # type: ignore[arg-type, misc]
+        for some, share in zip(rows, (0.4, 5.0, 0.1, 1.0), strict=True)
     ]
-    few = as_many_as_steps_read(specs, config)
-    if not 0 < steps * 8 < 80:
+
+    def mixture(some: list[TaskSpec]) -> Mixture:
+        encoder: Any = SimpleNamespace(tokenizer=None)
+        return Mixture(some, "train", encoder, seed=0, max_length=None, loss_on_all=False)
+
+    whole = mixture(specs)
+    assert len(whole) == 40 + 100 + 1
+    few = as_many_as_steps_read(whole, config)
+    if steps < 0 or steps > 11:  # 12 examples a step
         assert few is None
         return
     assert few is not None
-    examples = [round(spec.share * len(spec.rows("train"))) for spec in few]
-    assert examples == [steps * 4, steps * 4, 0]
+    own = mixture(few)
+    assert steps * 12 <= len(own) <= steps * 12 + 3  # an example of each task at most beyond
+    share = np.diff([0, *own._ends]) / len(own)
+    assert share == pytest.approx(np.array([40, 100, 1]) / 141, abs=0.1)
+
+
+def test_a_row_that_was_not_listed_is_no_other_rows(tmp_path: Path) -> None:
+    def search(model: Any, rows: TaskRows, shelf: Any, *, shards: Path) -> Ranking:
+        items = np.tile(np.arange(11, dtype=np.int32), (len(rows), 1))
+        return Ranking(
+            rows.row.astype(np.int64), items, np.zeros(items.shape, np.float32), np.zeros(len(rows), dtype=bool)
+        )
+
+    made, rows = sides(shop(), "ranked", 2, tmp_path / "lists", search)
+    made.list_now(np.array([3, 1]))
+    for i in (0, 2, len(rows) - 1):
+        with pytest.raises(RuntimeError, match=f"row {int(rows.row[i])} is read, and was not listed"):
+            made.rejected(rows, i, 0, "")
 
 
 def test_candidates_are_rejected_where_rows_offer_them(tmp_path: Path) -> None:
