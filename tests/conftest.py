@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 from hypothesis import settings
+from threadpoolctl import threadpool_limits
 
 from tests.hub import TOKEN, Hub, running
 
@@ -20,6 +21,7 @@ if (
     "PYTEST_XDIST_WORKER_COUNT" in os.environ
 ):  # processes that share cores and have a thread a core each wait for each other
     os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
+threadpool_limits(int(os.environ["OMP_NUM_THREADS"]), user_api="blas")  # NumPy's, which is loaded already
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Not the cache of whoever runs the tests; kept between runs, as text vectors take a minute to make.
