@@ -119,16 +119,12 @@ def main() -> None:
         f"{len(alone[0]):,} validation rows, {len(alone[1]):,} test rows; the prior alone has NDCG@10 {alone[0].mean():.4f} and {alone[1].mean():.4f}\n\n"
         "| way | chosen | other halves | test |\n|---|---|---|---|"
     )
-    for name, (way, choices) in WAYS.items():
-        told(
-            name,
-            choices,
-            [[way(part, choice) - own for choice in choices] for part, own in zip(parts, alone, strict=True)],
-            None,
-        )
-    way, choices = WAYS["one weight"]
     groups = [np.digitize(part.history, [most + 1 for most in LONGEST]) for part in parts]
-    told("by history", choices, [[way(part, choice) - own for choice in choices] for part, own in zip(parts, alone, strict=True)], groups)  # fmt: skip
+    for name, (way, choices) in WAYS.items():
+        found = [[way(part, choice) - own for choice in choices] for part, own in zip(parts, alone, strict=True)]
+        told(name, choices, found, None)
+        if name == "one weight":
+            told("by history", choices, found, groups)
 
 
 def told(name: str, choices: list[Any], found: list[list[Floats]], groups: list[NDArray[np.int64]] | None) -> None:

@@ -340,7 +340,9 @@ def tune(
     parts = mixtures(task, config.max_length, loss_on_all=False)
     few = as_many_as_steps_read(parts["train"], config) if config.negatives == "ranked" else None
     if few is not None:  # no row is listed that no step reads
-        parts["train"] = mixtures(replace(task, specs=few), config.max_length, loss_on_all=False)["train"]
+        parts["train"] = Mixture(
+            few, "train", task.encoder, seed=task.seed, max_length=config.max_length, loss_on_all=False
+        )
     lists = folder / "checkpoints"  # they go when these go
     sides = {part: Preferences(task, mixture, config, each, lists / f"lists-{part}") for part, mixture in parts.items()}
     sides["train"].tell_shown()
@@ -359,10 +361,8 @@ def tune(
 def as_many_as_steps_read(mixture: Mixture, config: Any) -> list[TaskSpec] | None:
     """The tasks of a mixture with shares such that its first epoch has no more examples than the steps of the stage (`max_steps`) read, rows drawn at random; None
     where an epoch ends before the steps do."""
-    read, whole = (
-        config.max_steps * config.train_batch_size * config.gradient_accumulation_steps * world_size(),
-        len(mixture),
-    )
+    read = config.max_steps * config.train_batch_size * config.gradient_accumulation_steps * world_size()
+    whole = len(mixture)
     if not 0 < read < whole:
         return None
     found = []
