@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from rectune.cli import main
+from tests.runs import forked
 
-ALONE = "import sys\nsys.modules['rectune'] = sys.modules['peft'] = None\n"
+ALONE = "import sys\nassert not {'rectune', 'peft'} & set(sys.modules)\nsys.modules['rectune'] = sys.modules['peft'] = None\n"
 SHORT = {"call": "sft", "max_steps": 4, "learning_rate": 0.01, "per_device_train_batch_size": 8, "max_length": 512}  # fmt: skip
 SHOP: dict[str, Any] = {
     "data": {"call": "synthetic", "users": 30, "items": 40, "categories": 5, "shortest": 6, "longest": 8},
@@ -52,7 +51,7 @@ def card_code(folder: Path) -> str:
 def by_the_card(folder: Path, asked: str) -> Any:
     """The value of a Python expression after the README's code ran in the folder, without rectune and peft."""
     code = ALONE + card_code(folder) + f"\nprint('ASKED' + json.dumps({asked}))\n"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=folder)
+    out = forked("-c", code, folder=folder, libraries="transformers")
     assert out.returncode == 0, out.stderr[-3000:]
     assert "rectune" not in out.stderr
     return json.loads(out.stdout.rpartition("ASKED")[2])

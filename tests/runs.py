@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,8 @@ import pytest
 import torch
 
 from rectune.cli import main
+
+ROOT = Path(__file__).parents[1]
 
 
 def results(folder: Path) -> Any:
@@ -24,13 +30,43 @@ def train(recipe: Path, *more: str) -> None:
     assert main(["train", str(recipe), "--traceback", *more]) == 0
 
 
+@cache
+def _warm(libraries: str) -> subprocess.Popen[str]:
+    """The process that forks others."""
+    started = subprocess.Popen([sys.executable, "-m", "tests.warm", libraries], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)  # fmt: skip
+    atexit.register(started.kill)
+    return started
+
+
+def forked(
+    *words: str, processes: int = 1, folder: Path = ROOT, libraries: str = "all"
+) -> subprocess.CompletedProcess[str]:
+    """Run `python WORDS…` in a process that has `libraries` loaded already (`all`, or `transformers` alone), with one thread; in several
+    as a launcher would. What libraries read of the environment while they are imported is this process's.
+    """
+    plain = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with socket.socket() as free, TemporaryDirectory() as place:
+        free.bind(("127.0.0.1", 0))
+        launched = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1"}
+        launched["MASTER_PORT"] = str(free.getsockname()[1])
+        free.close()
+        each = [plain | launched | {"RANK": str(n), "LOCAL_RANK": str(n)} for n in range(processes)]
+        said = [str(Path(place) / name) for name in ("out", "err")]
+        asked = {
+            "words": words, "folder": str(folder), "out": said[0], "err": said[1], "processes": [plain] if processes == 1 else each,
+        }  # fmt: skip
+        streams = _warm(libraries)
+        assert streams.stdin is not None
+        assert streams.stdout is not None
+        print(json.dumps(asked), file=streams.stdin, flush=True)
+        statuses = json.loads(streams.stdout.readline())
+        failed = next((status for status in statuses if status), 0)
+        return subprocess.CompletedProcess(words, failed, *(Path(file).read_text() for file in said))
+
+
 def with_processes(number: int, *words: str) -> str:
-    """Run `python -m WORDS…` in so many processes, each with one thread, to its good end; returns what it printed."""
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(number), "--standalone"] if number > 1 else []
-    out = subprocess.run(
-        [sys.executable, *launcher, "-m", *words], capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    """Run `python -m WORDS…` in so many processes to its good end; returns what it printed."""
+    out = forked("-m", *words, processes=number)
     assert out.returncode == 0, out.stderr[-20_000:]
     return out.stdout
 

@@ -17,6 +17,7 @@ from unittest.mock import patch
 import pytest
 
 from rectune.cli import build_parser, main
+from tests.runs import forked
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -25,8 +26,7 @@ BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 def as_a_process(line: str, folder: Path) -> None:
     """Run a command as a user's shell would."""
-    command = [sys.executable, "-m", *shlex.split(line)]
-    out = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    out = forked("-m", *shlex.split(line), folder=folder)
     assert out.returncode == 0, f"{line}\n{out.stderr[-2000:]}"
 
 
@@ -146,8 +146,7 @@ def test_the_recipe_of_the_readme_runs(tmp_path: Path) -> None:
         "1",
     ]
     for command in (["train", "mine.yaml", *short], ["recommend", "runs/mine", "--titles", "Green tea"]):
-        run = [sys.executable, "-m", "rectune", *command]
-        out = subprocess.run(run, capture_output=True, text=True, check=False, cwd=tmp_path)
+        out = forked("-m", "rectune", *command, folder=tmp_path)
         assert out.returncode == 0, out.stderr[-2000:]
     assert len(re.findall(r"\[p\d\]", out.stdout)) == 3
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,8 @@ from rectune.run.judged import HIDDEN
 from rectune.run.rankings import ranked
 from rectune.run.run import open_run
 from tests.exports import LORA, SHOP, SHORT, exported, listed_by_the_card, tune
+from tests.runs import forked
 
-ROOT = Path(__file__).parents[1]
 ADAPTER, MERGED = "adapter on the quantised base", "merged"
 
 
@@ -113,10 +111,7 @@ def test_a_ranking_of_the_merged_form_that_is_killed_goes_on(
 ) -> None:
     whole = about(exported(quantised))["forms"]
     run = shutil.copytree(quantised, tmp_path / "run", ignore=shutil.ignore_patterns("export", "rank-merged-*"))
-    died = subprocess.run(
-        [sys.executable, "-m", "tests.kill_at", "shard", "2", "--", "export", str(run)],
-        capture_output=True, text=True, check=False, cwd=ROOT,
-    )  # fmt: skip
+    died = forked("-m", "tests.kill_at", "shard", "2", "--", "export", str(run))
     assert died.returncode == -9, died.stderr[-2000:]
     assert not (run / "export").exists()
     (half,) = run.glob("stages/rank-merged-*.partial")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from rectune import Recommender
 from rectune.bundle.manifest import write_manifest
 from tests.bundle.test_export_answers import films
 from tests.exports import GPT2, LORA, NAMES, SHOP, SHORT, T5, exported, listed_by_the_run, same_lists, tune
+from tests.runs import forked
 from tests.test_cli import fails
 
 HISTORIES = [["i3", "i7"], ["i1"], [], [f"i{n}" for n in (5, 9, 2, 30, 11, 0, 8, 21)]]
@@ -407,19 +406,8 @@ def test_an_export_that_is_killed_leaves_nothing_and_the_same_command_makes_it(s
     place = tmp_path / "bundle"
 
     def export(point: str, times: int) -> int:
-        command = [
-            sys.executable,
-            "-m",
-            "tests.kill_at",
-            point,
-            str(times),
-            "--",
-            "export",
-            str(run),
-            "--to",
-            str(place),
-        ]
-        return subprocess.run(command, capture_output=True, check=False, cwd=Path(__file__).parents[2]).returncode
+        command = ["export", str(run), "--to", str(place)]
+        return forked("-m", "tests.kill_at", point, str(times), "--", *command).returncode
 
     assert export("write", 7) == -signal.SIGKILL  # parts are written, the last ones are not
     assert not place.exists()

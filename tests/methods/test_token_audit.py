@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from tests.runs import forked
 
 RELOAD = """
 import sys, warnings
@@ -85,7 +85,7 @@ def test_new_tokens_are_trained_saved_and_reloaded_to_the_bit(
         assert len(rows) == (1 if which == "tied" else 2)
         assert all(saved[key].shape[0] == 90 for key in rows)
         assert not [key for key, value in saved.items() if value.shape[0] >= 200]  # no whole embedding matrix
-    out = subprocess.run([sys.executable, "-c", RELOAD, str(folder)], capture_output=True, text=True, check=False)
+    out = forked("-c", RELOAD, str(folder))
     assert out.stdout.splitlines()[-1:] == ["difference 0.0"], out.stdout + out.stderr[-2000:]
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import load_template
 from rectune.tasks.examples import Mixture, TaskSpec
 from rectune.tasks.rows import TaskRows
+from tests.runs import forked
 from tests.test_cli import fails
 
 WORDS = """{{% set wordings = {wordings} %}}
@@ -160,7 +159,7 @@ def test_a_killed_training_goes_on_to_the_same_bytes(checkpoints: dict[str, Path
         "def kill(self, *args):\n    old(self, *args)\n    os._exit(9)\ntraining.WholeCheckpoints._save_checkpoint = kill\n"
         "from rectune.cli import main\nmain(sys.argv[1:])"
     )
-    assert subprocess.run([sys.executable, "-c", code, "train", str(cut)], capture_output=True).returncode == 9
+    assert forked("-c", code, "train", str(cut)).returncode == 9
     assert main(["train", str(cut)]) == 0
     weights = [next((tmp_path / name / "run" / "stages").glob("train0-*/model/model.safetensors")) for name in ("one", "two")]  # fmt: skip
     assert weights[0].read_bytes() == weights[1].read_bytes()

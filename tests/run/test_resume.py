@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,9 @@ import pytest
 from rectune.decoding.ranking import Ranking
 from rectune.run.training_box import SECONDS
 from rectune.runtime.attempts import attempts_in
-from tests.runs import results, train, with_processes
+from tests.runs import forked, results, train, with_processes
 
-ROOT = Path(__file__).parents[2]
+KILLS = [("step", 3), ("save", 2), ("step", 2), ("save", 1), ("rank", 8)]
 
 
 @pytest.mark.heavy
@@ -31,28 +30,18 @@ def test_killed_anywhere_it_continues_to_the_same_results(finished: tuple[Path, 
     recipe, folder = finished
     out = tmp_path / "killed"
 
-    points = "step:3,save:2,step:2,save:1,rank:8"
-    command = [sys.executable, "-m", "tests.kill_at", points, "0", "--", "train", str(recipe), "--output_dir", str(out)]
-    stopped, said = list[Path](), list[str]()
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
-    ) as running:
-        assert running.stdin is not None
-        assert running.stdout is not None
-        for line in running.stdout:
-            said.append(line)
-            if not line.startswith(str(out)):  # what the run itself says
-                continue
-            stopped.append(Path(line.strip()))
-            if len(stopped) == 3:
-                (told,) = stopped[-1].glob(f"stages/train0-*/{SECONDS}")
-                assert len(attempts_in(told)) == 3
-                told.write_text(f"{told.read_text()}0 1000.000\n")  # as if the first one had taken so long
-            running.stdin.write("\n")  # the folder is moved, and goes on where it is
-            running.stdin.flush()
-    assert running.returncode == 0, "".join(said)[-2000:]
-    assert len(stopped) == 5
-    out = tmp_path / "killed-rank-8"
+    train_it = ["train", str(recipe), "--output_dir"]
+    for number, (point, times) in enumerate(KILLS):
+        died = forked("-m", "tests.kill_at", point, str(times), "--", *train_it, str(out))
+        assert died.returncode == -signal.SIGKILL, died.stderr[-2000:]
+        assert not (out / "report.json").exists()
+        out = out.rename(tmp_path / f"killed {number}")  # it goes on where it is
+        if number == 2:
+            (told,) = out.glob(f"stages/train0-*/{SECONDS}")
+            assert len(attempts_in(told)) == 3
+            told.write_text(f"{told.read_text()}0 1000.000\n")  # as if the first one had taken so long
+    ended = forked("-m", "tests.kill_at", "none", "0", "--", *train_it, str(out))
+    assert ended.returncode == 0, ended.stderr[-2000:]
     took = json.loads((out / "report.json").read_text())["measured"]["training, stage 0"]["seconds"]
     assert took > 1000
     assert results(out) == results(folder)
@@ -62,24 +51,18 @@ def test_killed_anywhere_it_continues_to_the_same_results(finished: tuple[Path, 
 @pytest.mark.heavy
 def test_killed_before_every_rename_it_ends_in_the_same_results(finished: tuple[Path, Path], tmp_path: Path) -> None:
     recipe, folder = finished
-    command = [
-        sys.executable,
-        "-m",
-        "tests.kill_at",
-        "sweep",
-        "0",
-        "--",
-        "train",
-        str(recipe),
-        "--output_dir",
-        str(tmp_path / "out"),
-    ]
-    out = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert out.returncode == 0, out.stderr[-3000:]
-    assert results(tmp_path / "out") == results(folder)
-    assert not list((tmp_path / "out").glob("**/*.partial"))
+    out, killed, done, at = tmp_path / "out", 0, -1, 2
+    # Killed before the second rename: whatever a stage is made of is so prepared twice, once for nothing, once for good. Where that
+    # finishes no stage, because several files are written in one, the next is killed one rename later.
+    while ended := forked("-m", "tests.kill_at", "rename", str(at), "--", "train", str(recipe), "--output_dir", str(out)).returncode:  # fmt: skip
+        assert ended == -signal.SIGKILL
+        killed, before = killed + 1, done
+        done = len([stage for stage in out.glob("stages/*") if stage.suffix != ".partial"])
+        at = 2 if done > before else at + 1
+    assert results(out) == results(folder)
+    assert not list(out.glob("**/*.partial"))
     stages = len(list((folder / "stages").iterdir()))
-    assert int(out.stdout.rpartition("killed ")[2].split()[0]) >= stages
+    assert killed >= stages
 
 
 @pytest.mark.heavy
