@@ -80,19 +80,18 @@ def recall_at_1(
     template = "titles.jinja" if index == "titles" else "next-item-names.jinja"
     template = "next-item-names-user.jinja" if user_tokens else template
     stage: dict[str, Any] = {
-        "num_train_epochs": 80, "per_device_train_batch_size": 16, "learning_rate": 5.0e-3, "max_length": 160,
+        "num_train_epochs": 80, "per_device_train_batch_size": 16, "learning_rate": 3.0e-3, "max_length": 160,
         "lr_scheduler_type": "cosine", "warmup_steps": 0.05, "logging_steps": 1000,
     }  # fmt: skip
     if windows:
         stage |= {"call": "sft", "completion_only_loss": False}
     elif encoder:
-        stage |= {"call": "seq2seq", "num_train_epochs": 100}
-        stage |= {"per_device_train_batch_size": 32, "learning_rate": 3.0e-3}
+        stage |= {"call": "seq2seq", "num_train_epochs": 50, "per_device_train_batch_size": 32}
     else:
-        stage |= {"call": "sft", "num_train_epochs": 20}
+        stage |= {"call": "sft", "num_train_epochs": 10, "learning_rate": 5.0e-3}
     settings: dict[str, Any] = {
         "data": {"call": "lc_rec", "path": str(source)},
-        "split": {"call": "leave_one_out", "max_history": 6},
+        "split": {"call": "leave_one_out", "max_history": 3 if encoder else 6},
         "vectors": vectors,
         "index": {
             **call,

@@ -18,7 +18,7 @@ from typing import Any
 
 
 def warm() -> None:
-    """Load the libraries and read what code results are told by, and use none of it: what has threads cannot be forked."""
+    """Load the libraries, read what code results are told by and what names there are, and use none of it: what has threads cannot be forked."""
     import datasets  # noqa: F401
     import evaluate  # noqa: F401
     import matplotlib.figure  # noqa: F401
@@ -32,12 +32,12 @@ def warm() -> None:
     import rectune.methods.grpo
     import rectune.methods.s_dpo
     import rectune.run.train
+    from rectune.recipe.calls import HOMES, offered
     from rectune.recipe.fingerprints import code_of
-    from rectune.recipe.load import load_recipe
-    from rectune.run.run import open_recipe
 
     code_of(rectune.commands, rectune.methods.grpo, rectune.methods.s_dpo, rectune.run.train)
-    open_recipe(load_recipe("quickstart"))
+    for home in HOMES.values():
+        offered(home)
 
 
 def become(asked: dict[str, Any], environment: dict[str, str]) -> int:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from tests.runs import with_processes
+from tests.runs import forked
 
 SCRIPT = """
 import sys
@@ -25,8 +23,9 @@ assert not dist.is_initialized()
 """
 
 
-def test_a_command_that_ends_well_has_left_the_process_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_ends_well_has_left_the_process_group(tmp_path: Path) -> None:
     # One that has not is killed by its own threads now and then, on a busy machine, after everything was written.
     (tmp_path / "ends_well.py").write_text(SCRIPT)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert "quickstart" in with_processes(2, "ends_well")
+    out = forked("-m", "ends_well", processes=2, folder=tmp_path)
+    assert out.returncode == 0, out.stderr
+    assert "quickstart" in out.stdout
