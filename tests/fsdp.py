@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 
-from rectune.cli import main
 from rectune.methods.training import WholeCheckpoints
-from tests.runs import Stopped, stopping
+from tests.runs import Stopped, stopping, tuned
 
 SAID = {
     "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
@@ -41,7 +41,7 @@ def stopped_at(step: int, recipe: str) -> None:
     plain = WholeCheckpoints.training_step
     WholeCheckpoints.training_step = stopping(plain, step)  # type: ignore[method-assign]
     try:
-        main(["train", recipe, "--traceback"])
+        tuned(Path(recipe))
     except Stopped:
         return
     finally:
@@ -51,9 +51,7 @@ def stopped_at(step: int, recipe: str) -> None:
 
 if __name__ == "__main__":
     cut_on_cpus()
-    codes = []
     for given in sys.argv[1:]:
         if given.removesuffix(".yaml").endswith("stopped"):
             stopped_at(4, given)
-        codes.append(main(["train", given, "--traceback"]))
-    sys.exit(max(codes))
+        tuned(Path(given))

@@ -18,6 +18,8 @@ import pytest
 import torch
 
 from rectune.cli import main
+from rectune.recipe.load import load_recipe
+from rectune.run.run import open_recipe
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,6 +64,13 @@ def forked(
         statuses = json.loads(streams.stdout.readline())
         failed = next((status for status in statuses if status), 0)
         return subprocess.CompletedProcess(words, failed, *(Path(file).read_text() for file in said))
+
+
+def tuned(recipe: Path, output_dir: str | None = None) -> Path:
+    """Train the stages of a recipe, and rank nothing. Returns the run folder."""
+    run = open_recipe(load_recipe(recipe, [] if output_dir is None else [("output_dir", output_dir)]))
+    assert run.tuned.folder.exists()
+    return run.folder.path
 
 
 def with_processes(number: int, *words: str) -> str:

@@ -1,10 +1,12 @@
-"""Train several recipes one after the other: python -m tests.several RECIPE…, under a launcher of several processes."""
+"""Train the stages of several recipes one after the other: python -m tests.several RECIPE…, under a launcher of several processes."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-from rectune.cli import main
+from tests.runs import tuned
 
 if __name__ == "__main__":
-    sys.exit(max(main(["train", recipe, "--traceback"]) for recipe in sys.argv[1:]))
+    for recipe in sys.argv[1:]:
+        tuned(Path(recipe))
