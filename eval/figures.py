@@ -157,6 +157,8 @@ def svg(figure: Any) -> str:
 
     out = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "rectune", "svg.fonttype": "none"}):
+        figure.get_layout_engine().execute(figure)
+        figure.set_layout_engine("none")  # saving would lay it out twice more
         figure.savefig(out, format="svg", metadata={"Date": None})
     text = out.getvalue()
     return text[text.index("<svg") :]
