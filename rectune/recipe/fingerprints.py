@@ -29,22 +29,23 @@ def code_of(*made_by: Any) -> str:
     That is the files which define them, and whatever those import of rectune or from beside themselves, lazily too, and so on.
     Comments and docstrings do not count.
     """
-    files: set[Path] = set()
+    files: dict[Path, int] = {}  # with the times of their last change
     beside: dict[Path, set[str]] = {}  # what stands in a folder, looked up once for all names of this call
-    waiting = [Path(file) for file in (getattr(inspect.getmodule(one), "__file__", None) for one in made_by) if file]
+    made_in = (getattr(inspect.getmodule(one), "__file__", None) for one in made_by)
+    waiting = [Path(file).resolve() for file in made_in if file]
     while waiting:
-        file = waiting.pop().resolve()
+        file = waiting.pop()
         if file not in files:
-            files.add(file)
+            files[file] = _time(file)
             if file.parent not in beside:
                 beside[file.parent] = set(os.listdir(file.parent))
-            for name in _imported(str(file), _time(file)):
+            for name in _imported(str(file), files[file]):
                 top = name.partition(".")[0]
                 if top == "rectune":
                     waiting += _inside(name)
                 elif not beside[file.parent].isdisjoint((top, f"{top}.py")):
                     waiting += _found(file.parent / top, name)
-    told = {_code(str(file), _time(file)) for file in files}
+    told = {_code(str(file), time) for file, time in files.items()}
     return hashlib.sha256("\0".join(sorted(told)).encode()).hexdigest()[:12] if files else ""
 
 
@@ -59,7 +60,9 @@ def _inside(name: str) -> list[Path]:
 def _found(top: Path, name: str) -> list[Path]:
     """The file of a dotted name whose first part is `top`, a folder or a file without its ending, as a list; none where there is no such file."""
     place = top.joinpath(*name.split(".")[1:])
-    return [file for file in (place.with_name(f"{place.name}.py"), place / "__init__.py") if file.is_file()][:1]
+    return [file.resolve() for file in (place.with_name(f"{place.name}.py"), place / "__init__.py") if file.is_file()][
+        :1
+    ]
 
 
 def _time(file: Path) -> int:
