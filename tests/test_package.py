@@ -78,7 +78,7 @@ def test_every_public_function_has_a_docstring() -> None:
                     assert ast.get_docstring(node), f"{file}: {node.name}"
 
 
-@pytest.mark.heavy
+@pytest.mark.benchmark
 def test_the_wheel_runs_the_quickstart_in_an_unrelated_folder(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)

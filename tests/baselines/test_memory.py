@@ -117,7 +117,7 @@ def test_a_row_that_saw_part_of_the_catalogue_says_so(small_shop: Any) -> None:
     assert ease(split, most_items=120).name == "EASE, recency-weighted"
 
 
-@pytest.mark.heavy
+@pytest.mark.benchmark
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks of a process are measured by /proc")
 @pytest.mark.parametrize(
     "name", ["Markov", "item-KNN", "SASRec, scoring", "EASE and EASE + Markov", "prior", "intervals"]
