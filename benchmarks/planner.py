@@ -107,7 +107,7 @@ def trained(recipe: Path) -> dict[str, Any]:
 
 def planned(recipe: Path, shape: list[int]) -> dict[str, Any]:
     """What the planner says of the recipe for the batch `shape` (rows, tokens)."""
-    from rectune.planning.plan import forecast
+    from rectune.forecast.forecast import forecast
     from rectune.recipe.load import load_recipe
 
     plan = forecast(load_recipe(recipe)).stages[0].plan

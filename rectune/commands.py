@@ -62,8 +62,8 @@ def _ls_home(section: str) -> None:
 
 def init(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     """Write a recipe for a log."""
+    from rectune.forecast.starter import starter
     from rectune.planning.cards import card_named
-    from rectune.planning.starter import starter
     from rectune.runtime.files import write_atomic
 
     log, items = Path(args.log), None if args.items_file is None else Path(args.items_file)
@@ -107,9 +107,9 @@ def plan(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> int:
     card = None if args.gpu is None else card_named(args.gpu)
     recipe = load_recipe(args.recipe, overrides)
     _quiet_libraries()
-    from rectune.planning.advice import change_for
-    from rectune.planning.plan import forecast
-    from rectune.planning.text import text_of
+    from rectune.forecast.advice import change_for
+    from rectune.forecast.forecast import forecast
+    from rectune.forecast.text import text_of
 
     made = forecast(recipe, card)
     short = [stage for stage in made.stages if card is not None and stage.need.total > card.memory]

@@ -157,7 +157,7 @@ def _new_tokens(line: Any) -> list[int]:
 
 def _plan(line: Any, new: int, device: str) -> Any:
     """The planner's own plan of the stage."""
-    from rectune.planning.plan import stage_plan
+    from rectune.planning.stage import stage_plan
 
     training = line.asked.trainings[0]
     config = training.config()

@@ -1,1 +1,1 @@
-"""What a training will need, said before anything is downloaded or run."""
+"""What a step of a training takes of memory, told without weights."""

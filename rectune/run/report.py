@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 import rectune
 from rectune.decoding.ranking import Ranking
-from rectune.planning.beside import measured_of, plan_of
 from rectune.recipe.box import Box
 from rectune.recipe.calls import section_at
 from rectune.run.candidates import candidates_box
 from rectune.run.judged import HIDDEN, SHOWN, Evidence, as_json
 from rectune.run.line import AFTER
 from rectune.run.lists import read_lists
+from rectune.run.planned_box import measured_of, plan_of
 from rectune.run.rankings import answered, by_wording, prior_weight, ranked, ranked_before, sample, wrote
 from rectune.run.run import Run
 from rectune.run.sasrec_box import NAME as SASREC

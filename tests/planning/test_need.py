@@ -133,7 +133,7 @@ def test_lines_go_on_evenly() -> None:
 def test_a_config_that_is_not_there_or_not_known_is_one_line(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     import json
 
-    from rectune.planning.plan import forecast
+    from rectune.forecast.forecast import forecast
     from rectune.recipe.load import load_recipe
 
     def planned(folder: Path) -> None:
@@ -174,7 +174,7 @@ def test_the_plan_scores_with_the_head_that_trains(asked: bool | None, on_all: b
     from types import SimpleNamespace
 
     from rectune.methods.sft import wants_target_head
-    from rectune.planning.plan import _head
+    from rectune.planning.stage import _head
 
     model = SimpleNamespace(dtype=dtype, device=torch.device("cpu"))
     config = SimpleNamespace(target_head=asked, completion_only_loss=not on_all)
@@ -186,7 +186,7 @@ def test_the_plan_scores_with_the_head_that_trains(asked: bool | None, on_all: b
 def test_steps_of_reinforcement_are_counted_in_prompts() -> None:
     from types import SimpleNamespace
 
-    from rectune.planning.plan import _work
+    from rectune.forecast.forecast import _work
 
     config = SimpleNamespace(
         per_device_train_batch_size=8, gradient_accumulation_steps=1, max_steps=-1, num_train_epochs=2, num_iterations=1

@@ -5,20 +5,44 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from rectune.log.split import evenly
 from rectune.methods.measured import FILE
 from rectune.methods.token_batches import rows_for
 from rectune.model.new_tokens import rows_needed
 from rectune.model.settings import pick_device
-from rectune.planning.known import examples_of
-from rectune.planning.plan import length_of, stage_plan
+from rectune.planning.stage import length_of, stage_plan
 from rectune.recipe.box import Box, Held
 from rectune.run.asked import Training
 from rectune.run.run import Run
 from rectune.runtime.files import write_atomic
 
 PLAN = "planned.json"
+_SAMPLE = 200  # examples whose lengths are looked at
+
+
+class Examples(NamedTuple):
+    """Examples an epoch, their mean `length` in tokens, and the longest `completion` of those that were looked at."""
+
+    number: int
+    length: float
+    completion: int
+
+
+def lengths_of(run: Run, training: Training, config: Any) -> Examples:
+    """What a training takes."""
+    from rectune.tasks.examples import Mixture
+
+    specs, encoder, seed = run.specs(training.tasks), run.encoder, run.asked.seed
+    mixture = Mixture(specs, "train", encoder, seed=seed, max_length=config.max_length, loss_on_all=False)
+    some = mixture.examples(evenly(len(mixture), _SAMPLE), 0)
+    lengths = [len(e.prompt) + len(e.completion) for e in some]
+    return Examples(
+        len(mixture), float(np.mean(lengths)) if lengths else 0.0, max((len(e.completion) for e in some), default=0)
+    )
 
 
 def plan_of(run: Run, i: int) -> dict[str, Any]:
@@ -48,8 +72,7 @@ def plan_of(run: Run, i: int) -> dict[str, Any]:
 def _planned(run: Run, training: Training, trained: Path) -> dict[str, Any]:
     config = training.config()
     cuda = pick_device(run.asked.model).type == "cuda"
-    examples = examples_of(run, training, config)
-    assert examples is not None, "a training has read its log"
+    examples = lengths_of(run, training, config)
     before = json.loads((trained / "model" / "rectune.json").read_text()).get("before")
     plan = stage_plan(
         run.asked.model, training.method, training.section, config, vocabulary=rows_needed(run.encoder.tokenizer),

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from rectune.log.split import evenly
 from rectune.model.new_tokens import rows_needed
 from rectune.recipe.box import Box, Held
 from rectune.recipe.calls import defaults_of
 from rectune.run.asked import Asked, Training
 from rectune.run.folder import RunFolder, Stage
+from rectune.run.planned_box import Examples, lengths_of
 from rectune.run.run import Run
-
-_SAMPLE = 200  # examples whose lengths are looked at
 
 
 @dataclass
@@ -28,14 +24,6 @@ class Known:
     vocabulary: int | None
     levels: int | None = None
     notes: list[str] = field(default_factory=list)
-
-
-class Examples(NamedTuple):
-    """Examples an epoch, their mean `length` in tokens, and the longest `completion` of those that were looked at."""
-
-    number: int
-    length: float
-    completion: int
 
 
 class NotBuilt(Exception):
@@ -95,15 +83,7 @@ def _tokenizer_size(asked: Asked, new: int) -> int | None:
 
 def examples_of(run: Run, training: Training, config: Any) -> Examples | None:
     """What a training takes, or None where log, split, index or tokenizer are not built."""
-    from rectune.tasks.examples import Mixture
-
     try:
-        specs, encoder, seed = run.specs(training.tasks), run.encoder, run.asked.seed
-        mixture = Mixture(specs, "train", encoder, seed=seed, max_length=config.max_length, loss_on_all=False)
+        return lengths_of(run, training, config)
     except (NotBuilt, OSError):
         return None
-    some = mixture.examples(evenly(len(mixture), _SAMPLE), 0)
-    lengths = [len(e.prompt) + len(e.completion) for e in some]
-    return Examples(
-        len(mixture), float(np.mean(lengths)) if lengths else 0.0, max((len(e.completion) for e in some), default=0)
-    )

@@ -10,7 +10,7 @@ import yaml
 from rectune.data_builders.reader import rows_in
 
 from rectune.cli import main
-from rectune.planning.reading import AN_EVENT, LIBRARIES
+from rectune.forecast.reading import AN_EVENT, LIBRARIES
 from tests.data_builders.test_pieces import made
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rectune.cli import main
-from rectune.planning import starter as starters
+from rectune.forecast import starter as starters
 from rectune.recipe.load import load_recipe
 from rectune.run.asked import ask
 

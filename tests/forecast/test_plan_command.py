@@ -11,11 +11,11 @@ import pytest
 
 from rectune.cli import main
 from rectune.commands import DOES_NOT_FIT
-from rectune.planning.advice import change_for
+from rectune.forecast.advice import change_for
+from rectune.forecast.forecast import forecast
+from rectune.forecast.judging import Judging
+from rectune.forecast.text import _judging
 from rectune.planning.cards import GB, Card
-from rectune.planning.judging import Judging
-from rectune.planning.plan import forecast
-from rectune.planning.text import _judging
 from rectune.recipe.load import load_recipe
 from rectune.runtime.room import Room
 
@@ -165,7 +165,7 @@ def test_a_built_run_is_planned_with_its_own_examples(quick_recipe: Path, capsys
 
 @pytest.mark.parametrize(("complete", "promised"), [("false", 24), ("true", 26)])
 def test_complete_codes_promise_a_begin_and_an_end(complete: str, promised: int) -> None:
-    from rectune.planning.known import _promised
+    from rectune.forecast.known import _promised
     from rectune.run.run import open_recipe
 
     keys = [("index.levels", "3"), ("index.codes", "8"), ("index.complete", complete)]

@@ -190,7 +190,7 @@ def _letters(column: pl.Series) -> float:
 
 def _base(card: Card, notes: list[str]) -> tuple[str, bool]:
     """The largest base that the planner says fits the card; by the card's memory where no config can be read."""
-    from rectune.planning.plan import forecast
+    from rectune.forecast.forecast import forecast
     from rectune.recipe.load import load_recipe
 
     for name, four in BASES:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from rectune.planning.advice import Change
+from rectune.forecast.advice import Change
+from rectune.forecast.forecast import Forecast, StageForecast
+from rectune.forecast.judging import Judging
 from rectune.planning.cards import GB
-from rectune.planning.judging import Judging
-from rectune.planning.plan import Forecast, StageForecast
 
 # Shares of a card's dense bfloat16 rate that trainings reach: NVIDIA NeMo reports 41-43 % for LoRA on one H100 (its performance
 # summary); small batches, short sequences and checkpointing reach less. Not measured by us.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rectune.planning.known import NotBuilt
+from rectune.forecast.known import NotBuilt
 from rectune.run.run import Run
 from rectune.runtime.room import Matrix, Room
 

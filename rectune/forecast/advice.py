@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rectune.forecast.forecast import StageForecast, forecast
 from rectune.methods.out_of_memory import BATCH, largest_divisor
 from rectune.planning.cards import Card
-from rectune.planning.plan import StageForecast, forecast
 from rectune.recipe.load import Recipe
 
 
