@@ -31,7 +31,7 @@ from rectune.baselines.markov import markov
 from rectune.baselines.popularity import popularity
 from rectune.baselines.repeat_last import repeat_last
 from rectune.baselines.sasrec_network import SasRec, SasRecSettings
-from rectune.baselines.scoring import Scorer, list_rows
+from rectune.baselines.scoring import Scorer, discounted, list_rows
 from rectune.log.cleaning import make_log
 from rectune.log.split import Split
 from rectune.log.splits.leave_one_out import leave_one_out
@@ -58,7 +58,7 @@ def made_up(users: int, items: int, seed: int = 0) -> Split:
 def figure(split: Split, score: Scorer, room: Room) -> float:
     """NDCG@10 of the test rows, seen items hidden."""
     place = list_rows(split, split.test, score, width=20, room=room)[0].place
-    return float(np.where(place < 10, 1 / np.log2(place + 2.0), 0.0).mean())
+    return float(discounted(place).mean())
 
 
 def _ease(split: Split, room: Room) -> float:

@@ -328,11 +328,11 @@ class Sample:
 
     def figures(self, ranking: Any, k: int) -> tuple[float, float, float]:
         """recall@10, ndcg@10 and recall@k of lists."""
+        from rectune.baselines.scoring import discounted
         from rectune.decoding.ranking import target_ranks
 
         place = target_ranks(ranking, self.targets)
-        hit = place < 10
-        return float(hit.mean()), float(np.where(hit, 1 / np.log2(place + 2.0), 0.0).mean()), float((place < k).mean())
+        return float((place < 10).mean()), float(discounted(place).mean()), float((place < k).mean())
 
 
 def s4(folder: str, *, beams: Sequence[int], rows: int, forced: int, pairs: int) -> None:

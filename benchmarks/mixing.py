@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.decoding import say
-from rectune.baselines.scoring import top_columns
+from rectune.baselines.scoring import discounted, top_columns
 from rectune.decoding.shelf import Shelf
 from rectune.log.split import evenly
 from rectune.methods.validation import hidden_while_choosing
@@ -51,7 +51,7 @@ class Scored:
         score = np.where(np.isfinite(self.prior), score, -np.inf)
         own = np.where(self.hit, score, -np.inf).max(1, keepdims=True)
         place = ((score >= own) & ~self.hit).sum(1)  # what is scored alike stands before the target
-        return np.where(np.isfinite(own[:, 0]) & (place < 10), 1 / np.log2(place + 2.0), 0.0)
+        return np.where(np.isfinite(own[:, 0]), discounted(place), 0.0)
 
 
 def scored(run: Run, part: Any, most: int, beams: int) -> Scored:

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from rectune.baselines.sasrec_network import FILE, SasRec, load_sasrec
 from rectune.baselines.sasrec_settings import SasRecSettings
-from rectune.baselines.scoring import least_equal
+from rectune.baselines.scoring import discounted, least_equal
 from rectune.log.split import Split, evenly
 from rectune.runtime.device import device_of
 from rectune.runtime.progress import Progress
@@ -237,7 +237,7 @@ def validation_ndcg(split: Split, model: SasRec, *, most: int = 2000) -> float:
             scores[i, split.seen(part, i)] = -np.inf
         own = scores[np.arange(len(part)), targets]
         place = (scores >= least_equal(own)[:, None]).sum(1) - 1
-        total += float(np.where((place < 10) & np.isfinite(own), 1 / np.log2(place + 2.0), 0.0).sum())
+        total += float(np.where(np.isfinite(own), discounted(place), 0.0).sum())
     return total / len(rows)
 
 

@@ -254,11 +254,15 @@ def weighted_sum(parts: Sequence[Floats], weights: Sequence[float]) -> Floats:
     return np.asarray(sum(weight * part for weight, part in zip(weights, parts, strict=True) if weight))
 
 
+def discounted(place: NDArray[np.integer], k: int = 10) -> Floats:
+    """NDCG@k of each row with one relevant item at `place`, from 0: 1 / log2(place + 2) in the first k places, 0 behind them."""
+    return np.where(place < k, 1 / np.log2(place + 2.0), 0.0)
+
+
 def _gains(split: Split, rows: Rows, score: Scorer, room: Room) -> Floats:
     """NDCG@10 of each row, seen items hidden; places as in `list_rows`, without its lists."""
     places = []
     for part in blocks(split, rows, room):
         scores = _hidden(split, part, score(part).astype(np.float64, copy=True))
         places.append(_places(scores, split.targets(part)))
-    place = np.concatenate(places)
-    return np.where(place < 10, 1 / np.log2(place + 2.0), 0.0)
+    return discounted(np.concatenate(places))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rectune.baselines.scoring import least_equal
+from rectune.baselines.scoring import discounted, least_equal
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,7 @@ def recall_and_ndcg(place: NDArray[np.int64], width: int, *, k: int = 10) -> dic
     k = min(k, width)
     if not len(place):
         return {f"recall@{k}": 0.0, f"ndcg@{k}": 0.0}
-    hit = place < k
-    return {f"recall@{k}": float(hit.mean()), f"ndcg@{k}": float(np.where(hit, 1 / np.log2(place + 2.0), 0.0).mean())}
+    return {f"recall@{k}": float((place < k).mean()), f"ndcg@{k}": float(discounted(place, k).mean())}
 
 
 def chosen_by(width: int) -> str:
