@@ -16,6 +16,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+LONGEST = 300  # seconds; the longest take one
+
 
 def warm() -> None:
     """Load the libraries, read what code results are told by and what names there are, and use none of it: what has threads cannot be forked."""
@@ -71,8 +73,9 @@ def status_of(work: Callable[[], object]) -> int:
 
 
 def fork(asked: dict[str, Any]) -> list[int]:
-    """Start the processes and wait for them; where one fails, the others are ended. Returns their statuses, -n for one ended by signal n."""
-    running = {}
+    """Start the processes and wait for them; where one fails, the others are ended, and all that run too long. Returns their statuses, -n for
+    one ended by signal n."""
+    running = dict[int, int]()
     for number, environment in enumerate(asked["processes"]):
         child = os.fork()
         if child == 0:
@@ -86,12 +89,19 @@ def fork(asked: dict[str, Any]) -> list[int]:
                 os._exit(status)
         running[child] = number
     statuses = [0] * len(running)
+
+    def end(*_: object) -> None:
+        for child in running:
+            os.kill(child, signal.SIGKILL)
+
+    signal.signal(signal.SIGALRM, end)
+    signal.alarm(LONGEST)
     while running:
         child, status = os.wait()
         statuses[running.pop(child)] = os.waitstatus_to_exitcode(status)
         if status != 0:
-            for other in running:
-                os.kill(other, signal.SIGKILL)
+            end()
+    signal.alarm(0)
     return statuses
 
 
