@@ -1,7 +1,7 @@
 """Train recipes with weights cut over two processes on CPUs: python -m tests.fsdp RECIPE…, under a launcher.
 
 Accelerate cuts weights only where it counts accelerators; here its state is told so of CPUs, and from there on all is as with GPUs: Accelerate's own
-FSDP2 over gloo. A recipe whose name ends in `stopped` is stopped before its fifth step and gone on with.
+FSDP2 over gloo. A recipe whose name ends in `stopped` is stopped before its fifth step and gone on with; the last one is run to its report.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType
 
+from rectune.cli import main
 from rectune.methods.training import WholeCheckpoints
 from tests.runs import Stopped, stopping, tuned
 
@@ -55,3 +56,4 @@ if __name__ == "__main__":
         if given.removesuffix(".yaml").endswith("stopped"):
             stopped_at(4, given)
         tuned(Path(given))
+    sys.exit(main(["train", sys.argv[-1], "--traceback"]))

@@ -32,6 +32,13 @@ def train(recipe: Path, *more: str) -> None:
     assert main(["train", str(recipe), "--traceback", *more]) == 0
 
 
+def free_port() -> int:
+    """A port of this machine at which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @cache
 def _warm(libraries: str) -> subprocess.Popen[str]:
     """The process that forks others."""
@@ -47,12 +54,11 @@ def forked(
     as a launcher would. What libraries read of the environment while they are imported is this process's.
     """
     plain = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with socket.socket() as free, TemporaryDirectory() as place:
-        free.bind(("127.0.0.1", 0))
-        launched = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1"}
-        launched["MASTER_PORT"] = str(free.getsockname()[1])
-        free.close()
-        each = [plain | launched | {"RANK": str(n), "LOCAL_RANK": str(n)} for n in range(processes)]
+    launched = {
+        "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
+    }  # fmt: skip
+    each = [plain | launched | {"RANK": str(n), "LOCAL_RANK": str(n)} for n in range(processes)]
+    with TemporaryDirectory() as place:
         said = [str(Path(place) / name) for name in ("out", "err")]
         asked = {
             "words": words, "folder": str(folder), "out": said[0], "err": said[1], "processes": [plain] if processes == 1 else each,

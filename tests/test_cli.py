@@ -275,9 +275,8 @@ def said_by(*command: str) -> str:
 
 
 def test_libraries_are_silent_in_a_preview(quick_recipe: Path) -> None:
-    out = forked(
-        "-m", "rectune", "preview", str(quick_recipe), "--examples", "1"
-    )  # what they say as they are loaded, a training shows
+    # what they say while they are loaded is shown by a training, below
+    out = forked("-m", "rectune", "preview", str(quick_recipe), "--examples", "1")
     assert (out.returncode, out.stderr) == (0, "")
 
 
@@ -287,7 +286,9 @@ def test_libraries_are_silent_and_our_warnings_are_told_once(quick_recipe: Path,
     said = said_by("train", str(quick_recipe), *window, "--model.from_scratch.max_window_layers", "0").strip()
     assert said.startswith("warning: ranking falls back to `generate`")
     assert "\n" not in said
-    assert forked("-m", "rectune", "export", str(tmp_path / "run")).stderr in ("", f"{said}\n")
+    exported = forked("-m", "rectune", "export", str(tmp_path / "run"))
+    assert exported.returncode == 0, exported.stderr
+    assert exported.stderr in ("", f"{said}\n")
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

@@ -17,7 +17,7 @@ from unittest.mock import patch
 import pytest
 
 from rectune.cli import build_parser, main
-from tests.runs import forked
+from tests.runs import forked, free_port
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -90,9 +90,7 @@ class Servers:
 
     def start(self, line: str, port: str) -> None:
         """Start a command, and wait until it listens."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.ports[port] = free.getsockname()[1]
+        self.ports[port] = free_port()
         command = [sys.executable, "-m", *shlex.split(line.replace(port, str(self.ports[port])))]
         self.started.append(subprocess.Popen(command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
         until = time.monotonic() + 60

@@ -222,10 +222,15 @@ def test_logistic_regression_learns_from_training_rows_which_of_the_two_tells() 
             [0.1112, 0.1326, 0.0956, 0.1025],
             [0.1033, 0.1248, 0.0845, 0.0914],
             [0.0814, 0.0637],
+            id="Instruments",
             marks=pytest.mark.benchmark,  # weights between 9,922 items
         ),
         pytest.param(
-            "amazon18_scientific", [0.0893, 0.1117, 0.0702, 0.0773], [0.0744, 0.1003, 0.0540, 0.0625], [0.0897, 0.0681]
+            "amazon18_scientific",
+            [0.0893, 0.1117, 0.0702, 0.0773],
+            [0.0744, 0.1003, 0.0540, 0.0625],
+            [0.0897, 0.0681],
+            id="Scientific",
         ),
     ],
 )

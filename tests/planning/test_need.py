@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,24 +129,6 @@ def test_lines_go_on_evenly() -> None:
     assert StepPeaks(10, 5, 1, 7).deeper(StepPeaks(14, 5, 2, 9), 3) == StepPeaks(22, 5, 4, 13)
 
 
-def test_a_config_that_is_not_there_or_not_known_is_one_line(checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    import json
-
-    from rectune.forecast.forecast import forecast
-    from rectune.recipe.load import load_recipe
-
-    def planned(folder: Path) -> None:
-        model = json.dumps({"model_name_or_path": str(folder), "from_scratch": None})
-        forecast(load_recipe("quickstart", [("model", model), ("output_dir", str(tmp_path / "run"))]))
-
-    planned(checkpoints["tied"])
-    with pytest.raises(FileNotFoundError, match=r"no config\.json could be read"):
-        planned(tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "qwen33"}')
-    with pytest.raises(ValueError, match=r"model type `qwen33`.*Did you mean `qwen3`"):
-        planned(tmp_path)
-
-
 def test_preferences_take_several_sequences_an_example_and_a_copy_of_what_is_trained() -> None:
     plain, pairs = (
         plan_of(llama(3), head="targets"),
@@ -181,18 +162,3 @@ def test_the_plan_scores_with_the_head_that_trains(asked: bool | None, on_all: b
     ours = wants_target_head(config, model, on_all=on_all)  # type: ignore[arg-type]
     assert _head(config, model, "cpu") == ("library" if not ours else "all" if on_all else "targets")
     assert _head(config, model, "cuda") == ("all" if on_all else "targets")
-
-
-def test_steps_of_reinforcement_are_counted_in_prompts() -> None:
-    from types import SimpleNamespace
-
-    from rectune.forecast.forecast import _work
-
-    config = SimpleNamespace(
-        per_device_train_batch_size=8, gradient_accumulation_steps=1, max_steps=-1, num_train_epochs=2, num_iterations=1
-    )
-    examples: Any = SimpleNamespace(number=28, length=20)
-    groups = plan_of(llama(2), head="targets", group=4)
-    assert _work(groups, config, examples, 64).steps == 28  # two prompts a step, as a training of these keys made
-    assert _work(groups, SimpleNamespace(**{**vars(config), "num_iterations": 3}), examples, 64).steps == 84
-    assert _work(plan_of(llama(2), head="targets"), config, examples, 64).steps == 8

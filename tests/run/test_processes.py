@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.exports import LORA
-from tests.runs import tuned, with_processes
+from tests.runs import results, tuned, with_processes
 
 QLORA = {**LORA, "dtype": "bfloat16", "load_in_4bit": True}
 KINDS: dict[str, dict[str, Any]] = {
@@ -92,6 +92,7 @@ def test_weights_in_pieces_have_the_losses_of_one_process_and_are_gone_on_with(
         (audit,) = whole.glob("stages/train0-*/audit.json")
         assert json.loads(audit.read_text())["gradient_in"] > 0
         assert len(losses(whole, key="eval_ndcg@10")) == 3
+    assert results(whole)["protocols"]
 
 
 def losses(run: Path, stage: int = 0, key: str = "loss") -> list[float]:

@@ -29,6 +29,7 @@ pytest.importorskip("prometheus_client", reason="the extra `serve` is not instal
 from rectune import Recommender
 from tests.bundle.test_export_answers import films
 from tests.exports import GPT2, exported
+from tests.runs import free_port
 
 pytestmark = pytest.mark.heavy
 
@@ -376,9 +377,7 @@ def test_a_reload_under_load_loses_no_request_and_a_broken_one_keeps_the_old(sho
 
 
 def _process(shop_bundle: Path, *options: str, **environment: str) -> tuple[subprocess.Popen[str], Client]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "rectune", "serve", str(shop_bundle), "--port", str(port), *options], env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
