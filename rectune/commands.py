@@ -53,9 +53,10 @@ def _ls_home(section: str) -> None:
     for name, sentence in names.items():
         print(f"  {name:<{width}}  {sentence}")
     if home.needs:
-        print(f"one of your own is a module that defines {', '.join(home.needs)}")
-    elif home.first or home.may:
-        begins = f"is called with ({', '.join(home.first)})" if home.first else "is called with its keys"
+        also = f", and may define {', '.join(home.may_define)}" if home.may_define else ""
+        print(f"one of your own is a module that defines {', '.join(home.needs)}{also}")
+    elif (takes := home.call) is not None:
+        begins = f"is called with ({takes})" if takes.first else "is called with its keys"
         may = f", and is given {' and '.join(home.may)} where it has such a parameter" if home.may else ""
         print(f"a function of your own {begins}{may}")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from scipy import sparse
@@ -68,6 +68,26 @@ def load(folder: Path) -> Score:
     weights = (1.0, settings["markov"], settings["sasrec"])
     parts = _Parts(folder, settings["decay"], sasrec=bool(settings["sasrec"]))
     return lambda split, rows: weighted_sum(parts.scores(split, rows), weights)
+
+
+class Prior(Protocol):
+    """A prior: a module of this folder, or one of your own."""
+
+    def fit(
+        self,
+        split: Split,
+        folder: Path,
+        *,
+        seed: int = ...,
+        memory: float = ...,
+        device: str = ...,
+        sasrec: SasRec = ...,
+        **keys: Any,
+    ) -> None:
+        """Write what it learned from training events. Given where they are named: the recipe's seed, `eval.memory`, `model.device`, the run's SASRec."""
+
+    def load(self, folder: Path) -> Score:
+        """The scores of what `fit` wrote, rows of a split -> (rows, items), that stand for log-probabilities."""
 
 
 class _Parts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,13 @@ class Placed:
 
     place: NDArray[np.int64]
     items: NDArray[np.int32]
+
+
+class Oracle(Protocol):
+    """What knows the probabilities that made a log; it is given the keys of `data`."""
+
+    def __call__(self, split: Split, rows: Rows, **keys: Any) -> Floats:
+        """Probability of every item as the next one of each row, (rows, items)."""
 
 
 def list_rows(

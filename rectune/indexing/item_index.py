@@ -7,10 +7,13 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rectune.log.split import Split
+from rectune.vectors.item_vectors import ItemVectors
 
 Codes = NDArray[np.int32]
 SID_BEGIN, SID_END = "<|sid_begin|>", "<|sid_end|>"  # OneRec's tokens around a name
@@ -82,6 +85,15 @@ class ItemIndex:
             user_tokens=user_tokens,
             **{k: tuple(v) for k, v in rest.items()},
         )
+
+
+class Indexer(Protocol):
+    """A way to name items; it is given item vectors, the recipe's seed and `model.device` where it names them."""
+
+    def __call__(
+        self, split: Split, *, vectors: ItemVectors = ..., seed: int = ..., device: str = ..., **keys: Any
+    ) -> ItemIndex:
+        """Names of the items of a split; what learns from events reads training events alone."""
 
 
 def from_levels(

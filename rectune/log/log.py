@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
@@ -149,6 +149,13 @@ class Log:
     def _columns(self) -> dict[str, NDArray[Any]]:
         found = {"user": self.user_codes, "item": self.item_codes, "time": self.times, "rating": self.ratings}
         return {name: values for name, values in found.items() if values is not None}
+
+
+class Builder(Protocol):
+    """A data builder; it is given the recipe's seed where it names it."""
+
+    def __call__(self, *, seed: int = ..., **keys: Any) -> Log:
+        """Read a source."""
 
 
 def warn(message: str, notes: dict[str, Any] | None) -> None:

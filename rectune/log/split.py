@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import polars as pl
@@ -175,6 +175,13 @@ class Split:
             parts[name] = Rows(**{c: frame[c].to_numpy() for c in frame.columns})
         events = np.load(folder / "train_events.npy")
         return Split(log=log, train_events=events, notes=json.loads((folder / "split.json").read_text()), **parts)
+
+
+class Splitter(Protocol):
+    """A way to split; it is given the recipe's seed where it names it."""
+
+    def __call__(self, log: Log, *, seed: int = ..., **keys: Any) -> Split:
+        """Cut a log into histories and targets."""
 
 
 def windows(split: Split, *, length: int) -> Rows:

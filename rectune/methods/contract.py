@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from rectune.indexing.item_index import ItemIndex
 from rectune.log.split import Split
 from rectune.prompts.encoder import Encoder
 from rectune.prompts.template import Template
+from rectune.recipe.box import Box
 from rectune.tasks.examples import TaskSpec
 
 
@@ -69,17 +70,7 @@ class Loading:
 
 
 class Method(Protocol):
-    """A module of this folder, or one of your own.
-
-    `boxes(section, seed) -> list[Box]`, where there is one, gives boxes of its own: they are built before the training, which finds
-    their folders in `Trainable.boxes`. `check_base(config)`, where there is one, raises ValueError for a base that the method cannot train;
-    it is asked before anything is built. `searches(section)`, where there is one, says whether the training calls `Trainable.search`
-    or `Trainable.rollouts`. `needs(section)` gives names of the line's boxes that it reads, `vectors` or `prior`, and `made_by(section)` functions
-    whose code is the training's as well. `READS_TREES`, where it is true: examples of one group are read once where they begin alike (`examples: tree`).
-    `check_asked(config, tasks, ranked, beams)`, where there is one, raises ValueError for what does not go together; nothing is built yet. `check_rows(config, tasks)`, where there is one, does so for the training
-    rows of its tasks, pairs of `TaskSpec` and `TaskRows`, before the base is loaded. `load` with None instead of a folder gives the model before it was tuned. `export(given, folder, to)`, where there
-    is one, writes what a bundle needs; without it the tuned model is one that transformers loads.
-    """
+    """A module of this folder, or one of your own."""
 
     Config: type
 
@@ -90,19 +81,34 @@ class Method(Protocol):
         """Tune, and leave in `folder`: `model/`, `log_history.json`, `audit.json`. A killed training goes on from what it left."""
 
     def load(self, given: Loading, folder: Path | None) -> Ranker:
-        """The tuned model in `folder`, or the untuned one, as a ranker."""
+        """The tuned model in `folder`, or with None the untuned one, as a ranker."""
 
 
-NEEDED = ("Config", "config_defaults", "train", "load")
+class MethodMay(Protocol):
+    """What a method may define as well."""
 
+    READS_TREES: bool  # examples of one group are read once where they begin alike (`examples: tree`)
 
-def check_method(module: Any, where: str) -> Method:
-    """Return the module where it is a method. Raises ValueError naming what it lacks."""
-    missing = [name for name in NEEDED if not hasattr(module, name)]
-    if missing:
-        needed = ", ".join(f"`{name}`" for name in NEEDED)
-        raise ValueError(
-            f"{where}: a method is a module with {needed}; it has no {', '.join(f'`{n}`' for n in missing)}."
-        )
-    method: Method = module
-    return method
+    def boxes(self, section: dict[str, Any], seed: int) -> list[Box]:
+        """Boxes of its own: they are built before the training, which finds their folders in `Trainable.boxes`."""
+
+    def needs(self, section: dict[str, Any]) -> tuple[str, ...]:
+        """The line's boxes that it reads beside the usual ones, `vectors` or `prior`; it finds them in `Trainable.held`."""
+
+    def made_by(self, section: dict[str, Any]) -> tuple[Any, ...]:
+        """Functions whose code is the training's as well."""
+
+    def searches(self, section: dict[str, Any]) -> bool:
+        """Whether the training calls `Trainable.search` or `Trainable.rollouts`."""
+
+    def check_base(self, config: Any) -> None:
+        """Raise ValueError for a base that it cannot train, by its transformers config; asked before anything is built."""
+
+    def check_asked(self, config: Any, tasks: Sequence[Any], ranked: Any, beams: int) -> None:
+        """Raise ValueError for keys, tasks, the ranked task and lists of `beams` items that do not go together; nothing is built yet."""
+
+    def check_rows(self, config: Any, tasks: Sequence[Any]) -> None:
+        """Raise ValueError for training rows that it cannot train, pairs of `TaskSpec` and `TaskRows`; the base is not loaded yet."""
+
+    def export(self, given: Loading, folder: Path, to: Path) -> None:
+        """Write what a bundle needs into `to`; without this the tuned model is one that transformers loads."""

@@ -6,14 +6,14 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rectune.baselines.prior import Score
 from rectune.log.split import Split
-from rectune.recipe.calls import HOMES, check_first, named
+from rectune.recipe.calls import HOMES, named
 from rectune.vectors.item_vectors import ItemVectors
 
 Reward = NDArray[np.floating]
@@ -34,6 +34,13 @@ class RolledGroups:
     def hits(self) -> NDArray[np.bool_]:
         """Which items are the target, (groups, each)."""
         return np.asarray(self.items == self.target[:, None])
+
+
+class Rewarding(Protocol):
+    """A reward: numbers (groups, items) for whole groups; it is given item vectors and the run's prior where it names them."""
+
+    def __call__(self, groups: RolledGroups, *, vectors: ItemVectors = ..., prior: Score = ...) -> Reward:
+        """What each item is worth."""
 
 
 def hit(groups: RolledGroups) -> Reward:
@@ -84,7 +91,7 @@ def rewards_of(names: Sequence[str]) -> list[Callable[..., Any]]:
     found = []
     for name in names:
         function = named(name, home, where)
-        check_first(function, home, where)
+        home.check(function, where)
         found.append(function)
     return found
 

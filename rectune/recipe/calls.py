@@ -16,6 +16,7 @@ from typing import Any
 
 import rectune
 from rectune.recipe.checking import check_keywords, keywords_of
+from rectune.recipe.contracts import Takes, check_function, check_module, contract_at
 from rectune.recipe.fingerprints import name_of
 from rectune.recipe.load import Recipe
 from rectune.runtime.files import inputs
@@ -24,22 +25,44 @@ from rectune.runtime.near import near, shown
 
 @dataclass(frozen=True)
 class Home:
-    """Where the short names of a section live.
+    """Where the short names of a section live, and the contract of what they name.
 
     `place`: a package, whose file `name.py` offers `attribute` (by default the function `name`), or a module, whose public
-    functions are the names (`whole`). `returns`: the annotation by which an offered function is known; `needs`: what a module
-    must define that is named itself. `first`: the parameters that a function must begin with, as it is called with them; `may`: those
-    that it is given where it has them. `plain`: named by itself, it takes no keys.
+    functions are the names (`whole`). `contract`: 'module:Protocol', of a function by the annotation of its result known as one, or of a
+    module; `may_have`: of what a module may define as well. `plain`: named by itself, it takes no keys.
     """
 
     place: str
-    returns: str = ""
-    needs: tuple[str, ...] = ()
+    contract: str
+    may_have: str = ""
     attribute: str = ""
     whole: bool = False
-    first: tuple[str, ...] = ()
-    may: tuple[str, ...] = ()
     plain: bool = False
+
+    @property
+    def call(self) -> Takes | None:
+        """How a function of it is called; None where modules are named."""
+        return contract_at(self.contract).call
+
+    @property
+    def first(self) -> tuple[str, ...]:
+        """The parameters that a function begins with."""
+        return self.call.first if self.call is not None else ()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What a module must define; () where functions are named."""
+        return contract_at(self.contract).names
+
+    @property
+    def may_define(self) -> tuple[str, ...]:
+        """What a module may define as well."""
+        return contract_at(self.may_have).names if self.may_have else ()
+
+    @property
+    def may(self) -> tuple[str, ...]:
+        """What a function is given where it has such a parameter."""
+        return self.call.may if self.call is not None else ()
 
     def full(self, name: str) -> str:
         """The dotted name of a short one."""
@@ -47,24 +70,29 @@ class Home:
             return f"{self.place}:{name}"
         return f"{self.place}.{name}" if self.needs else f"{self.place}.{name}:{self.attribute or name}"
 
+    def check(self, named: Any, where: str) -> None:
+        """Raise ValueError for a function or a module that does not keep the contract."""
+        stated = contract_at(self.contract)
+        if stated.call is not None:
+            check_function(named, stated.call, where)
+        else:
+            what = f"a {self.contract.rpartition(':')[2].lower()}"
+            check_module(named, stated, contract_at(self.may_have) if self.may_have else None, what, where)
+
 
 HOMES = {
-    "data": Home("rectune.data_builders", returns="Log", may=("seed",)),
-    "split": Home("rectune.log.splits", returns="Split", first=("log",), may=("seed",)),
-    "vectors": Home("rectune.vectors", returns="ItemVectors", first=("split",), may=("seed", "device")),
-    "index": Home("rectune.indexing", returns="ItemIndex", first=("split",), may=("vectors", "seed", "device")),
-    "tasks": Home("rectune.tasks", returns="TaskRows", first=("split", "index", "part"), may=("history",)),
-    "tasks.history": Home(
-        "rectune.tasks.history", returns="Chosen", whole=True, first=("split", "rows"), may=("vectors", "seed")
-    ),
-    "tasks.writer": Home("rectune.tasks.writers", returns="list[str]"),
-    "stages": Home("rectune.methods", needs=("Config", "config_defaults", "train", "load")),
-    "stages.rewards": Home(
-        "rectune.methods.rewards", returns="Reward", whole=True, first=("groups",), may=("vectors", "prior"), plain=True
-    ),
-    "rank.prior": Home("rectune.baselines", needs=("fit", "load")),
-    "eval": Home("rectune.eval", returns="Report", first=("evidence",)),
-    "eval.oracle": Home("rectune.data_builders", attribute="oracle", plain=True),
+    "data": Home("rectune.data_builders", "rectune.log.log:Builder"),
+    "split": Home("rectune.log.splits", "rectune.log.split:Splitter"),
+    "vectors": Home("rectune.vectors", "rectune.vectors.item_vectors:VectorSource"),
+    "index": Home("rectune.indexing", "rectune.indexing.item_index:Indexer"),
+    "tasks": Home("rectune.tasks", "rectune.tasks.rows:Task"),
+    "tasks.history": Home("rectune.tasks.history", "rectune.tasks.history:ChoosesHistory", whole=True),
+    "tasks.writer": Home("rectune.tasks.writers", "rectune.tasks.written:Writer"),
+    "stages": Home("rectune.methods", "rectune.methods.contract:Method", may_have="rectune.methods.contract:MethodMay"),
+    "stages.rewards": Home("rectune.methods.rewards", "rectune.methods.rewards:Rewarding", whole=True, plain=True),
+    "rank.prior": Home("rectune.baselines", "rectune.baselines.prior:Prior"),
+    "eval": Home("rectune.eval", "rectune.run.judged:Evaluator"),
+    "eval.oracle": Home("rectune.data_builders", "rectune.baselines.scoring:Oracle", attribute="oracle", plain=True),
 }
 # Where a dotted name stood before the folders were cut by their jobs -> the section whose short name is the same word.
 MOVED = {
@@ -123,7 +151,7 @@ def _files(place: str) -> list[Path]:
 def _offers(node: ast.AST, home: Home) -> bool:
     if not isinstance(node, ast.FunctionDef) or node.name.startswith("_"):
         return False
-    return not home.returns or (node.returns is not None and ast.unparse(node.returns) == home.returns)
+    return home.call is not None and node.returns is not None and ast.unparse(node.returns) == home.call.returns
 
 
 def _sentence(node: Any) -> str:
@@ -260,7 +288,9 @@ def read_call(
     `seed`: given to a function that takes one and was told none, and in the homes of vectors and indexes so is `model.device`. Raises ValueError, TypeError or FileNotFoundError naming the key.
     """
     function = resolve_call(recipe, key)
-    check_first(function, home_of(key), recipe.where(f"{key}.call"))
+    home, beside = home_of(key), {}
+    if home is not None:
+        home.check(function, recipe.where(f"{key}.call"))
     arguments = bind(recipe, key, function, given=given, own=own)
     inside = []
     for name, value in arguments.items():
@@ -271,23 +301,9 @@ def read_call(
             inside.append((name, call))
     if seed is not None and "seed" in inspect.signature(function).parameters:
         arguments = {"seed": seed, **arguments}
-    home, beside = home_of(key), {}
     if home is not None and "device" in home.may and "device" in inspect.signature(function).parameters:
         beside["device"] = (recipe.settings.get("model") or {}).get("device") or "auto"
     return Call(key, function, arguments, tuple(inside), beside=beside)
-
-
-def check_first(function: Any, home: Home | None, where: str) -> None:
-    """Raise ValueError for a function that does not begin with the parameters that its section gives."""
-    if home is None or not callable(function):
-        return
-    begins = tuple(inspect.signature(function).parameters)[: len(home.first)]
-    if begins != home.first:
-        may = f"; it may also take {', '.join(f'`{name}`' for name in home.may)}" if home.may else ""
-        raise ValueError(
-            f"{where}: `{function.__name__}` begins with ({', '.join(begins)}), but functions of this section are called with "
-            f"({', '.join(home.first)}){may}."
-        )
 
 
 def unless(gone: tuple[type[Exception], ...], key: str, read: Callable[[], Call]) -> Call:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +89,13 @@ class Report:
     data: dict[str, Any]
     page: str
     text: str
+
+
+class Evaluator(Protocol):
+    """What judges a run."""
+
+    def __call__(self, evidence: Evidence, **keys: Any) -> Report:
+        """Judge."""
 
 
 def earlier_run(evidence: Evidence) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,13 @@ from rectune.vectors.item_vectors import ItemVectors
 
 Chosen = Callable[[int], Ints]  # row -> positions of its events in the log, oldest first
 ChooseHistory = Callable[[Split, Rows], Chosen]
+
+
+class ChoosesHistory(Protocol):
+    """A way to choose events; it is given item vectors and the recipe's seed where it names them."""
+
+    def __call__(self, split: Split, rows: Rows, *, vectors: ItemVectors = ..., seed: int = ..., **keys: Any) -> Chosen:
+        """For each row which of its user's earlier events a prompt shows."""
 
 
 def window(split: Split, rows: Rows) -> Chosen:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from numpy.typing import NDArray
 
+from rectune.indexing.item_index import ItemIndex
 from rectune.log.shown import ShownBefore
-from rectune.log.split import Histories, Ints
+from rectune.log.split import Histories, Ints, Part, Split
 from rectune.runtime.ragged import Ragged
 from rectune.tasks.views import ItemViews, Variables
 
@@ -68,3 +69,12 @@ class TaskRows:
             candidates=None if self.candidates is None else self.candidates.take(positions),
             shown=None if self.shown is None else self.shown.take(positions),
         )
+
+
+class Task(Protocol):
+    """What a recipe names as a task; it is given the function of its section `history` where it names one."""
+
+    def __call__(
+        self, split: Split, index: ItemIndex, part: Part, *, history: Callable[..., Any] = ..., **keys: Any
+    ) -> TaskRows:
+        """The rows of one part of a split."""

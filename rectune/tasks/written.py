@@ -4,16 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import polars as pl
 
 from rectune.log.split import Ints, Part, Rows, Split
 from rectune.prompts.template import clean_value
-from rectune.recipe.calls import bind, resolve_call
+from rectune.recipe.calls import HOMES, bind, resolve_call
 from rectune.recipe.load import Recipe
 from rectune.tasks.rows import TaskRows
 from rectune.tasks.views import Variables
+
+
+class Writer(Protocol):
+    """A writer, as in `rectune.tasks.writers`."""
+
+    def __call__(
+        self,
+        items: pl.DataFrame,
+        asked: Sequence[Sequence[int]],
+        *,
+        kind: Literal["intention", "preference"],
+        **keys: Any,
+    ) -> list[str]:
+        """A text for each list of item codes, '' where nothing can be said."""
 
 
 def written(
@@ -25,6 +40,7 @@ def written(
     """
     recipe = Recipe(name="writer", settings={"writer": writer})
     function = resolve_call(recipe, "writer")
+    HOMES["tasks.writer"].check(function, recipe.where("writer.call"))
     arguments = bind(recipe, "writer", function, given=("items", "asked", "kind"))
     if not asked:
         return []

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+
+from rectune.log.split import Split
 
 FILE = "vectors.parquet"
 Vectors = NDArray[np.float32]
@@ -75,6 +77,13 @@ class ItemVectors:
         table = pl.read_parquet(folder / FILE)
         blocks = tuple(table[name].to_numpy().astype(np.float32) for name in table.columns if name != "item_id")
         return ItemVectors(tuple(table["item_id"].to_list()), blocks, load_fitted(folder, len(blocks)))
+
+
+class VectorSource(Protocol):
+    """A source of item vectors; it is given the recipe's seed and `model.device` where it names them."""
+
+    def __call__(self, split: Split, *, seed: int = ..., device: str = ..., **keys: Any) -> ItemVectors:
+        """Vectors of the items of a split; what learns from events reads training events alone."""
 
 
 def load_fitted(folder: Path, sources: int) -> tuple[Fitted, ...]:

@@ -34,6 +34,7 @@ def test_a_short_name_is_its_dotted_name(key: str, name: str) -> None:
     assert found is resolved(key, home.full(name))
     assert name_of(found) == home.full(name)
     assert offered(home)[name].endswith(".")
+    home.check(found, "here")
 
 
 def test_the_homes_hold_what_recipes_need_and_no_helper() -> None:
