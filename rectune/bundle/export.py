@@ -33,6 +33,7 @@ from rectune.recipe.fingerprints import name_of
 from rectune.run.judged import HIDDEN
 from rectune.run.rankings import answered, prior_weight, ranked
 from rectune.run.run import Run, open_run
+from rectune.runtime.files import check_disk
 from rectune.runtime.processes import gather, is_main, wait
 from rectune.tasks.asked_histories import outside_of
 
@@ -141,7 +142,8 @@ def _finish(work: Path, place: Path, about: dict[str, Any], engines: Sequence[st
 def _write_parts(listed: Run, run: Run, model: Any, about: dict[str, Any], work: Path) -> dict[str, Any]:
     """Write everything but the card into a new folder; returns `about` with what is known of items and answers."""
     work.parent.mkdir(parents=True, exist_ok=True)
-    files.check_room(work, model)
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    check_disk(work, size, "the weights", "--to")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     about["items"], longest = files.write_items(listed, work)

@@ -69,17 +69,6 @@ def run_of(run: Run) -> dict[str, str]:
     return {"recipe": run.asked.recipe.name, "fingerprint": run.tuned.fingerprint}
 
 
-def check_room(place: Path, model: Any) -> None:
-    """Raise OSError when the disk has no room for the weights."""
-    needed = sum(p.numel() * p.element_size() for p in model.parameters())
-    free = shutil.disk_usage(place.parent).free
-    if free < needed:
-        raise OSError(
-            f"no room in {place.parent}: the weights take {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free. Give another "
-            "folder with --to."
-        )
-
-
 def put(work: Path, place: Path) -> None:
     """Move a finished folder to its place; an older export there goes once the new one stands."""
     old = place.with_name(f".{place.name}.old")

@@ -88,12 +88,7 @@ def prior(groups: RolledGroups, prior: Score) -> Reward:
 def rewards_of(names: Sequence[str]) -> list[Callable[..., Any]]:
     """The functions that rewards name. Raises ValueError for a name that means nothing or a function that takes something else."""
     home, where = HOMES["stages.rewards"], "`rewards`"
-    found = []
-    for name in names:
-        function = named(name, home, where)
-        home.check(function, where)
-        found.append(function)
-    return found
+    return [named(name, home, where) for name in names]
 
 
 def reads_of(names: Sequence[str]) -> tuple[str, ...]:

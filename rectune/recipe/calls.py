@@ -171,7 +171,15 @@ def resolve_call(recipe: Recipe, key: str) -> Any:
 
 
 def named(name: str, home: Home | None, where: str) -> Any:
-    """Import what a name means. `where` names the key in messages. Raises ValueError for a name that means nothing."""
+    """Import what a name means, and hold it to its home's contract. `where` names the key in messages. Raises ValueError for a name that
+    means nothing, and for what does not keep the contract."""
+    found = _imported(name, home, where)
+    if home is not None:
+        home.check(found, where)
+    return found
+
+
+def _imported(name: str, home: Home | None, where: str) -> Any:
     module_name, _, attribute = _dotted(name, home, where).partition(":")
     if not all(part.isidentifier() for part in [*module_name.split("."), *([attribute] if attribute else [])]):
         raise ValueError(f"{where}: got {shown(name)}; a name is 'package.module:function'.")
@@ -289,8 +297,6 @@ def read_call(
     """
     function = resolve_call(recipe, key)
     home, beside = home_of(key), {}
-    if home is not None:
-        home.check(function, recipe.where(f"{key}.call"))
     arguments = bind(recipe, key, function, given=given, own=own)
     inside = []
     for name, value in arguments.items():

@@ -31,8 +31,9 @@ class Takes:
         """Whether a function can be called so."""
         signature = inspect.signature(function)
         bind = signature.bind_partial if self.open else signature.bind  # a key of the recipe may have no default
+        given = (*self.always, *(name for name in self.may if name in signature.parameters))
         try:
-            bind(*self.first, **dict.fromkeys(self.always))
+            bind(*self.first, **dict.fromkeys(given))
         except TypeError:
             return False
         return True

@@ -172,7 +172,6 @@ def ask(recipe: Recipe, *, need: Literal["all", "no files", "ranking"] = "all") 
     user_tokens = _user_tokens(recipe)
     trainings = tuple(_training(recipe, i, tasks, model, seed, gone) for i in range(len(recipe.settings["stages"])))
     judge = judge_of(resolve_call(recipe, "eval"))
-    HOMES["eval"].check(judge.function, recipe.where("eval.call"))
     arguments = bind(recipe, "eval", judge.function, given=("evidence",))
     if judge.function.__module__.startswith("rectune.eval."):
         for name, value in arguments.items():
@@ -181,8 +180,7 @@ def ask(recipe: Recipe, *, need: Literal["all", "no files", "ranking"] = "all") 
     if judge.judges in ("item", "choice") and min(arguments.get("k") or [1]) < 1:
         raise ValueError(f"{recipe.where('eval.k')}: got {arguments['k']}, but a list holds at least 1 item.")
     if isinstance(arguments.get("oracle"), str):  # named here, too: a report comes after the training
-        where = recipe.where("eval.oracle")
-        HOMES["eval.oracle"].check(named(arguments["oracle"], HOMES["eval.oracle"], where), where)
+        named(arguments["oracle"], HOMES["eval.oracle"], recipe.where("eval.oracle"))
     asked = Asked(
         recipe, seed, data, split, recipe.settings["split"].get("shots"), vectors, index, user_tokens, tasks, ranked, rank, model,
         trainings, prior, sasrec, judge, arguments,
@@ -226,7 +224,6 @@ def _training(
 
     key = f"stages.{i}"
     method: Method = resolve_call(recipe, key)
-    HOMES["stages"].check(method, recipe.where(f"{key}.call"))
     section = {k: v for k, v in recipe.settings["stages"][i].items() if k not in ("call", "tasks")}
     own = recipe.settings["stages"][i].get("tasks") is not None
     trained = tuple(read_tasks(recipe, f"{key}.tasks", seed=seed, gone=gone)) if own else tasks
@@ -312,7 +309,6 @@ def check_methods(asked: Asked, config: Any) -> None:
 def _prior(recipe: Recipe, section: dict[str, Any], seed: int, *, sasrec: bool) -> Prior:
     where = recipe.where
     module = resolve_call(recipe, "rank.prior")
-    HOMES["rank.prior"].check(module, where("rank.prior.call"))
     given = section.get("weight", list(WEIGHTS))
     weights = [float(w) for w in (given if isinstance(given, list) else [given]) if _number(w)]
     if not weights or len(weights) < (len(given) if isinstance(given, list) else 1):

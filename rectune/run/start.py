@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from rectune.run.asked import Asked, check_methods
 from rectune.run.folder import RunFolder, Stage
 from rectune.run.run import Run
 from rectune.runtime.checkpoints import check_checkpoint
+from rectune.runtime.files import check_disk
 from rectune.runtime.near import near
 from rectune.runtime.text_files import first_line
 
@@ -36,7 +36,8 @@ def check_start(run: Run, *, rebuild: Collection[str] = ()) -> None:
     config = check_base(run.asked)
     check_weights(run.asked.model)
     if wanted and not run.asked.model.library.use_peft:
-        check_room(run.folder.path, len(wanted) * size_of(run.asked.model, config))
+        size = len(wanted) * size_of(run.asked.model, config)
+        check_disk(run.folder.path, size, "the weights of the tuned model", "--output_dir")
 
 
 def check_preview(run: Run) -> None:
@@ -199,14 +200,3 @@ def size_of(settings: ModelSettings, config: Any) -> int:
     named = config.dtype if dtype == "auto" else getattr(torch, str(dtype), None)
     width = named.itemsize if isinstance(named, torch.dtype) else 4
     return int(sum(parameters.values())) * width
-
-
-def check_room(folder: Path, needed: int) -> None:
-    """Raise OSError where the disk of a folder has fewer than `needed` bytes free."""
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    free = shutil.disk_usage(there).free
-    if free < needed:
-        raise OSError(
-            f"`output_dir`: no room in {there}: the tuned model takes {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free. Give another "
-            "folder with --output_dir."
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,17 @@ def write_atomic(file: Path, text: str) -> None:
     beside = file.with_name(f".{file.name}.partial")
     beside.write_text(text, encoding="utf-8")
     os.replace(beside, file)
+
+
+def check_disk(folder: Path, needed: int, what: str, instead: str) -> None:
+    """Raise OSError where the disk of a folder, which need not be there yet, has fewer than `needed` bytes free for `what`."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        unit, name = (1e9, "GB") if needed >= 1e9 else (1e6, "MB")
+        raise OSError(
+            f"no room in {there}: {what} take {needed / unit:.2f} {name} and {free / unit:.2f} {name} are free. Give another folder with {instead}."
+        )
 
 
 def sha256(file: Path) -> str:

@@ -11,7 +11,7 @@ import polars as pl
 
 from rectune.log.split import Ints, Part, Rows, Split
 from rectune.prompts.template import clean_value
-from rectune.recipe.calls import HOMES, bind, resolve_call
+from rectune.recipe.calls import bind, resolve_call
 from rectune.recipe.load import Recipe
 from rectune.tasks.rows import TaskRows
 from rectune.tasks.views import Variables
@@ -40,7 +40,6 @@ def written(
     """
     recipe = Recipe(name="writer", settings={"writer": writer})
     function = resolve_call(recipe, "writer")
-    HOMES["tasks.writer"].check(function, recipe.where("writer.call"))
     arguments = bind(recipe, "writer", function, given=("items", "asked", "kind"))
     if not asked:
         return []

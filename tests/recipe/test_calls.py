@@ -213,7 +213,9 @@ def test_a_file_put_into_a_home_is_a_name(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_method_may_be_a_file_of_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_method_.py").write_text("class Config: ...\n")
+    (tmp_path / "my_method_.py").write_text(
+        "class Config: ...\ndef config_defaults(given, *, cpu, seed): ...\ndef train(task, config, folder): ...\ndef load(given, folder): ...\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     assert resolved("stages.0", "my_method_").__name__ == "my_method_"
     with pytest.raises(ValueError, match="there is no `my_method_`"):

@@ -57,6 +57,13 @@ def test_a_key_of_the_recipe_may_have_no_default() -> None:
     assert Takes(("split", "folder"), (), ("seed",), True, "None").fits(lambda split, folder, *, strength: 0)
 
 
+def test_what_it_may_be_given_needs_no_default() -> None:
+    takes = Takes(("groups",), (), ("vectors", "prior"), False, "Reward")
+    assert takes.fits(lambda groups, vectors: 0)
+    assert takes.fits(lambda groups, *, prior, vectors=None: 0)
+    assert not takes.fits(lambda groups, scale: 0)
+
+
 METHOD = "class Config: pass\ndef config_defaults(given, *, cpu, seed): return given\ndef load(given, folder): pass\ndef train({}): pass\n"
 PRIOR = "def load(folder): pass\ndef fit(split, folder): pass\n"
 

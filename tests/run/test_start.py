@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -14,6 +15,7 @@ from rectune.cli import main
 from rectune.recipe.load import load_recipe
 from rectune.run import start
 from rectune.run.run import open_recipe
+from rectune.runtime.files import check_disk
 from tests.test_cli import fails
 
 NAMED = ["--model.from_scratch", "null", "--model.model_name_or_path"]
@@ -112,7 +114,7 @@ def test_a_disk_without_room_is_told_before_anything_is_built(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage(10, 10, 100))
-    assert "the tuned model takes 0.00 GB" in fails(capsys, "train", str(quick_recipe))
+    assert "the weights of the tuned model take 0." in fails(capsys, "train", str(quick_recipe))
     assert nothing_built(tmp_path)
 
 
@@ -161,3 +163,20 @@ def test_the_hub_is_asked_once_where_the_cache_holds_nothing(
     error = fails(capsys, "preview", str(quick_recipe), *NAMED, "some-org/no-such-base")
     assert "(it is not in the cache, and the Hub says: Name or service not known)" in error
     assert asked == ["some-org/no-such-base"]
+
+
+@pytest.mark.parametrize(
+    ("needed", "free", "said"),
+    [
+        (2_500_000_000, 1_000_000, "the weights take 2.50 GB and 0.00 GB are free"),
+        (400_000, 100_000, "the weights take 0.40 MB and 0.10 MB are free"),
+        (999_999_999, 5, "the weights take 1000.00 MB and 0.00 MB are free"),
+    ],
+)
+def test_what_is_missing_on_a_disk_is_told_in_a_unit_that_shows_it(
+    needed: int, free: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: namedtuple("usage", "free")(free))
+    with pytest.raises(OSError, match=re.escape(f"no room in {tmp_path}: {said}. Give another folder with --to.")):
+        check_disk(tmp_path / "not" / "there", needed, "the weights", "--to")
+    check_disk(tmp_path, free, "the weights", "--to")
