@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -191,19 +191,31 @@ def _read_with_includes(file: Path, parents: tuple[Path, ...]) -> tuple[dict[str
     base, base_lines = _read_with_includes(
         beside.resolve() if beside.is_file() else _recipe_file(included), (*parents, file)
     )
-    return merge(base, settings), {**base_lines, **lines}
+    return merge(base, settings, lambda key: f"`{key}` ({lines.get(key, file.name)})"), {**base_lines, **lines}
 
 
-def merge(base: Any, change: Any) -> Any:
-    """Lay `change` over `base`: mappings key by key, everything else (lists too) replaced.
+def merge(base: Any, change: Any, where: Callable[[str], str] = str, key: str = "") -> Any:
+    """Lay `change` over `base`: mappings key by key, a mapping of positions over a list entry by entry, where the position after the last one adds
+    to it, and everything else (whole lists too) replaced.
 
-    A mapping with another `call` or `model_type` replaces the old one whole: its keys belong to another function or model.
+    A mapping with another `call` or `model_type` replaces the old one whole: its keys belong to another function or model. Raises ValueError for a
+    position that would leave a gap.
     """
+    if isinstance(base, list) and isinstance(change, dict) and change and all(type(at) is int for at in change):
+        entries = dict(enumerate(base))
+        for at in sorted(change):
+            if not 0 <= at <= len(entries):
+                raise ValueError(
+                    f"{where(f'{key}.{at}')}: the list that is included ends with {len(base) - 1}; a number up to that changes an entry, {len(base)} adds one."
+                )
+            entries[at] = merge(entries.get(at), change[at], where, f"{key}.{at}")
+        return list(entries.values())
     if not (isinstance(base, dict) and isinstance(change, dict)):
         return copy.deepcopy(change)
     if any(change.get(name, base.get(name)) != base.get(name) for name in ("call", "model_type")):
         return copy.deepcopy(change)
-    return {**base, **{key: merge(base.get(key), value) for key, value in change.items()}}
+    inside = {name: f"{key}.{name}" if key else str(name) for name in change}
+    return {**base, **{name: merge(base.get(name), value, where, inside[name]) for name, value in change.items()}}
 
 
 def _override(recipe: Recipe, key: str, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,36 @@ def test_include_takes_over_what_is_not_changed(tmp_path: Path) -> None:
 def test_another_call_drops_the_old_keys() -> None:
     assert merge({"call": "a:f", "x": 1}, {"call": "b:g", "y": 2}) == {"call": "b:g", "y": 2}
     assert merge({"call": "a:f", "x": 1}, {"call": "a:f", "y": 2}) == {"call": "a:f", "x": 1, "y": 2}
+
+
+def test_positions_change_and_add_entries_of_an_included_list(tmp_path: Path) -> None:
+    (first,) = load_recipe(write(tmp_path, BASE)).settings["stages"]
+    text = "include: base.yaml\nstages:\n  0: {learning_rate: 0.5}\n  1:\n    call: dpo\n    beta: 0.2\n"
+    child = load_recipe(write(tmp_path, text, "child.yaml"))
+    assert child.settings["stages"] == [{**first, "learning_rate": 0.5}, {"call": "dpo", "beta": 0.2}]
+    assert child.where("stages.1.beta") == "`stages.1.beta` (child.yaml:6)"
+    assert child.where("stages.0.call").startswith("`stages.0.call` (base.yaml")
+    whole = load_recipe(write(tmp_path, "include: child.yaml\nstages: [{call: grpo}]\n", "grandchild.yaml"))
+    assert whole.settings["stages"] == [{"call": "grpo"}]
+    other = load_recipe(write(tmp_path, "include: child.yaml\nstages: {1: {call: s_dpo}}\n", "other.yaml"))
+    assert other.settings["stages"][1] == {"call": "s_dpo"}  # the keys of another method go with it
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("stages: {2: {call: dpo}}", "`stages.2` (child.yaml:2): the list that is included ends with 0; a number up to that changes an entry, 1 adds one."),
+        ("stages: {-1: {call: dpo}}", "`stages.-1` (child.yaml:2): the list that is included ends with 0"),
+        ("stages: {0: {learning_rate: 1.0}, 2: {call: dpo}}", "`stages.2` (child.yaml:2)"),
+        ("stages: {first: {call: dpo}}", "`stages` (child.yaml:2): got {'first': {'call': 'dpo'}}, but it must be a list."),
+        ("vectors: {0: {call: tfidf}}", "`vectors` (child.yaml:2): got {0: {'call': 'tfidf'}}, but it must be a list."),
+        ("stages: {0: null}", "must be a list of at least one mapping"),
+    ],
+)  # fmt: skip
+def test_positions_that_mean_nothing_are_one_line(text: str, told: str, tmp_path: Path) -> None:
+    write(tmp_path, BASE)
+    with pytest.raises((ValueError, TypeError), match=re.escape(told)):
+        load_recipe(write(tmp_path, f"include: base.yaml\n{text}\n", "child.yaml"))
 
 
 def test_an_include_circle_is_refused(tmp_path: Path) -> None:
