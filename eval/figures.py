@@ -154,11 +154,14 @@ def new_figure() -> tuple[Any, Any]:
 def svg(figure: Any) -> str:
     """A figure as SVG text, the same for the same figure."""
     import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     out = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "rectune", "svg.fonttype": "none"}):
         figure.get_layout_engine().execute(figure)
-        figure.set_layout_engine("none")  # saving would lay it out twice more
-        figure.savefig(out, format="svg", metadata={"Date": None})
+        figure.set_layout_engine("none")
+        FigureCanvasSVG(figure).print_svg(
+            out, metadata={"Date": None}
+        )  # `savefig` would lay it out and draw it once more
     text = out.getvalue()
     return text[text.index("<svg") :]

@@ -170,7 +170,7 @@ tasks: [{call: next_item, template: next-item-names.jinja}]
 model:
   from_scratch: {hidden_size: 48, intermediate_size: 96, num_hidden_layers: 1, num_attention_heads: 2, num_key_value_heads: 2, head_dim: 24}
 stages:
-  - {call: grpo, rollouts: independent, num_generations: 32, max_steps: 150, per_device_train_batch_size: 1600, learning_rate: 1.0e-2, max_length: 16}
+  - {call: grpo, rollouts: independent, num_generations: 32, max_steps: 100, per_device_train_batch_size: 1600, learning_rate: 1.0e-2, max_length: 16}
 rank: {beams: 10, k: 5}
 eval: {k: [1], shuffled_rows: 0, oracle: null}
 output_dir: run
