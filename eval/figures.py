@@ -160,8 +160,7 @@ def svg(figure: Any) -> str:
     with matplotlib.rc_context({"svg.hashsalt": "rectune", "svg.fonttype": "none"}):
         figure.get_layout_engine().execute(figure)
         figure.set_layout_engine("none")
-        FigureCanvasSVG(figure).print_svg(
-            out, metadata={"Date": None}
-        )  # `savefig` would lay it out and draw it once more
+        # `savefig` would lay it out and draw it once more
+        FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None})
     text = out.getvalue()
     return text[text.index("<svg") :]

@@ -23,8 +23,6 @@ def hybrid(split: Split, *, base: dict[str, Any], seed: int = 0) -> ItemIndex:
     """
     recipe = Recipe("hybrid", {"index": {"base": base}})
     function = resolve_call(recipe, "index.base")
-    if not inspect.isfunction(function):
-        raise ValueError(f"`index.base.call`: `{base['call']}` is not a function; type 'package.module:function'.")
     if "vectors" in inspect.signature(function).parameters:
         raise ValueError(
             f"`index.base.call`: `{base['call']}` names items by their vectors, and a hybrid gives it none. Take an index "

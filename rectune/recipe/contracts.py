@@ -77,13 +77,17 @@ def _takes(node: ast.FunctionDef) -> Takes:
 
 
 def check_function(function: Any, takes: Takes, where: str) -> None:
-    """Raise ValueError for a function that does not begin with what its section gives."""
-    begins = tuple(inspect.signature(function).parameters)[: len(takes.first)]
+    """Raise ValueError for what is no function, and for one that does not begin with what its section gives."""
+    name = getattr(function, "__name__", type(function).__name__)
+    try:
+        begins = tuple(inspect.signature(function).parameters)[: len(takes.first)]
+    except (TypeError, ValueError):  # a module; one that is not written in Python and tells nothing of what it takes
+        raise ValueError(f"{where}: `{name}` is not a function; type 'package.module:function'.") from None
     if begins == takes.first and takes.fits(function):
         return
     may = f"; it may also take {', '.join(f'`{name}`' for name in takes.may)}" if takes.may else ""
     raise ValueError(
-        f"{where}: `{function.__name__}` begins with ({', '.join(begins)}), but functions of this section are called with ({takes}){may}."
+        f"{where}: `{name}` begins with ({', '.join(begins)}), but functions of this section are called with ({takes}){may}."
     )
 
 

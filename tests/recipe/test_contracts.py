@@ -96,6 +96,12 @@ def test_what_does_not_keep_its_contract_is_named(
     assert told in str(raised.value)
 
 
+@pytest.mark.parametrize("named", [types, max, 3])
+def test_what_is_no_function_is_named(named: Any) -> None:
+    with pytest.raises(ValueError, match=r"the key: `.*` is not a function; type 'package\.module:function'"):
+        HOMES["index"].check(named, "the key")
+
+
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
