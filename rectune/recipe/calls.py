@@ -86,7 +86,7 @@ HOMES = {
     "vectors": Home("rectune.vectors", "rectune.vectors.item_vectors:VectorSource"),
     "index": Home("rectune.indexing", "rectune.indexing.item_index:Indexer"),
     "tasks": Home("rectune.tasks", "rectune.tasks.rows:Task"),
-    "tasks.history": Home("rectune.tasks.history", "rectune.tasks.history:ChoosesHistory", whole=True),
+    "tasks.history": Home("rectune.tasks.history", "rectune.tasks.history:HistorySelector", whole=True),
     "tasks.writer": Home("rectune.tasks.writers", "rectune.tasks.written:Writer"),
     "stages": Home("rectune.methods", "rectune.methods.contract:Method", may_have="rectune.methods.contract:MethodMay"),
     "stages.rewards": Home("rectune.methods.rewards", "rectune.methods.rewards:Rewarding", whole=True, plain=True),

@@ -12,11 +12,11 @@ from rectune.log.split import Ints, Rows, Split
 from rectune.vectors.item_vectors import ItemVectors
 
 Chosen = Callable[[int], Ints]  # row -> positions of its events in the log, oldest first
-ChooseHistory = Callable[[Split, Rows], Chosen]
+ChooseHistory = Callable[[Split, Rows], Chosen]  # a selector, bound to what the recipe says of it
 
 
-class ChoosesHistory(Protocol):
-    """A way to choose events; it is given item vectors and the recipe's seed where it names them."""
+class HistorySelector(Protocol):
+    """What a recipe names as `history`; it is given item vectors and the recipe's seed where it names them."""
 
     def __call__(self, split: Split, rows: Rows, *, vectors: ItemVectors = ..., seed: int = ..., **keys: Any) -> Chosen:
         """For each row which of its user's earlier events a prompt shows."""

@@ -85,9 +85,7 @@ PRIOR = "def load(folder): pass\ndef fit(split, folder): pass\n"
         ("tasks.writer", "def mine(items, asked): pass\n", "called with (items, asked, kind=…)"),
     ],
 )  # fmt: skip
-def test_what_does_not_keep_its_contract_is_named(
-    section: str, code: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_does_not_keep_its_contract_is_named(section: str, code: str, told: str) -> None:
     module = types.ModuleType("own")
     exec(code, module.__dict__)
     named = module if HOMES[section].needs else module.mine
