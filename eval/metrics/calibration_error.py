@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import datasets
-import evaluate
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,19 +17,3 @@ def calibration_error(chances: NDArray[np.float64], liked: NDArray[np.int64], *,
     which = np.minimum((np.asarray(chances) * bins).astype(np.int64), bins - 1)
     gap = np.bincount(which, weights=chances - liked, minlength=bins)
     return float(np.abs(gap).sum() / len(chances))
-
-
-class CalibrationError(evaluate.Metric):  # type: ignore[misc]
-    """`evaluate` wrapper: predictions are probabilities of a like, references 0 or 1."""
-
-    def _info(self) -> Any:
-        kinds = {"predictions": datasets.Value("float64"), "references": datasets.Value("int64")}
-        return evaluate.MetricInfo(
-            description=__doc__,
-            citation="",
-            inputs_description=calibration_error.__doc__,
-            features=datasets.Features(kinds),
-        )
-
-    def _compute(self, predictions: Any, references: Any, bins: int = 10) -> dict[str, float]:
-        return {"calibration_error": calibration_error(np.asarray(predictions), np.asarray(references), bins=bins)}

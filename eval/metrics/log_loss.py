@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import datasets
-import evaluate
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,16 +13,3 @@ def log_loss(chances: NDArray[np.float64], liked: NDArray[np.int64]) -> NDArray[
     """
     clipped = np.clip(chances, 1e-15, 1 - 1e-15)
     return np.asarray(-np.log(np.where(liked == 1, clipped, 1 - clipped)))
-
-
-class LogLoss(evaluate.Metric):  # type: ignore[misc]
-    """`evaluate` wrapper: predictions are probabilities of a like, references 0 or 1; mean over rows."""
-
-    def _info(self) -> Any:
-        kinds = {"predictions": datasets.Value("float64"), "references": datasets.Value("int64")}
-        return evaluate.MetricInfo(
-            description=__doc__, citation="", inputs_description=log_loss.__doc__, features=datasets.Features(kinds)
-        )
-
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
-        return {"log_loss": float(log_loss(np.asarray(predictions), np.asarray(references)).mean())}

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import datasets
-import evaluate
 import numpy as np
 from numpy.typing import NDArray
-from rectune.eval.metrics.hits import hits_of
 
 
 def ndcg(hits: NDArray[np.bool_], relevant: NDArray[np.int64], k: int) -> NDArray[np.float64]:
@@ -21,17 +16,3 @@ def ndcg(hits: NDArray[np.bool_], relevant: NDArray[np.int64], k: int) -> NDArra
     found = hits[:, :k] @ gains[: hits[:, :k].shape[1]]
     best = np.concatenate([[0.0], gains[:k].cumsum()])[np.minimum(relevant, k)]
     return np.divide(found, best, out=np.full(len(hits), np.nan), where=relevant > 0)
-
-
-class Ndcg(evaluate.Metric):  # type: ignore[misc]
-    """`evaluate` wrapper: predictions are ranked item ids, references the relevant ids; mean over rows."""
-
-    def _info(self) -> Any:
-        ids = datasets.Sequence(datasets.Value("int64"))
-        return evaluate.MetricInfo(
-            description=__doc__, citation="", inputs_description=ndcg.__doc__,
-            features=datasets.Features({"predictions": ids, "references": ids}),
-        )  # fmt: skip
-
-    def _compute(self, predictions: Any, references: Any, k: int = 10) -> dict[str, float]:
-        return {f"ndcg@{k}": float(np.nanmean(ndcg(*hits_of(predictions, references), k)))}

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import datasets
-import evaluate
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,22 +17,3 @@ def novelty(items: NDArray[np.int32], popularity: NDArray[np.float64], k: int) -
     listed = (first >= 0).sum(axis=1)
     total = np.where(first >= 0, bits[first], 0.0).sum(axis=1)
     return np.divide(total, listed, out=np.full(len(items), np.nan), where=listed > 0)
-
-
-class Novelty(evaluate.Metric):  # type: ignore[misc]
-    """`evaluate` wrapper: predictions are ranked item codes; give the training counts as `popularity`."""
-
-    def _info(self) -> Any:
-        return evaluate.MetricInfo(
-            description=__doc__, citation="", inputs_description=novelty.__doc__,
-            features=datasets.Features({"predictions": datasets.Sequence(datasets.Value("int64"))}),
-        )  # fmt: skip
-
-    def _compute(
-        self, predictions: Any, references: Any = None, popularity: Any = None, k: int = 10
-    ) -> dict[str, float]:
-        if popularity is None:
-            raise ValueError("novelty needs the training count of each item: compute(..., popularity=[...]).")
-        width = max(map(len, predictions))
-        table = np.array([[*p, *[-1] * (width - len(p))] for p in predictions])
-        return {f"novelty@{k}": float(np.nanmean(novelty(table, np.asarray(popularity, dtype=np.float64), k)))}

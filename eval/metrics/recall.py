@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import datasets
-import evaluate
 import numpy as np
 from numpy.typing import NDArray
-from rectune.eval.metrics.hits import hits_of
 
 
 def recall(hits: NDArray[np.bool_], relevant: NDArray[np.int64], k: int) -> NDArray[np.float64]:
@@ -19,17 +14,3 @@ def recall(hits: NDArray[np.bool_], relevant: NDArray[np.int64], k: int) -> NDAr
     """
     counts = hits[:, :k].sum(axis=1).astype(np.float64)
     return np.divide(counts, relevant, out=np.full(len(hits), np.nan), where=relevant > 0)
-
-
-class Recall(evaluate.Metric):  # type: ignore[misc]
-    """`evaluate` wrapper: predictions are ranked item ids, references the relevant ids; mean over rows."""
-
-    def _info(self) -> Any:
-        ids = datasets.Sequence(datasets.Value("int64"))
-        return evaluate.MetricInfo(
-            description=__doc__, citation="", inputs_description=recall.__doc__,
-            features=datasets.Features({"predictions": ids, "references": ids}),
-        )  # fmt: skip
-
-    def _compute(self, predictions: Any, references: Any, k: int = 10) -> dict[str, float]:
-        return {f"recall@{k}": float(np.nanmean(recall(*hits_of(predictions, references), k)))}

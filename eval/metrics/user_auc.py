@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import datasets
-import evaluate
 import numpy as np
 from numpy.typing import NDArray
 from rectune.eval.metrics.auc import auc
@@ -30,18 +26,3 @@ def mean_user_auc(scores: NDArray[np.float64], liked: NDArray[np.int64], user: N
     values, sizes = user_auc(scores, liked, user)
     known = ~np.isnan(values)
     return float(np.average(values[known], weights=sizes[known])) if known.any() else float("nan")
-
-
-class UserAuc(evaluate.Metric):  # type: ignore[misc]
-    """`evaluate` wrapper: predictions are scores, references 0 or 1; give `users` to `compute`."""
-
-    def _info(self) -> Any:
-        kinds = {"predictions": datasets.Value("float64"), "references": datasets.Value("int64")}
-        return evaluate.MetricInfo(
-            description=__doc__, citation="", inputs_description=user_auc.__doc__, features=datasets.Features(kinds)
-        )
-
-    def _compute(self, predictions: Any, references: Any, users: Any = None) -> dict[str, float]:
-        if users is None:
-            raise ValueError("user_auc needs `users`, one user id a row: compute(..., users=[...]).")
-        return {"user_auc": mean_user_auc(np.asarray(predictions), np.asarray(references), np.asarray(users))}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import pkgutil
 from pathlib import Path
 
 import evaluate
 import numpy as np
 import pytest
-from rectune.eval import metrics
+from rectune.eval import loadable, metrics
+from rectune.eval.loadable import Loadable
 from rectune.eval.metrics.accuracy import accuracy
 from rectune.eval.metrics.auc import auc
 from rectune.eval.metrics.calibration_error import calibration_error
@@ -131,7 +133,31 @@ def test_accuracy_by_hand() -> None:
         ("novelty", {"predictions": [[2]], "popularity": [3, 0, 1], "k": 1}, {"novelty@1": math.log2(3.5)}),
     ],
 )
-def test_every_metric_loads_by_its_file_with_evaluate(name: str, inputs: dict, expected: dict, tmp_path: Path) -> None:
-    file = Path(metrics.__path__[0]) / f"{name}.py"
-    metric = evaluate.load(str(file), cache_dir=str(tmp_path))
+def test_every_metric_is_there_for_evaluate(name: str, inputs: dict, expected: dict, tmp_path: Path) -> None:
+    metric = Loadable(name, cache_dir=str(tmp_path))
     assert metric.compute(**inputs) == pytest.approx(expected)
+
+
+def test_a_metric_loads_by_file_and_name(tmp_path: Path) -> None:
+    metric = evaluate.load(loadable.__file__, "recall", cache_dir=str(tmp_path))
+    metric.add_batch(predictions=LISTS[:2], references=TRUTH[:2])
+    metric.add(prediction=LISTS[2], reference=TRUTH[2])
+    assert metric.compute(k=2) == {"recall@2": 0.5}
+
+
+def test_each_file_of_a_formula_has_a_form() -> None:
+    assert {module.name for module in pkgutil.iter_modules(metrics.__path__)} == {*loadable.FORMS, "hits"}
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "message"),
+    [
+        ("coverage", {"predictions": [[1]]}, r"coverage needs the size of the catalogue: compute\(..., n_items=...\)"),
+        ("novelty", {"predictions": [[1]]}, "novelty needs the training count of each item"),
+        ("user_auc", {"predictions": [1.0], "references": [1]}, "user_auc needs one user id a row"),
+        ("precision", {}, "'precision' is no metric of rectune; there are recall, ndcg"),
+    ],
+)
+def test_what_a_metric_needs_is_said(name: str, inputs: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        Loadable(name, cache_dir=str(tmp_path)).compute(**inputs)
