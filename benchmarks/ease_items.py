@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from benchmarks.decoding import say
+from benchmarks.side_by_side import say
 from rectune.baselines.ease import ease, ease_with_markov
 from rectune.baselines.item_knn import item_knn
 from rectune.baselines.markov import markov

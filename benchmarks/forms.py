@@ -12,8 +12,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.decoding import say
 from benchmarks.refresh import cell, finished
+from benchmarks.side_by_side import say
 from rectune.cli import parse_overrides
 from rectune.recipe.load import load_recipe
 from rectune.run.judged import HIDDEN

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.decoding import say
+from benchmarks.side_by_side import say
 from rectune.baselines.scoring import discounted, top_columns
 from rectune.decoding.shelf import Shelf
 from rectune.log.split import evenly

@@ -20,7 +20,7 @@ import numpy as np
 import tokenizers
 import torch
 
-from benchmarks.decoding import claim, say, side_by_side
+from benchmarks.side_by_side import claim, say, side_by_side
 from rectune.cli import parse_overrides
 from rectune.log.split import evenly
 from rectune.recipe.load import load_recipe

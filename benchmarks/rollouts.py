@@ -20,8 +20,9 @@ import torch
 import transformers
 import trl
 
-from benchmarks.decoding import PrefixTree, claim, say, side_by_side
+from benchmarks.decoding import PrefixTree
 from benchmarks.gpu_sections.made import trainable
+from benchmarks.side_by_side import claim, say, side_by_side
 from rectune.cli import parse_overrides
 from rectune.decoding.padding import left_pad
 from rectune.decoding.rollouts import RolledOut, Rollouts

@@ -24,8 +24,9 @@ import torch
 import transformers
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from benchmarks.decoding import claim, end_to_end, interval, say
 from benchmarks.gpu_sections.made import every_trainer_with, trainable
+from benchmarks.run_search import end_to_end
+from benchmarks.side_by_side import claim, interval, say
 from rectune.cli import parse_overrides
 from rectune.model.adapters import with_adapter
 from rectune.model.load import load_base

@@ -28,7 +28,7 @@ from trl.data_utils import pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from trl.trainer.utils import add_fused_lm_head
 
-from benchmarks.decoding import claim, interval, say
+from benchmarks.side_by_side import claim, interval, say
 from rectune.cli import parse_overrides
 from rectune.log.split import windows
 from rectune.methods.target_head import put_target_head

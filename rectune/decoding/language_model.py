@@ -44,7 +44,7 @@ class RankSettings:
     `beams` wide lists are searched, `k` of them are recommended; `scores` as in `Engine`; prompts use `wording` of
     `template` and at most `max_length` tokens. `batch_tokens` tokens (prompts, and beams of all steps) are in memory at
     a time. `exact`: complete each list until it is proven, with at most `exact_nodes` more prefixes a row. `prior`: a
-    module that scores items without a language model, its keys, and `weight`, see `rectune.run.asked.Prior`. `normaliser` and
+    module that scores items without a language model, its keys, and `weight`, see `rectune.run.asked.AskedPrior`. `normaliser` and
     `spellings`, for tasks with fixed answers: see `choice_probabilities`; with `spellings` every way to write an answer that
     the template's macro of that name prints counts for it.
     """

@@ -61,7 +61,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Prior:
+class AskedPrior:
     """The section `rank.prior`: a module with `fit` and `load`, `fit`'s arguments, the weights to choose from on `rows` validation
     rows. `beside`: what `fit` is given where it takes it and what it learns does not depend on, `memory` (`eval.memory`) and `device`.
     `reads_sasrec`: whether the run's SASRec is a part of it."""
@@ -92,7 +92,7 @@ class Asked:
     rank: RankSettings
     model: Any
     trainings: tuple[Training, ...]
-    prior: Prior | None
+    prior: AskedPrior | None
     sasrec: AskedSasRec | None
     judge: Judge
     judge_arguments: dict[str, Any]
@@ -306,7 +306,7 @@ def check_methods(asked: Asked, config: Any) -> None:
                 raise ValueError(f"{asked.where(f'stages.{training.number}.call')}: {error}") from None
 
 
-def _prior(recipe: Recipe, section: dict[str, Any], seed: int, *, sasrec: bool) -> Prior:
+def _prior(recipe: Recipe, section: dict[str, Any], seed: int, *, sasrec: bool) -> AskedPrior:
     where = recipe.where
     module = resolve_call(recipe, "rank.prior")
     given = section.get("weight", list(WEIGHTS))
@@ -336,7 +336,7 @@ def _prior(recipe: Recipe, section: dict[str, Any], seed: int, *, sasrec: bool) 
     }
     beside = {key: value for key, value in beside.items() if key in inspect.signature(module.fit).parameters}
     reads = sasrec and wanted and "sasrec" in inspect.signature(module.fit).parameters
-    return Prior(module, arguments, tuple(weights), rows, beside, reads)
+    return AskedPrior(module, arguments, tuple(weights), rows, beside, reads)
 
 
 def _number(value: object) -> bool:

@@ -15,7 +15,7 @@ from rectune.decoding.shelf import Shelf
 from rectune.log.split import Rows, Split, evenly
 from rectune.methods.validation import hidden_while_choosing
 from rectune.recipe.box import Box, Held
-from rectune.run.asked import Asked, Prior
+from rectune.run.asked import Asked, AskedPrior
 from rectune.run.models import Models
 from rectune.run.sasrec_box import NAME as SASREC
 from rectune.runtime.files import inputs
@@ -26,7 +26,7 @@ WEIGHT = "weight.json"
 Score = Callable[[Split, Rows], NDArray[np.float64]]  # -> (rows, items), before the weight
 
 
-def prior_box(prior: Prior, without: Path) -> Box:
+def prior_box(prior: AskedPrior, without: Path) -> Box:
     """The fitted prior; what it holds is a `Score`."""
     keys = {"call": prior.module.__name__, **inputs(prior.arguments, without=without)}
 
