@@ -177,7 +177,7 @@ def _base_of(entry: Entry) -> str:
 
 
 def overview(kind: str, published: dict[str, Any]) -> str:
-    """A line a recipe and variant that was measured."""
+    """A line a recipe and variant that was measured, by data."""
     items = kind == "items"
     head = [
         "data",
@@ -188,13 +188,14 @@ def overview(kind: str, published: dict[str, Any]) -> str:
     ]
     head += ["with the prior", "difference to the prior"] if items else []
     head += ["seeds", "minutes", "verdict", "published"]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for file in sorted(results.FOLDER.glob("*.json")):
-        recipe = file.stem
-        for group in groups_of(results.load(recipe)):
-            if group[0]["kind"] == kind:
-                lines.append(f"| {' | '.join(_line(recipe, group, published.get(recipe, {})))} |")
-    return "\n".join(lines)
+    lines = [
+        _line(file.stem, group, published.get(file.stem, {}))
+        for file in sorted(results.FOLDER.glob("*.json"))
+        for group in groups_of(results.load(file.stem))
+        if group[0]["kind"] == kind
+    ]
+    rows = [head, ["---"] * len(head), *sorted(lines, key=lambda cells: cells[0])]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
 def _line(recipe: str, group: Sequence[Entry], published: dict[str, Any]) -> list[str]:

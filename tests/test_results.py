@@ -33,6 +33,13 @@ def test_every_line_of_the_overview_is_of_a_recipe_and_links_to_its_page() -> No
         assert (results.FOLDER / f"{name}.md").exists()
 
 
+def test_what_is_said_to_be_not_measured_has_no_figures() -> None:
+    said = results.README.read_text(encoding="utf-8").partition("## Not measured yet")[2]
+    named = set(re.findall(r"\]\(([\w-]+)\.yaml\)", said))
+    assert named
+    assert not named & {file.stem for file in results.FOLDER.glob("*.json")}
+
+
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Another place for results."""
