@@ -8,7 +8,6 @@ from types import MethodType
 from typing import Any
 
 import torch
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers.utils import ModelOutput
 
@@ -99,10 +98,10 @@ def _piece(
     logits = head(hidden).float() * scale
     if cap is not None:
         logits = cap * torch.tanh(logits / cap)
-    log_probs = -functional.cross_entropy(logits, labels, reduction="none")
+    every = logits.log_softmax(-1)
+    log_probs = every.gather(-1, labels[:, None])[:, 0]
     with torch.no_grad():
-        every = logits.log_softmax(-1)
-        entropy = -(every.exp() * every).sum(-1)
-        top = logits.argmax(-1) == labels
+        entropy = -torch.linalg.vecdot(every.exp(), every)
+        top = log_probs >= every.amax(-1)
         mean = logits.mean(-1)
     return log_probs, entropy, top, mean

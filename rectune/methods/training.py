@@ -21,6 +21,7 @@ from rectune.decoding.language_model import positions_of
 from rectune.log.split import Ints, Part, evenly
 from rectune.methods.choosing import RankedMetrics, early_stopping
 from rectune.methods.contract import Trainable
+from rectune.methods.cpu_attention import attention_in_float32
 from rectune.methods.measured import FILE as MEASURED
 from rectune.methods.measured import Meter
 from rectune.methods.probe import save_probe
@@ -100,7 +101,8 @@ def run(trainer: Any, task: Trainable, examples: Mixture, folder: Path) -> None:
     if done is not None:
         trainer.args.eval_on_start = False  # that was before its first step
     try:
-        trainer.train(resume_from_checkpoint=done)
+        with attention_in_float32():
+            trainer.train(resume_from_checkpoint=done)
     finally:
         bar.close()
     measured = asdict(trainer.meter.up_to_date())

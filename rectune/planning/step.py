@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from rectune.methods.cpu_attention import attention_in_float32
 from rectune.methods.target_head import score
 from rectune.planning.kernels import FusedHead, cuda_kernels
 from rectune.planning.live_memory import LiveMemory
@@ -101,7 +102,7 @@ def _follow(model: Any, mode: FakeTensorMode, shape: StepShape, stack: Any) -> S
     hooks = [inner.base_model.register_forward_hook(lambda *_: body.__setitem__(0, memory.live))]
     if stack is not None:
         hooks.append(stack[0].register_forward_hook(_marks_the_end(memory)))
-    kernels = cuda_kernels() if shape.device == "cuda" else contextlib.nullcontext()
+    kernels = cuda_kernels() if shape.device == "cuda" else attention_in_float32()
     try:
         with mode, kernels, memory:
             if shape.accumulates:
