@@ -118,4 +118,4 @@ def test_a_training_on_a_cpu_has_it(seen: list[torch.dtype], tmp_path: Path) -> 
     recipe = tmp_path / "half.yaml"
     recipe.write_text(RECIPE)
     tuned(recipe, str(tmp_path / "run"))
-    assert torch.float32 in seen
+    assert seen[0] == torch.float32, seen
