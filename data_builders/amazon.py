@@ -12,7 +12,8 @@ from rectune.data_builders.files import find_file
 
 from rectune.log.cleaning import Repeats, make_log
 from rectune.log.log import Log
-from rectune.runtime.text_files import read_json_lines, read_lines
+from rectune.runtime.near import shown
+from rectune.runtime.text_files import json_of, read_json_lines, read_lines
 
 Year = Literal[2014, 2018, 2023]
 
@@ -88,7 +89,7 @@ def _items(file: Path, year: Year) -> Iterator[tuple[str, str, str, str, str]]:
             str(row[item_id]),
             _text(row.get("title")),
             _text(brand),
-            ", ".join(map(str, categories)),
+            ", ".join([categories] if isinstance(categories, str) else map(str, categories)),
             _text(row.get("description")),
         )
 
@@ -97,14 +98,15 @@ def _python_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The metadata of 2014 is one Python literal a line, later re-issues are JSON."""
     for number, line in read_lines(file):
         try:
-            yield number, ast.literal_eval(line)
-        except (SyntaxError, ValueError):
-            import json
-
+            row = json_of(line, file.name)
+        except ValueError:
             try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError:
+                row = ast.literal_eval(line)
+            except (SyntaxError, ValueError):
                 raise ValueError(f"{file.name}:{number}: neither a Python literal nor JSON.") from None
+        if not isinstance(row, dict):
+            raise ValueError(f"{file.name}:{number}: an item must be an object of fields, got {shown(row)}.")
+        yield number, row
 
 
 def _text(value: Any) -> str:

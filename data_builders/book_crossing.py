@@ -66,4 +66,8 @@ def _read(folder: Path, pattern: str, columns: list[str] | None) -> pl.DataFrame
         escape="\\" if older else None,
         mend=(lambda text: _GLUED.sub('";"', text)) if older else None,
     )
+    if columns is not None and len(table.columns) != len(columns):
+        raise ValueError(
+            f"{file.name}: it has {len(table.columns)} columns ({', '.join(table.columns)}), but {len(columns)} are expected: user, book and rating."
+        )
     return table if columns is None else table.rename(dict(zip(table.columns, columns, strict=True)))

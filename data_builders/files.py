@@ -12,6 +12,7 @@ import re
 import shutil
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,10 @@ def _header(raw: mmap.mmap | bytes | None, separator: str, quoted: bool) -> list
         text = first.decode("utf-8").removeprefix("\ufeff").rstrip("\r")
     except UnicodeDecodeError:
         return None
-    row = next(csv.reader([text], delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE), [])
+    try:
+        row = next(csv.reader([text], delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE), [])
+    except csv.Error:  # line ends of an old Macintosh, or a line without end
+        return None
     names = [name.strip() for name in row]
     return names if names != [""] and names and len(set(names)) == len(names) else None
 
@@ -252,6 +256,14 @@ def optional_file(folder: Path, *patterns: str) -> Path | None:
         return None
 
 
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    RuntimeError,
+)  # what the library says of a zip that it cannot unpack
+
+
 def unzip(archive: Path, into: Path) -> Path:
     """Unpack a zip into a new folder and return it. Raises ValueError for paths that lead out of it, or a damaged zip."""
     work = into.with_name(f"{into.name}.partial")
@@ -262,9 +274,11 @@ def unzip(archive: Path, into: Path) -> Path:
                 if name.startswith("/") or ".." in Path(name).parts or ":" in name:
                     raise ValueError(f"{archive.name}: the path `{name}` leads out of the archive; it is not unpacked.")
             file.extractall(work)
-    except zipfile.BadZipFile as error:
+    except BaseException as error:
         shutil.rmtree(work, ignore_errors=True)
-        raise ValueError(f"{archive.name}: damaged zip file ({error}).") from None
+        if isinstance(error, DAMAGED):
+            raise ValueError(f"{archive.name}: damaged zip file, or one that asks for a password ({error}).") from None
+        raise
     shutil.rmtree(into, ignore_errors=True)
     os.replace(work, into)
     return into

@@ -28,7 +28,7 @@ def movielens(*, size: Size, path: Path | None = None, user_core: int = 0, item_
     """Read MovieLens from `path` (the unpacked folder or the zip), or download it once into the cache.
 
     Items are films with `title` and `genres`; ratings and times are kept. In 100k the item file is latin-1 and genres
-    are flags. Raises ValueError where the files are of another size than named.
+    are flags; the three later sizes have one layout, so that `size` is their name only. Raises FileNotFoundError where a file of the size's layout is not there.
     """
     folder = _folder(size, path)
     ratings, films = (_old if size in ("100k", "1m") else _new)(folder, size)

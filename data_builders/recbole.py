@@ -13,6 +13,7 @@ from rectune.log.log import Log
 from rectune.log.split import Part
 
 PARTS: dict[Part, str] = {"train": "train", "validation": "valid", "test": "test"}
+USUAL = {"time": "timestamp", "rating": "rating"}
 KINDS = ("token", "token_seq", "float", "float_seq")
 
 
@@ -21,8 +22,8 @@ def recbole(
     path: Path,
     user: str = "user_id",
     item: str = "item_id",
-    time: str | None = "timestamp",
-    rating: str | None = "rating",
+    time: str | None = USUAL["time"],
+    rating: str | None = USUAL["rating"],
     title: str | None = None,
     user_core: int = 0,
     item_core: int = 0,
@@ -30,7 +31,7 @@ def recbole(
 ) -> Log:
     """Read a folder of atomic files, plain or .gz. Fields are named without their type.
 
-    `time` and `rating` are used where the file has them. `title` names the item field that is the title (default:
+    `time` and `rating` are used where the file has fields of these default names; others must be there. `title` names the item field that is the title (default:
     the first one whose name holds 'title' or 'name'). A folder of benchmark files (`*.train.inter`, `*.valid.inter`, `*.test.inter`) is
     read with their own split; use the split `given`. Raises ValueError for a header without types.
     """
@@ -39,7 +40,9 @@ def recbole(
     file = find_file(path, "*.inter")
     log, fields = _typed(file)
     wanted = {"user": user, "item": item}
-    wanted |= {k: v for k, v in (("time", time), ("rating", rating)) if v is not None and v in fields}
+    for key, name in (("time", time), ("rating", rating)):
+        if name is not None and (name in fields or name != USUAL[key]):
+            wanted[key] = name
     for key, name in wanted.items():
         if name not in fields:
             raise ValueError(f"{file.name}: no field `{name}` (named by `data.{key}`). It has: {', '.join(fields)}.")
@@ -47,7 +50,13 @@ def recbole(
     shelf_file = optional_file(path, "*.item")
     shelf = _shelf(shelf_file, item, title) if shelf_file else None
     return make_log(
-        events, shelf, source=file.name, user_core=user_core, item_core=item_core, repeats=repeats, warn_unordered=False
+        events,
+        shelf,
+        source=file.name,
+        user_core=user_core,
+        item_core=item_core,
+        repeats=repeats,
+        warn_unordered="time" not in wanted,
     )
 
 

@@ -78,7 +78,19 @@ def table(
             "column of their times."
         )
     if layout == "sequences":
-        users, sequences = _sequences(path, encoding, separator)
+        unread = {
+            "where": where,
+            "time": time,
+            "time_format": time_format,
+            "rating": rating,
+            "columns": columns,
+            "dataset": dataset,
+        }
+        if given := [key for key, value in unread.items() if value is not None]:
+            raise ValueError(
+                f"{source}: `layout: sequences` reads lines 'USER ITEM ITEM …' and has no use for {', '.join(f'`data.{key}`' for key in given)}. Leave it out."
+            )
+        users, sequences = _sequences(path, encoding, separator, missing or [])
         return from_sequences(
             users, sequences, shelf, source=source, user_core=user_core, item_core=item_core, repeats=repeats
         )
@@ -122,9 +134,9 @@ def _called(path: Path | list[Path] | None, dataset: str | None) -> str:
 
 
 def _sequences(
-    path: Path | list[Path] | None, encoding: str, separator: str | None
+    path: Path | list[Path] | None, encoding: str, separator: str | None, missing: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
-    """Users and their items of lines 'USER ITEM ITEM …'. Raises ValueError naming file and line."""
+    """Users and their items of lines 'USER ITEM ITEM …', without the words that are `missing`. Raises ValueError naming file and line."""
     if path is None:
         raise ValueError("`data`: `layout: sequences` reads text files; give `path`.")
     users: list[str] = []
@@ -137,8 +149,9 @@ def _sequences(
                 continue
             if len(fields) < 2:
                 raise ValueError(f"{file.name}:{number}: a line must be 'USER ITEM ITEM …', got {line.strip()[:60]!r}.")
-            users.append(fields[0])
-            sequences.append(fields[1:])
+            if fields[0] not in missing:
+                users.append(fields[0])
+                sequences.append([field for field in fields[1:] if field not in missing])
     if not users:
         raise ValueError(f"{_called(path, None)}: the file is empty.")
     return users, sequences
@@ -251,7 +264,7 @@ def _by_condition(pieces: Pieces, condition: pl.Expr, key: str) -> Callable[[pl.
 
 def _by_values(pieces: Pieces, where: dict[str, Any], source: str, key: str) -> Callable[[pl.DataFrame], pl.DataFrame]:
     """Rows whose columns have one of the values that are wanted. Raises ValueError for a value that no row has."""
-    wanted = {c: [str(value) for value in (v if isinstance(v, list) else [v])] for c, v in where.items()}
+    wanted = {c: [_word(value) for value in (v if isinstance(v, list) else [v])] for c, v in where.items()}
     missing = {(column, value) for column, values in wanted.items() for value in values}
     for piece in pieces():
         for column in {column for column, _ in missing}:
@@ -269,12 +282,19 @@ def _by_values(pieces: Pieces, where: dict[str, Any], source: str, key: str) -> 
     return lambda piece: piece.filter(pl.all_horizontal(pl.col(c).cast(pl.String).is_in(v) for c, v in wanted.items()))
 
 
+def _word(value: Any) -> str:
+    """A value as a column's text has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _picked(pieces: Iterator[pl.DataFrame], chosen: dict[str, str]) -> Iterator[pl.DataFrame]:
     """The columns by the names that a log has for them; an empty text is a value that is missing."""
     for piece in pieces:
         picked = piece.select([pl.col(column).alias(key) for key, column in chosen.items()])
         texts = [c for c, kind in picked.schema.items() if kind == pl.String]
-        yield picked.with_columns(pl.when(pl.col(c) == "").then(None).otherwise(pl.col(c)).alias(c) for c in texts)
+        yield picked.with_columns(
+            pl.when(pl.col(c).str.strip_chars() == "").then(None).otherwise(pl.col(c)).alias(c) for c in texts
+        )
 
 
 def _without(

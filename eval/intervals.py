@@ -17,7 +17,7 @@ CHUNK = 4_000_000  # draws that are floats at a time: 32 MB, whatever the number
 class Bootstrap:
     """Resamples users with replacement, the same samples for everything it is asked about (so differences pair up).
 
-    Rows of one user stay together. `drawn`: how often each user is, (samples, users), in a file where `room` is too small. Samples in which a figure is
+    Rows of one user stay together; of a single user there is no interval. `drawn`: how often each user is, (samples, users), in a file where `room` is too small. Samples in which a figure is
     not defined are left out of its interval. Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13
     (percentile interval).
     """
@@ -40,7 +40,7 @@ class Bootstrap:
             return float("nan"), float("nan"), float("nan")
         total, count = self._weighted(np.stack([sums, counts], axis=1)).T  # (samples,) each
         drawn = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
-        return (float(sums.sum() / counts.sum()), *_interval(drawn))
+        return (float(sums.sum() / counts.sum()), *self._interval(drawn))
 
     def statistic(self, function: Callable[[NDArray[np.int64]], float]) -> tuple[float, float, float]:
         """Any statistic of row positions, such as an AUC or a difference of two: (value, low, high)."""
@@ -54,7 +54,14 @@ class Bootstrap:
             lengths = sizes[picked]
             within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
             drawn.append(function(order[np.repeat(starts[picked], lengths) + within]))
-        return (function(np.arange(len(self.position))), *_interval(np.array(drawn)))
+        return (function(np.arange(len(self.position))), *self._interval(np.array(drawn)))
+
+    def _interval(self, drawn: Floats) -> tuple[float, float]:
+        known = drawn[~np.isnan(drawn)]
+        if len(known) == 0 or len(self.users) == 1:
+            return float("nan"), float("nan")
+        tail = (1 - LEVEL) / 2
+        return float(np.quantile(known, tail)), float(np.quantile(known, 1 - tail))
 
     def _weighted(self, columns: Floats) -> Floats:
         """Sums over users of (users, columns), each user as often as drawn: (samples, columns)."""
@@ -75,11 +82,3 @@ def _draw(count: int, samples: int, seed: int, room: Room) -> Matrix:
     for i in range(samples if count else 0):
         weights.window(i, i + 1)[0] = np.bincount(rng.integers(0, count, count), minlength=count)
     return weights
-
-
-def _interval(drawn: Floats) -> tuple[float, float]:
-    known = drawn[~np.isnan(drawn)]
-    if len(known) == 0:
-        return float("nan"), float("nan")
-    tail = (1 - LEVEL) / 2
-    return float(np.quantile(known, tail)), float(np.quantile(known, 1 - tail))

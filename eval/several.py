@@ -49,11 +49,15 @@ def _group(setting: dict[str, Any], reports: Sequence[dict[str, Any]], seeds: Se
         title: {
             row: {metric: _spread([t[title][row][metric] for t in tables]) for metric in entry}
             for row, entry in rows.items()
+            if all(row in t[title] for t in tables)
         }
         for title, rows in tables[0].items()
     }
+    alone = dict.fromkeys(
+        row for title in summary for table in tables for row in table[title] if row not in summary[title]
+    )
     each = {title: [_judged(report, title) for report in reports] for title in summary if title != WRITTEN}
-    return {"setting": setting, "seeds": list(seeds), "results": summary, "each": each}
+    return {"setting": setting, "seeds": list(seeds), "results": summary, "alone": list(alone), "each": each}
 
 
 def _judged(report: dict[str, Any], title: str) -> dict[str, Any]:
@@ -114,6 +118,10 @@ def _text(recipe: str, group: dict[str, Any], results: dict[str, Any]) -> str:
             for seed, one in zip(group["seeds"], group["each"][title], strict=True)
         )
         parts.append(f"Tuned minus the best baseline: {best}")
+    if group["alone"]:
+        parts.append(
+            f"Rows of some runs only, such as a SASRec whose settings were chosen for each: {', '.join(group['alone'])}. See the runs' own reports."
+        )
     if len(group["seeds"]) == 1:
         parts.append("Not defined (–): the standard deviation, which needs two seeds.")
     return "\n".join(parts)

@@ -37,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         overrides = parse_overrides(rest)
         if overrides and known.command in (
             "ls",
+            "init",
             "recommend",
             "rank",
             "compare",

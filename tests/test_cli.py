@@ -72,6 +72,9 @@ def test_ls_and_show(capsys: pytest.CaptureFixture[str]) -> None:
         (["--tasks.0.template", "next-itm.jinja"], "`next-itm.jinja` was not found"),
         (["--tasks.0.share", "0"], "must be a number above 0"),
         (["--eval.kk", "[1]"], "unknown key. Did you mean `k`"),
+        (["--eval.ease_items", "0"], "got 0, but it must be a number from 1 on"),
+        (["--rank.prior", "{call: prior, neighbours: -1}"], "`rank.prior.neighbours`: got -1, but it must be a number from 1 on"),
+        (["--rank.prior", "{call: prior, ease_items: -2}"], "`rank.prior.ease_items`: got -2, but it must be a number from 1 on"),
         (["--split.max_history", "0"], "`max_history` is in items and must be at least 1"),
         (["--data.users", "0"], "sizes must be at least 1"),
         (["--split.call", "rectune.log.splits.given:given"], "does not come split"),
@@ -315,3 +318,10 @@ def test_a_broken_pipe_of_another_kind_is_an_error(
 
     monkeypatch.setattr("rectune.commands.ls", broken)
     assert "Broken pipe (a socket)" in fails(capsys, "ls")
+
+
+def test_init_knows_its_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "log.csv").write_text("user,item\nu,a\nu,b\n")
+    said = fails(capsys, "init", str(tmp_path / "log.csv"), "--users", "u", "--to", str(tmp_path / "mine.yaml"))
+    assert "`--users`: `rectune init` has no such option. See `rectune init --help`" in said
+    assert not (tmp_path / "mine.yaml").exists()

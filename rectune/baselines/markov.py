@@ -11,8 +11,8 @@ from rectune.log.split import Rows, Split
 
 def transitions(split: Split) -> sparse.csr_matrix:
     """How often item j came right after item i of the same user in training, (items, items)."""
-    users, items = split.train_sequences()
-    follows = users[1:] == users[:-1]
+    _, items = split.train_sequences()
+    follows = split.follows
     shape = (split.log.n_items, split.log.n_items)
     return sparse.csr_matrix((np.ones(int(follows.sum())), (items[:-1][follows], items[1:][follows])), shape=shape)
 

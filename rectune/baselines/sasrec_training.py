@@ -213,10 +213,10 @@ class _Loss:
 
 
 def training_sequences(split: Split, length: int) -> list[NDArray[Any]]:
-    """Items of the training events of each user, oldest first, in windows of at most `length` + 1 that share one event, so that each
+    """Items of the training events of each user that follow each other, oldest first, in windows of at most `length` + 1 that share one event, so that each
     event but a user's first is a target once."""
-    users, items = split.train_sequences()
-    edges = [0, *(np.flatnonzero(users[1:] != users[:-1]) + 1).tolist(), len(users)]
+    _, items = split.train_sequences()
+    edges = [0, *(np.flatnonzero(~split.follows) + 1).tolist(), len(items)]
     return [
         items[start : min(start + length + 1, end)]
         for begin, end in pairwise(edges)

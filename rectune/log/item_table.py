@@ -73,10 +73,14 @@ def clean_items(items: pl.DataFrame, source: str, notes: dict[str, Any] | None =
     """Return the item table as texts: lists joined, entities unescaped, white space folded, one row an item."""
     if "item_id" not in items.columns:
         raise ValueError(f"{source}: the item table has no column `item_id`. It has: {', '.join(items.columns)}.")
-    if items["item_id"].is_null().any():
-        raise ValueError(f"{source}: `item_id` is empty in {items['item_id'].is_null().sum()} rows of the item table.")
-    columns = [pl.col("item_id").cast(pl.String).str.strip_chars()]
-    columns += [clean_text(items[name]).alias(name) for name in items.columns if name != "item_id"]  # type: ignore[misc]
+    ids = items["item_id"].cast(pl.String).str.strip_chars()
+    empty = ids.is_null() | (ids == "")
+    if empty.any():
+        raise ValueError(
+            f"{source}: `item_id` is empty in {empty.sum()} rows of the item table, the first is data row {int(empty.arg_true()[0]) + 1}. Take these rows out."
+        )
+    columns: list[Any] = [ids]
+    columns += [clean_text(items[name]).alias(name) for name in items.columns if name != "item_id"]
     cleaned = items.select(columns)
     unique = cleaned.unique("item_id", keep="first", maintain_order=True)
     if unique.height < cleaned.height:

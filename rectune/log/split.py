@@ -144,6 +144,14 @@ class Split:
         """User and item of each training event, user after user, oldest first; shapes (training events,)."""
         return self.log.user_codes[self.train_events], self.log.item_codes[self.train_events]
 
+    @property
+    def follows(self) -> NDArray[np.bool_]:
+        """Whether each training event but the first comes right after the one before it, of the same user, shape (training events - 1,). Of a log
+        that few rows were drawn from not all events between two are there."""
+        users, events = self.log.user_codes[self.train_events], self.train_events
+        same = users[1:] == users[:-1]
+        return np.asarray(same if self.log.cut is not None else same & (np.diff(events) == 1))
+
     def trained(self, user: int) -> NDArray[np.int32]:
         """Item codes of the training events of a user, oldest first, shape (events,)."""
         users, items = self._trained
@@ -234,9 +242,9 @@ def rows_of(log: Log, targets: Ints, first: Ints, max_history: int) -> Rows:
     )
 
 
-def check_log(log: Log, max_history: int) -> None:
+def check_log(log: Log, max_history: int, *, key: str = "max_history") -> None:
     """Raise ValueError for a history of no items, or a catalogue that cannot be ranked."""
     if max_history < 1:
-        raise ValueError(f"`max_history` is in items and must be at least 1, got {max_history}.")
+        raise ValueError(f"`{key}` is in items and must be at least 1, got {max_history}.")
     if log.n_items < 2:
         raise ValueError(f"{log.source}: the catalogue holds {log.n_items} item; ranking needs at least 2.")

@@ -14,6 +14,7 @@ EITHER = tuple(  # month or day first: told by a number above 12
     for mark in "/-"
     for clock in ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 )
+FIRST_YEAR = 1000  # with four digits
 STAMPS = "dates of their own type"
 READ = "numbers, 2026-01-31, 2026-01-31 18:00:09 (with T, Z, UTC or +01:00), 2026/01/31, 31.01.2026, Jan 31, 2026, Sat Jan 31 18:00:09 +0000 2026"
 
@@ -123,11 +124,13 @@ def _dates(plain: pl.Series) -> dict[str | None, pl.Series]:
 
 
 def _stamps(column: pl.Series, form: str) -> pl.Series:
-    """Seconds since 1970 (UTC), null where a value is not of the form."""
+    """Seconds since 1970 (UTC), null where a value is not of the form; 25 is no year: Polars reads it as one, and so a day as a year."""
     try:
         stamps = column.str.to_datetime(form, time_unit="us", strict=False, exact=True)
     except pl.exceptions.PolarsError:
         return pl.Series(column.name, [None] * len(column), dtype=pl.Float64)
+    if "%Y" in form:
+        stamps = stamps.set(stamps.dt.year() < FIRST_YEAR, None)
     if getattr(stamps.dtype, "time_zone", None):
         stamps = stamps.dt.convert_time_zone("UTC")
     return _seconds(stamps)

@@ -360,22 +360,35 @@ def bind(
     arguments = check_keywords(function, section, lambda k: recipe.where(f"{key}.{k}"), given=given, also=own)
     for name, parameter in keywords_of(function, given).items():
         if name in arguments and "Path" in str(parameter.annotation):
+            where, several = recipe.where(f"{key}.{name}"), "list[" in str(parameter.annotation)
             try:
-                arguments[name] = _found(recipe, arguments[name])
+                found = _found(recipe, arguments[name])
             except FileNotFoundError as error:
-                raise FileNotFoundError(f"{recipe.where(f'{key}.{name}')}: {error}") from None
+                raise FileNotFoundError(f"{where}: {error}") from None
+            if isinstance(found, list) and not several:
+                if len(found) > 1:
+                    raise ValueError(
+                        f"{where}: it takes one path, and {shown(arguments[name])} stands for {len(found)}: {', '.join(one.name for one in found[:5])}. Name one."
+                    )
+                (found,) = found
+            if found == []:
+                raise ValueError(f"{where}: the list of paths is empty.")
+            arguments[name] = found
     return arguments
 
 
 def _found(recipe: Recipe, value: Any) -> Any:
-    """Paths where they are; a pattern such as 'events/*.csv' becomes the list of what it matches."""
+    """Paths where they are; a pattern such as 'events/*.csv' becomes the list of what it matches, unless there is a file of that very name."""
     if isinstance(value, list):
         found = [_found(recipe, Path(one) if isinstance(one, str) else one) for one in value]
         return [one for several in found for one in (several if isinstance(several, list) else [several])]
     if not isinstance(value, Path):
         return value
-    if not any(sign in value.name for sign in "*?["):
+    try:
         return recipe.find(value)
+    except FileNotFoundError:
+        if not any(sign in value.name for sign in "*?["):
+            raise
     folder = recipe.find(value.parent)
     matches = sorted(folder.glob(value.name))
     if not matches:

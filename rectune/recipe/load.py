@@ -141,7 +141,7 @@ def read_yaml(text: str, source: str) -> tuple[Any, dict[str, str]]:
         lines: dict[str, str] = {}
         if node is not None:
             _walk(node, "", source, lines, ())
-        return (loader.construct_document(node) if node is not None else None), lines
+        return (_constructed(loader, node, source) if node is not None else None), lines
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{source}:{mark.line + 1}" if mark else source
@@ -150,6 +150,16 @@ def read_yaml(text: str, source: str) -> tuple[Any, dict[str, str]]:
         raise ValueError(f"{source}: not readable YAML: it is nested too deeply.") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{source}: not valid YAML: {' '.join(str(error).split())}.") from None
+
+
+def _constructed(loader: yaml.SafeLoader, node: yaml.Node, source: str) -> Any:
+    """What a document says. Raises ValueError for a date that there is not."""
+    try:
+        return loader.construct_document(node)
+    except ValueError as error:
+        raise ValueError(
+            f"{source}: not readable YAML: {error}. A text that looks like a date or a number stands in quotes."
+        ) from None
 
 
 def _walk(node: yaml.Node, prefix: str, source: str, lines: dict[str, str], above: tuple[yaml.Node, ...]) -> None:
@@ -165,6 +175,10 @@ def _walk(node: yaml.Node, prefix: str, source: str, lines: dict[str, str], abov
         seen: dict[str, int] = {}
         for key, child in node.value:
             line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise ValueError(
+                    f"{source}:{line}: a key must be a word; a text that begins with a bracket stands in quotes."
+                )
             if key.value in seen:
                 raise ValueError(
                     f"{source}:{line}: key `{prefix}{key.value}` was already given on line {seen[key.value]}."
@@ -221,6 +235,10 @@ def merge(base: Any, change: Any, where: Callable[[str], str] = str, key: str = 
 def _override(recipe: Recipe, key: str, text: str) -> None:
     value, _ = read_yaml(text, f"--{key}")
     *path, last = key.split(".")
+    if key == "include":
+        raise ValueError(
+            "`--include`: what a recipe includes stands in its file. Write a recipe that includes both, or give the other one's keys."
+        )
     if (path == [] and last not in SECTIONS) or (path and path[0] not in SECTIONS):
         raise ValueError(f"`--{key}`: unknown section.{near(key.split('.')[0], SECTIONS)}")
     here: Any = recipe.settings
@@ -253,7 +271,7 @@ def _position(here: list[Any], part: str, key: str) -> int:
 def _check_sections(recipe: Recipe) -> None:
     for key in recipe.settings:
         if key not in SECTIONS:
-            raise ValueError(f"{recipe.where(key)}: unknown section.{near(key, SECTIONS)}")
+            raise ValueError(f"{recipe.where(str(key))}: unknown section.{near(str(key), SECTIONS)}")
     for key in REQUIRED:
         if recipe.settings.get(key) is None:
             raise ValueError(f"recipe `{recipe.name}`: the section `{key}` is missing.")

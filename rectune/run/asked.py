@@ -34,6 +34,7 @@ from rectune.tasks.task_calls import TaskCall, ranked_task, read_tasks
 
 ANY = (ValueError, TypeError, OSError, ImportError)  # why a callable or its files may be missing
 LIST = 10  # items of the lists by which checkpoints are chosen, whatever `rank.beams` are
+LEAST = {"ease_items": 1, "neighbours": 1}  # of items; none would leave a baseline nothing
 WEIGHTS = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 
 
@@ -142,7 +143,7 @@ def ask(recipe: Recipe, *, need: Literal["all", "no files", "ranking"] = "all") 
     nothing is built again: what made its log, split, vectors and index may be gone.
     """
     from rectune.model.settings import model_settings
-    from rectune.recipe.library import FROM_0, check_range
+    from rectune.recipe.library import Range, check_range
 
     earlier = read_earlier(recipe, finished=need == "ranking")
     if recipe.settings.get("index") is None:
@@ -176,7 +177,7 @@ def ask(recipe: Recipe, *, need: Literal["all", "no files", "ranking"] = "all") 
     if judge.function.__module__.startswith("rectune.eval."):
         for name, value in arguments.items():
             if isinstance(value, int):  # all of them count something
-                check_range(value, FROM_0, recipe.where(f"eval.{name}"))
+                check_range(value, Range(LEAST.get(name, 0)), recipe.where(f"eval.{name}"))
     if judge.judges in ("item", "choice") and min(arguments.get("k") or [1]) < 1:
         raise ValueError(f"{recipe.where('eval.k')}: got {arguments['k']}, but a list holds at least 1 item.")
     if isinstance(arguments.get("oracle"), str):  # named here, too: a report comes after the training
@@ -307,6 +308,8 @@ def check_methods(asked: Asked, config: Any) -> None:
 
 
 def _prior(recipe: Recipe, section: dict[str, Any], seed: int, *, sasrec: bool) -> AskedPrior:
+    from rectune.recipe.library import Range, check_range
+
     where = recipe.where
     module = resolve_call(recipe, "rank.prior")
     given = section.get("weight", list(WEIGHTS))
@@ -328,6 +331,9 @@ def _prior(recipe: Recipe, section: dict[str, Any], seed: int, *, sasrec: bool) 
     arguments = check_keywords(
         module.fit, keys, lambda k: where(f"rank.prior.{k}"), given=("split", "folder", "memory", "device", "sasrec")
     )
+    if module.__name__.startswith("rectune.baselines."):
+        for name, least in LEAST.items():
+            check_range(arguments.get(name), Range(least), where(f"rank.prior.{name}"))
     if "seed" in inspect.signature(module.fit).parameters:
         arguments.setdefault("seed", seed)
     beside = {

@@ -123,7 +123,7 @@ def json_of(text: str, name: str, *, unique: bool = False) -> Any:
         return found
 
     try:
-        return json.loads(text, object_pairs_hook=once if unique else None)
+        return _whole(json.loads(text, object_pairs_hook=once if unique else None), text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{name}:{error.lineno}: not valid JSON: {error.msg}.") from None
     except RecursionError:
@@ -139,7 +139,7 @@ def json_lines_of(text: str, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a text of JSON lines, as `read_json_lines` gives them; `name`: of its file."""
     for number, line in lines_of(text):
         try:
-            row = json.loads(line)
+            row = _whole(json.loads(line), line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{name}:{number}: not valid JSON: {error.msg}.") from None
         except RecursionError:
@@ -147,3 +147,18 @@ def json_lines_of(text: str, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
         if not isinstance(row, dict):
             raise ValueError(f"{name}:{number}: a line must hold one JSON object, got {type(row).__name__}.")
         yield number, row
+
+
+def _whole(value: Any, text: str) -> Any:
+    """A value of JSON where half of a character, as a text that was cut leaves it, is U+FFFD: no file can hold the half. `text`: what it was read from."""
+    return _mended(value) if "\\ud" in text or "\\uD" in text else value
+
+
+def _mended(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_mended(one) for one in value]
+    if isinstance(value, dict):
+        return {_mended(key): _mended(one) for key, one in value.items()}
+    return value

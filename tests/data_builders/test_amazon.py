@@ -62,3 +62,14 @@ def test_real_gift_cards(data: Any) -> None:
     assert counts(log) == (458, 148, 2969)  # 2,972 lines, 3 of them the same user, item and second again
     assert log.notes["duplicate_events"] == 3
     assert not log.items["title"].str.contains("&amp;").any()
+
+
+def test_items_of_2014_in_json_are_read_as_json(tmp_path: Path) -> None:
+    (tmp_path / "Soap_5.json").write_text('{"reviewerID": "u", "asin": "a", "overall": 5.0, "unixReviewTime": 1}')
+    meta = '{"asin": "a", "title": "Smile \\ud83d\\ude00 A\\/B \\ud83d", "categories": "Books"}'
+    (tmp_path / "meta_Soap.json").write_text(meta)
+    log = quietly(amazon, path=tmp_path, year=2014, user_core=1, item_core=1)
+    assert log.items.row(0)[1:4] == ("Smile \U0001f600 A/B \ufffd", "", "Books")
+    (tmp_path / "meta_Soap.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"meta_Soap.json:1: an item must be an object of fields"):
+        quietly(amazon, path=tmp_path, year=2014)

@@ -71,3 +71,13 @@ def test_the_newer_release_is_read_too(tmp_path: Path) -> None:
     (tmp_path / "Ratings.csv").write_text("User-ID,ISBN,Book-Rating\n7,1,8\n7,2,3\n")
     log = book_crossing(path=tmp_path, user_core=2)
     assert sorted(log.items["title"].to_list()) == ["A, B", "C"]
+
+
+def test_a_column_too_many_is_told(tmp_path: Path) -> None:
+    written(tmp_path, RATED)
+    file = tmp_path / "BX-Book-Ratings.csv"
+    file.write_text("\n".join(f'{line};"x"' for line in file.read_text().splitlines()) + "\n")
+    with pytest.raises(
+        ValueError, match=r"BX-Book-Ratings.csv: it has 4 columns .* but 3 are expected: user, book and rating"
+    ):
+        book_crossing(path=tmp_path)

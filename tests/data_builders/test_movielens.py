@@ -101,3 +101,18 @@ def test_real_movielens_has_its_published_counts(
             log.items.filter(pl.col("title").str.starts_with("Toy Story"))["genres"][0]
             == "Animation, Children's, Comedy"
         )
+
+
+def test_a_damaged_zip_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECTUNE_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "ml-latest-small.zip"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("ml-latest-small/movies.csv", MOVIES)
+        out.writestr("ml-latest-small/ratings.csv", RATINGS + "1,30,2.0,99\n" * 500)
+    raw = bytearray(file.read_bytes())
+    at = raw.index(b"ratings.csv") + len("ratings.csv")
+    raw[at : at + 6] = b"\xff" * 6
+    file.write_bytes(raw)
+    with pytest.raises(ValueError, match=r"ml-latest-small.zip: damaged zip file"):
+        movielens(size="latest-small", path=file)
+    assert not list((tmp_path / "cache").rglob("*.partial"))

@@ -435,3 +435,70 @@ def test_most_files_are_read_at_once_and_only_what_is_asked_for(
 def test_a_row_that_is_too_short_is_found_whatever_reads_it(tmp_path: Path, text: str) -> None:
     with pytest.raises(ValueError, match=r"log.csv:3: \d fields?, but \d columns"):
         log_of(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "days",
+    [
+        ["25/12/25", "03/01/26", "14/01/26"],
+        ["25-12-25", "03-01-26"],
+        ["31.12.99", "01.01.00"],
+        ["12/25/25", "01/03/26"],
+    ],
+)
+def test_years_of_two_digits_are_no_years_unless_it_is_said(days: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"is not a number in .* for others say `time_format`"):
+        as_number(pl.Series("time", days), "log.csv: `time`")
+    mark = days[0][2]
+    form = f"%m{mark}%d{mark}%y" if days[0].startswith("12") else f"%d{mark}%m{mark}%y"
+    read = as_number(pl.Series("time", days), "log.csv: `time`", time_format=form).to_list()
+    assert read == sorted(read)
+    with pytest.raises(ValueError, match="is not of the form"):
+        as_number(pl.Series("time", days), "log.csv: `time`", time_format=form.replace("%y", "%Y"))
+
+
+@pytest.mark.parametrize("keys", [{"time": "tiem"}, {"rating": "ratng"}])
+def test_a_field_that_is_named_must_be_there(tmp_path: Path, keys: dict[str, str]) -> None:
+    (tmp_path / "a.inter").write_text("user_id:token\titem_id:token\ttime:float\nu\ta\t2\nu\tb\t1\n")
+    ((key, name),) = keys.items()
+    with pytest.raises(ValueError, match=f"no field `{name}` .named by `data.{key}`"):
+        recbole(path=tmp_path, **keys)
+    assert quietly(recbole, path=tmp_path).times is None
+    assert quietly(recbole, path=tmp_path, time="time", rating=None).interactions["time"].to_list() == [1.0, 2.0]
+
+
+def test_padding_of_sequences_is_left_out_by_its_word(tmp_path: Path) -> None:
+    text = "ann 1 2 3 0 0\nbob 2 3 0 0 0\n"
+    log = log_of(tmp_path, text, name="set.txt", layout="sequences", missing=["0"])
+    assert sorted(log.items["item_id"]) == ["1", "2", "3"]
+    assert len(log_of(tmp_path, text, name="set.txt", layout="sequences").items) == 4
+
+
+@pytest.mark.parametrize("keys", [{"where": {"x": "y"}}, {"time": "when"}, {"rating": "r"}, {"columns": ["q"]}])
+def test_what_sequences_have_no_use_for_is_refused(tmp_path: Path, keys: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"no use for `data.{next(iter(keys))}`"):
+        log_of(tmp_path, "ann 1 2 3\n", name="set.txt", layout="sequences", **keys)
+
+
+def test_rows_of_items_without_an_id_are_told(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item,title\na,Tea\nb,Cup\n,\n ,\n")
+    with pytest.raises(ValueError, match="`item_id` is empty in 2 rows of the item table, the first is data row 3"):
+        log_of(tmp_path, "user,item\nu,a\nu,b\n", items_path=tmp_path / "items.csv", title="title")
+
+
+def test_an_id_of_white_space_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`user` is empty in 1 rows"):
+        log_of(tmp_path, '{"user": " ", "item": "a"}\n{"user": "u", "item": "b"}\n', name="log.jsonl")
+
+
+def test_a_flag_of_parquet_is_compared_with_true_and_false(tmp_path: Path) -> None:
+    file = tmp_path / "log.parquet"
+    pl.DataFrame({"user": ["u", "u", "v"], "item": ["a", "b", "a"], "bought": [True, False, True]}).write_parquet(file)
+    assert quietly(table, path=file, where={"bought": True}).interactions.height == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "items"), [("user,item\ru,a\ru,b\rv,a\r", 2), (f"user,item,{'x' * 140_000}\nu,a,1\n", 1)]
+)
+def test_old_line_ends_and_long_first_lines_are_read(tmp_path: Path, text: str, items: int) -> None:
+    assert log_of(tmp_path, text).n_items == items

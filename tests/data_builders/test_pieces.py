@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from rectune.data_builders.encoded import encoded
 from rectune.data_builders.table import table
 
 from rectune.log.log import Log
+from rectune.recipe.load import load_recipe
+from rectune.run.run import open_recipe
 from tests.data_builders.small import quietly
 
 COLUMNS = {"user": "user", "item": "item", "time": "time"}
@@ -173,3 +176,50 @@ def test_an_encoded_log_is_the_log_that_was_saved(tmp_path: Path) -> None:
         quietly(encoded, path=folder)
     with pytest.raises(ValueError, match="is no folder of an encoded log"):
         quietly(encoded, path=tmp_path / "nothing")
+
+
+def given(folder: Path, data: str) -> Log:
+    """The log of a recipe whose section `data` is this."""
+    recipe = folder / "mine.yaml"
+    recipe.write_text(
+        f"include: quickstart.yaml\ndata: {data}\nindex: {{call: atomic}}\nvectors: null\neval: {{oracle: null}}\noutput_dir: run\n"
+    )
+    return open_recipe(load_recipe(recipe)).log
+
+
+def test_a_name_with_brackets_is_that_file_and_no_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{{who}}{n},i{m}\n" for n in range(3) for m in range(4))
+    (tmp_path / "log[1].csv").write_text("user,item\n" + rows.replace("{who}", "right"))
+    (tmp_path / "log1.csv").write_text("user,item\n" + rows.replace("{who}", "wrong"))
+    assert given(tmp_path, "{call: table, path: 'log[1].csv'}").users[0] == "right0"
+    shutil.rmtree("run")
+    (tmp_path / "log[1].csv").unlink()
+    assert given(tmp_path, "{call: table, path: 'log[1].csv'}").users[0] == "wrong0"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("{call: table, path: []}", r"`data.path` .*: the list of paths is empty"),
+        ("{call: table, path: log.csv, items_path: []}", r"`data.items_path` .*: the list of paths is empty"),
+        ("{call: recbole, path: 'r*'}", r"`data.path` .*: it takes one path, and .* stands for 2: r1, r2. Name one"),
+    ],
+)
+def test_paths_that_stand_for_none_or_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "log.csv").write_text("user,item\nu,a\nu,b\n")
+    for name in ("r1", "r2"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=message):
+        given(tmp_path, data)
+
+
+def test_a_pattern_may_stand_for_a_single_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r1").mkdir()
+    rows = "".join(f"u{n}\ti{m}\t{m}\n" for n in range(3) for m in range(4))
+    (tmp_path / "r1" / "a.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\n" + rows)
+    assert given(tmp_path, "{call: recbole, path: 'r*'}").n_users == 3

@@ -112,3 +112,11 @@ def test_without_rows_nothing_is_defined() -> None:
     nobody = Bootstrap(np.zeros(0, dtype=np.int64), samples=3)
     assert np.isnan(nobody.mean(np.zeros(0))).all()
     assert np.isnan(nobody.statistic(lambda rows: float("nan") if not len(rows) else 0.0)).all()
+
+
+def test_of_a_single_user_there_is_no_interval() -> None:
+    bootstrap = Bootstrap(np.array([7, 7, 7]))
+    mean, *interval = bootstrap.mean(np.array([0.0, 1.0, 0.5]))
+    value, *other = bootstrap.statistic(lambda rows: float(len(rows)))
+    assert (mean, value) == (0.5, 3.0)
+    assert np.isnan([*interval, *other]).all()

@@ -165,3 +165,23 @@ def test_what_is_defined() -> None:
     assert defined(0.0)
     assert defined((1.0, 0.5, 1.5))
     assert not any(map(defined, (None, float("nan"), (1.0, None, None), [float("nan")] * 3)))
+
+
+def test_rows_that_not_every_seed_has_are_named_and_left_out() -> None:
+    data = json.loads(as_json(answers(golden_likes.likes(), bootstrap_samples=20).data))
+    other = json.loads(json.dumps(data))
+    table = other["results"]["table"]
+    name = next(
+        row
+        for row in table
+        if row not in ("tuned model", "untuned model") and row != data["results"]["tuned_against"]["best_baseline"]
+    )
+    table["another name"] = table.pop(name)
+    made = summarise([data, other], [{"seed": 0}, {"seed": 1}])
+    assert made.data["grid"][0]["alone"] == [name, "another name"]
+    assert (
+        f"Rows of some runs only, such as a SASRec whose settings were chosen for each: {name}, another name."
+        in made.text
+    )
+    assert not {name, "another name"} & set(made.data["grid"][0]["results"]["yes or no"])
+    assert summarise([data, data], [{"seed": 0}, {"seed": 1}]).data["grid"][0]["alone"] == []

@@ -5,16 +5,20 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from rectune.baselines.markov import transitions
+from rectune.baselines.sasrec_training import training_sequences
 from rectune.log.cleaning import make_log
 from rectune.log.few_shots import few_shots
 from rectune.log.log import Log
 from rectune.log.split import PARTS, Split
+from rectune.log.splits.by_time import by_time
 from rectune.log.splits.by_user import by_user
 from rectune.log.splits.leave_one_out import leave_one_out
 from rectune.log.splits.tallrec_movie import tallrec_movie
@@ -112,3 +116,35 @@ def test_shots_that_cannot_be_drawn(shots: int, message: str) -> None:
     split = leave_one_out(shop({f"u{n}": 8 for n in range(20)}))
     with pytest.raises(ValueError, match=message):
         few_shots(split, shots, seed=0)
+
+
+@pytest.mark.parametrize("length", [0, -3])
+def test_histories_hold_an_item_in_every_split(length: int) -> None:
+    log = shop({f"u{n}": 8 for n in range(20)})
+    with pytest.raises(ValueError, match="`max_history` is in items and must be at least 1"):
+        by_user(log, max_history=length)
+    with pytest.raises(ValueError, match="`history` is in items and must be at least 1"):
+        tallrec_movie(log, history=length, rows=20)
+
+
+def test_what_was_not_drawn_stands_between_two_events() -> None:
+    """Events of few rows do not follow each other where events between them are left out."""
+    split = few_shots(leave_one_out(shop({"u": 40, "v": 40}), max_history=2), 3, seed=0)
+    together = np.diff(split.train_events) == 1
+    users, items = split.train_sequences()
+    assert not together.all()
+    assert split.follows.tolist() == (together & (users[1:] == users[:-1])).tolist()
+    counted = transitions(split).tocoo()
+    pairs = set(zip(counted.row.tolist(), counted.col.tolist(), strict=True))
+    assert pairs == {(int(a), int(b)) for a, b, near in zip(items[:-1], items[1:], split.follows, strict=True) if near}
+    sequences = [sequence.tolist() for sequence in training_sequences(split, 10)]
+    assert sum(len(sequence) - 1 for sequence in sequences) == int(split.follows.sum())
+    assert {pair for sequence in sequences for pair in pairwise(sequence)} == pairs
+
+
+def test_a_split_in_time_without_a_training_row_is_refused() -> None:
+    events = pl.DataFrame(
+        {"user": [f"u{n}" for n in range(12)] + ["u0", "u1"], "item": ["a", "b"] * 7, "time": [*range(12), 12, 13]}
+    )
+    with pytest.raises(ValueError, match="no row in `train`"):
+        by_time(make_log(events, None, source="once"), validation=0.1, test=0.1)

@@ -116,6 +116,7 @@ def test_overrides_reach_every_key(tmp_path: Path) -> None:
         ("seed", "-1", "must be a whole number"),
         ("data.users.deep", "1", "which has no keys"),
         ("tasks", "[]", "at least one mapping"),
+        ("include", "quickstart", "`--include`: what a recipe includes stands in its file"),
     ],
 )
 def test_bad_overrides_are_refused(tmp_path: Path, key: str, value: str, message: str) -> None:
@@ -223,3 +224,17 @@ def test_what_no_recipe_can_mean_is_one_line(tmp_path: Path, text: str, message:
     (tmp_path / "r.yaml").write_text(text)
     with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message):
         ask(load_recipe(tmp_path / "r.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1: {}", r"`1` .base.yaml:11.: unknown section"),
+        ("true: {}", r"`True`.*unknown section"),
+        ("about: {{ name }}", r"base.yaml:11: a key must be a word"),
+        ("about: 2026-13-45", r"base.yaml: not readable YAML: month must be in 1..12"),
+    ],
+)
+def test_keys_and_values_that_yaml_reads_as_something_else(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_recipe(write(tmp_path, BASE + line + "\n"))

@@ -36,10 +36,10 @@ def by_time(
     stage = np.searchsorted(np.array(cuts), times, side="right")  # 0 train, 1 validation, 2 test
     parts = {name: position[(stage == i) & enough] for i, name in enumerate(PARTS)}
     parts["train"] = parts["train"][position[parts["train"]] > first[parts["train"]]]
-    for name in ("validation", "test"):
-        if len(parts[name]) == 0:
+    for name, events in parts.items():
+        if len(events) == 0:
             raise ValueError(
-                f"{log.source}: no row in `{name}`: no event there has {min_history} earlier ones of its user."
+                f"{log.source}: no row in `{name}`: no event there has {max(min_history, 1)} earlier ones of its user."
             )
     notes = {
         "rule": "by_time",

@@ -6,7 +6,7 @@ import numpy as np
 
 from rectune.log.log import Log
 from rectune.log.row_parts import refuse_empty, split_of_rows
-from rectune.log.split import PARTS, Split, positions, user_bounds
+from rectune.log.split import PARTS, Split, check_log, positions, user_bounds
 
 
 def by_user(
@@ -24,6 +24,7 @@ def by_user(
     `rows_per_user` keeps only the last ones of each user (1 is TALLRec's rule for Book-Crossing). It says how a model does
     for people it has never met; times of the parts overlap. Raises ValueError when a part has no row.
     """
+    check_log(log, max_history)
     if not (0 < validation < 1 and 0 < test < 1 and validation + test < 1):
         raise ValueError(
             f"`validation` ({validation}) and `test` ({test}) must be shares above 0 that sum to less than 1."

@@ -6,7 +6,7 @@ import numpy as np
 
 from rectune.log.log import Log
 from rectune.log.row_parts import refuse_empty, split_of_rows
-from rectune.log.split import PARTS, Split, positions, user_bounds
+from rectune.log.split import PARTS, Split, check_log, positions, user_bounds
 
 
 def tallrec_movie(
@@ -19,6 +19,7 @@ def tallrec_movie(
     neither a split in time nor one by users: one user stands on both sides of each cut, and the parts' times overlap.
     Source: Bao et al., RecSys 2023, `preprocess_movie.py`. Raises ValueError when there are too few windows.
     """
+    check_log(log, history, key="history")
     first, _ = user_bounds(log)
     position = positions(log)
     whole = position[position - first >= history]
