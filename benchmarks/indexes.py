@@ -1,4 +1,4 @@
-"""The health of every indexer on one log, as the table of recipes/README.md.
+"""The health of every indexer on one log, as the table of docs/indexes.md.
 
     python -m benchmarks.indexes PATH/TO/amazon18_scientific
 

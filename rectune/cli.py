@@ -143,7 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
         "home",
         nargs="?",
         metavar="SECTION",
-        help="data, split, vectors, index, tasks, tasks.history, tasks.writer, stages, rank.prior, eval",
+        help="data, split, vectors, index, tasks, tasks.history, tasks.writer, stages, stages.rewards, rank.prior, eval, eval.oracle",
     )
     init = _command(group, "init", commands.init, "write a commented recipe for a log of your own")
     init.add_argument("log", help="a log: .csv, .tsv, .parquet, .jsonl, plain or .gz, or a folder of such files")

@@ -157,6 +157,9 @@ def help_page() -> str:
         parts = ["# Command line", "", "```text", parser.format_help().rstrip(), "```"]
         for name, command in commands.items():
             parts += ["", f"## rectune {name}", "", "```text", command.format_help().rstrip(), "```"]
+            inside = next((action.choices for action in command._actions if isinstance(action.choices, dict)), {})
+            for verb, inner in inside.items():
+                parts += ["", f"### rectune {name} {verb}", "", "```text", inner.format_help().rstrip(), "```"]
     return "\n".join(parts) + "\n"
 
 
@@ -209,9 +212,16 @@ def keys_page() -> str:
 
     from rectune.methods import dpo, grpo, s_dpo, seq2seq, sft
     from rectune.methods.keys import OURS, PASSED, REFUSED
+    from rectune.methods.training import DEFAULTS, OLDER
     from rectune.model.settings import OWN, READ
 
     def default(kind: type, name: str) -> str:
+        if (
+            kind is sft.Config
+            and name in (ours := {**DEFAULTS, **dict.fromkeys(OLDER, False)})
+            and not name.endswith("kwargs")
+        ):
+            return f"`{ours[name]}`"
         value = next(
             (
                 f.default
@@ -255,8 +265,8 @@ def keys_page() -> str:
         "",
         "## `stages`: read by rectune",
         "",
-        "`sft` takes the keys of TRL's `SFTConfig`, `dpo` and `s_dpo` those of its `DPOConfig`, `seq2seq` those of transformers'",
-        "`TrainingArguments`; defaults are those of the libraries where no other is said, and those of the first method that is named.",
+        "`sft` takes the keys of TRL's `SFTConfig`, `dpo` and `s_dpo` those of its `DPOConfig`, `grpo` those of its `GRPOConfig`, `seq2seq` those of",
+        "transformers' `TrainingArguments`; defaults are those of the libraries where no other is said, and those of the first method that is named.",
         "",
         "| key | methods | default | what becomes of it |",
         "|---|---|---|---|",

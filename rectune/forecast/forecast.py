@@ -145,7 +145,7 @@ def _disk(settings: ModelSettings, plan: StagePlan, config: Any) -> dict[str, in
         dtype = base_config(settings, vocabulary=None).dtype or torch.float32
         out["download of the base"] = (plan.parameters - (plan.trainable if plan.adapts else 0)) * dtype.itemsize
     trained = plan.adapter if plan.adapts else plan.weights
-    if getattr(config.save_strategy, "value", config.save_strategy) != "no":
+    if getattr(config.save_strategy, "value", config.save_strategy) != "no" or vars(config).get("save_minutes"):
         kept = 2 if config.save_total_limit is None else config.save_total_limit
         out["checkpoints"] = (kept + 1) * (trained + plan.state)  # an old one goes once the new one is whole
     out["tuned model"] = trained

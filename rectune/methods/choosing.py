@@ -25,6 +25,13 @@ class Choosing:
         default=None,
         metadata={"help": "Stop after so many evaluations without a better `metric_for_best_model`."},
     )
+    save_minutes: float = field(
+        default=10.0,
+        metadata={
+            "help": "Where `save_strategy` is 'no': a checkpoint every so many minutes, with the next line of losses, so that a training that was "
+            "stopped goes on from there; 0: none."
+        },
+    )
 
 
 class RankedMetrics(TrainerCallback):  # type: ignore[misc]

@@ -124,7 +124,7 @@ def config_defaults(given: dict[str, Any], *, cpu: bool, seed: int) -> dict[str,
         "per_device_eval_batch_size": given.get("num_generations", 8)
     }  # TRL wants whole groups, and evaluations roll nothing out
     # Items are rolled out without dropout: with it the loss would be of another distribution.
-    return filled({"activation_checkpointing": False, "disable_dropout": True, **size, **given}, cpu=cpu, seed=seed)
+    return filled({"disable_dropout": True, **size, **given}, cpu=cpu, seed=seed)
 
 
 def searches(section: dict[str, Any]) -> bool:

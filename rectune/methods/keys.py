@@ -33,6 +33,7 @@ OURS = {
     "use_cpu": "from `model.device` where it is not given",
     "bf16": "off on a CPU where it is not given",
     "save_total_limit": "whole checkpoints that are kept, 2 where it is not given; an older one goes once a newer one is whole",
+    "save_minutes": "where `save_strategy` is `no`, a checkpoint every so many minutes to go on from (0: none); the result is the same with and without",
     "metric_for_best_model": "must be a metric that an evaluation of this run gives",
     "load_best_model_at_end": "needs evaluations and saves at the same steps",
     "disable_tqdm": "no bar and no lines of progress",
@@ -41,7 +42,7 @@ OURS = {
     "deepspeed": "only with `sft`, where no adapter and no new token is trained",
     "activation_checkpointing": "less memory, same result; a stopped training may go on with another value",
     "activation_checkpointing_kwargs": "goes with it",
-    "gradient_checkpointing": "the library's older name of `activation_checkpointing`",
+    "gradient_checkpointing": "the library's older name of `activation_checkpointing`, which counts where both are given",
     "gradient_checkpointing_kwargs": "goes with it",
     "report_to": "trackers of the library; `none` where it is not given. The package must be installed",
 }
@@ -70,7 +71,7 @@ PASSED = {
     "top_entropy_quantile entropy_coef use_adaptive_entropy entropy_coef_min entropy_coef_max entropy_coef_delta entropy_target "
     "sapo_temperature_pos sapo_temperature_neg vespo_k_pos vespo_lambda_pos vespo_k_neg vespo_lambda_neg",
 }  # fmt: skip
-_HUB = "a training sends nothing to the Hub, which is not supported yet. `rectune export` writes a folder that can be uploaded"
+_HUB = "the Trainer sends nothing to the Hub: `rectune push`, or `rectune train --push USER/REPO`, does"
 _ROWS = "rectune makes the examples itself, from tasks and templates"
 _BASE = "rectune loads the base itself; see the section `model`"
 _RUN = "the run does that by itself"
@@ -135,6 +136,7 @@ RANGES: dict[str, Range] = {
     "num_train_epochs": Range(0, above=True, below=1e6),
     **dict.fromkeys(("weight_decay", "max_grad_norm", "warmup_steps", "eval_delay", "dataloader_num_workers", "seed"), FROM_0),
     **dict.fromkeys(("data_seed", "neftune_noise_alpha", "router_aux_loss_coef"), FROM_0),
+    "save_minutes": FROM_0,
     **dict.fromkeys(("logging_steps", "eval_steps", "save_steps", "adam_epsilon", "ddp_timeout"), ABOVE_0),
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_length", "batch_tokens"), FROM_1),
     "beta": ABOVE_0,

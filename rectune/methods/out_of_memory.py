@@ -10,7 +10,7 @@ import torch
 
 from rectune.runtime.processes import world_size
 
-SAME_RESULT = ("activation_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing", "gradient_checkpointing_kwargs")  # fmt: skip
+SAME_RESULT = ("save_minutes", "activation_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing", "gradient_checkpointing_kwargs")  # fmt: skip
 BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps")
 
 
@@ -28,7 +28,7 @@ def advised(stage: int, config: Any) -> Iterator[None]:
         first = " ".join(str(error).split())[:160]
         raise MemoryError(
             f"memory ran out in stage {stage} ({first or 'no more is known'}). {advice(stage, config)} The same command with that change continues "
-            "from the last complete checkpoint (`save_strategy`), or from the start where there is none. `rectune plan` says what fits."
+            "from the last complete checkpoint (`save_strategy`, `save_minutes`), or from the start where there is none. `rectune plan` says what fits."
         ) from None
 
 

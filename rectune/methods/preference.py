@@ -378,7 +378,7 @@ def _given(rows: TaskRows) -> Callable[[Part], TaskRows]:
 
 def config_defaults(given: dict[str, Any], *, cpu: bool, seed: int) -> dict[str, Any]:
     """The keys of a stage with what rectune fills in: the recipe's seed, what the device can do, lazy rendering."""
-    return filled({"activation_checkpointing": False, **given}, cpu=cpu, seed=seed)
+    return filled(given, cpu=cpu, seed=seed)
 
 
 def searches(section: dict[str, Any]) -> bool:

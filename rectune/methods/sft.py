@@ -123,6 +123,4 @@ class _Trainer(WholeCheckpoints, SFTTrainer):  # type: ignore[misc]
 
 def config_defaults(given: dict[str, Any], *, cpu: bool, seed: int) -> dict[str, Any]:
     """The keys of a stage with what rectune fills in: the recipe's seed, what the device can do, lazy rendering."""
-    return filled(
-        {"activation_checkpointing": False, **given}, cpu=cpu, seed=seed, dataset_kwargs={"skip_prepare_dataset": True}
-    )
+    return filled(given, cpu=cpu, seed=seed, dataset_kwargs={"skip_prepare_dataset": True})

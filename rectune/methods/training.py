@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -30,14 +31,26 @@ from rectune.methods.token_audit import TokenAudit, check_saved
 from rectune.methods.token_tree import trees_of
 from rectune.model.pieces import drop_second_names, tied_to_see, whole
 from rectune.runtime.files import write_atomic
-from rectune.runtime.processes import is_main, wait, world_size
+from rectune.runtime.processes import gather, is_main, wait, world_size
 from rectune.runtime.seeded import hashed, seeded
 from rectune.tasks.examples import MANY, Mixture
 
 COMPLETE = "complete"
+MINUTE = 60.0  # seconds
 GROUPS = 7_001  # what the order of groups is drawn under
 # `disable_tqdm`: left open, transformers takes it from how much its logger says, and the command line keeps that quiet.
-DEFAULTS = {"report_to": "none", "save_strategy": "no", "logging_steps": 10, "disable_tqdm": False}
+# TRL would compute activations again unasked.
+DEFAULTS = {
+    "report_to": "none",
+    "save_strategy": "no",
+    "logging_steps": 10,
+    "disable_tqdm": False,
+    "activation_checkpointing": False,
+}
+OLDER = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
 Features = Callable[
     [Sequence[int], int], list[dict[str, Any]]
 ]  # positions, epoch -> columns of each such as input_ids and labels
@@ -62,7 +75,10 @@ def filled(given: dict[str, Any], *, cpu: bool, seed: int, **ours: Any) -> dict[
     if given.get("batch_tokens") is not None:
         # an element of the data set is a batch, made of examples of like length
         fixed |= {"per_device_train_batch_size": 1, "train_sampling_strategy": "random"}
-    return {**DEFAULTS, **device, "seed": seed, **given, **fixed}
+    older = {
+        new: given[old] for old, new in OLDER.items() if old in given
+    }  # which the library reads where the newer name is not set
+    return {**DEFAULTS, **device, "seed": seed, **older, **given, **fixed}
 
 
 def mixtures(task: Trainable, max_length: int | None, *, loss_on_all: bool) -> dict[Part, Mixture]:
@@ -95,7 +111,7 @@ def run(trainer: Any, task: Trainable, examples: Mixture, folder: Path) -> None:
     ranked = RankedMetrics(trainer, lambda model: task.rank_validation(model, trainer.args.ranked_rows))
     trainer.meter = Meter(folder / MEASURED, trainer.args.device)
     bar = TrainingBar(trainer.meter.seen)
-    for added in (EpochClock(examples), audit, bar, trainer.meter, ranked, *early_stopping(trainer.args)):
+    for added in (EpochClock(examples), audit, bar, trainer.meter, ranked, NowAndThen(), *early_stopping(trainer.args)):
         trainer.add_callback(added)
     done = last_complete(folder / "checkpoints")
     if done is not None:
@@ -233,6 +249,28 @@ class WholeCheckpoints:
         self.accelerator.unwrap_model(self.model).save_pretrained(
             folder, state_dict=state_dict, save_embedding_layers=False
         )
+
+
+class NowAndThen(TrainerCallback):  # type: ignore[misc]
+    """Checkpoints every `save_minutes` where the recipe asks for none: a training that was stopped does not begin anew. They are written with a line of
+    losses, whose mean would otherwise be another one after going on."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._since = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        minutes, between = (
+            vars(args).get("save_minutes") or 0,
+            args.logging_strategy == "steps" and not control.should_log,
+        )
+        if args.save_strategy != "no" or not minutes or between or state.global_step >= state.max_steps:
+            return
+        if any(gather(time.monotonic() - self._since >= MINUTE * minutes)):
+            control.should_save = True
+            self._since = time.monotonic()
 
 
 def order_seed(args: Any) -> int:

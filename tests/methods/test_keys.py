@@ -47,7 +47,7 @@ def test_the_page_of_the_keys_is_what_the_code_says() -> None:
     [
         (["--stages.0.save_only_model", "true"], "`stages.0.save_only_model`: got True, which is refused: a checkpoint without optimiser"),
         (["--stages.0.eval_packing", "true"], "`stages.0.eval_packing`: got True, which is refused: `packing` is for evaluations, too"),
-        (["--stages.0.push_to_hub", "true"], "`stages.0.push_to_hub`: got True, which is refused: a training sends nothing to the Hub"),
+        (["--stages.0.push_to_hub", "true"], "`stages.0.push_to_hub`: got True, which is refused: the Trainer sends nothing to the Hub"),
         (["--stages.0.report_to", "swanlab"], "`stages.0.report_to`: `swanlab` needs the package `swanlab`, which is not installed"),
         (["--stages.0.report_to", "[none, dvclive]"], "`dvclive` needs the package `dvclive`"),
         (["--stages.0.report_to", "tensorbord"], "there is no tracker 'tensorbord'. Did you mean `tensorboard`"),
@@ -115,3 +115,18 @@ def test_the_trackers_are_those_of_transformers() -> None:
 def test_show_still_prints_what_is_refused(quick_recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(quick_recipe), "--stages.0.eval_packing", "true"]) == 0
     assert "eval_packing: true" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", [sft, seq2seq, dpo, s_dpo, grpo])
+def test_the_older_name_of_checkpointing_is_heard(method: Any) -> None:
+    """The library reads it only where the newer name is not set, which rectune sets."""
+    for given, expected in (
+        ({}, (False, None)),
+        (
+            {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}},
+            (True, {"use_reentrant": False}),
+        ),
+        ({"gradient_checkpointing": True, "activation_checkpointing": False}, (False, None)),
+    ):
+        config = method.Config(**method.config_defaults(dict(given), cpu=True, seed=0))
+        assert (config.activation_checkpointing, config.activation_checkpointing_kwargs) == expected
