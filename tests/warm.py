@@ -22,7 +22,6 @@ LONGEST = 300  # seconds; the longest take one
 def warm() -> None:
     """Load the libraries, read what code results are told by and what names there are, and use none of it: what has threads cannot be forked."""
     import datasets  # noqa: F401
-    import evaluate  # noqa: F401
     import matplotlib.figure  # noqa: F401
     import peft  # noqa: F401
     import polars  # noqa: F401

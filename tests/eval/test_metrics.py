@@ -6,11 +6,9 @@ import math
 import pkgutil
 from pathlib import Path
 
-import evaluate
 import numpy as np
 import pytest
-from rectune.eval import loadable, metrics
-from rectune.eval.loadable import Loadable
+from rectune.eval import metrics
 from rectune.eval.metrics.accuracy import accuracy
 from rectune.eval.metrics.auc import auc
 from rectune.eval.metrics.calibration_error import calibration_error
@@ -134,11 +132,16 @@ def test_accuracy_by_hand() -> None:
     ],
 )
 def test_every_metric_is_there_for_evaluate(name: str, inputs: dict, expected: dict, tmp_path: Path) -> None:
+    from rectune.eval.loadable import Loadable  # here and below, as it takes seconds to import
+
     metric = Loadable(name, cache_dir=str(tmp_path))
     assert metric.compute(**inputs) == pytest.approx(expected)
 
 
 def test_a_metric_loads_by_file_and_name(tmp_path: Path) -> None:
+    import evaluate
+    from rectune.eval import loadable
+
     metric = evaluate.load(loadable.__file__, "recall", cache_dir=str(tmp_path))
     metric.add_batch(predictions=LISTS[:2], references=TRUTH[:2])
     metric.add(prediction=LISTS[2], reference=TRUTH[2])
@@ -146,7 +149,9 @@ def test_a_metric_loads_by_file_and_name(tmp_path: Path) -> None:
 
 
 def test_each_file_of_a_formula_has_a_form() -> None:
-    assert {module.name for module in pkgutil.iter_modules(metrics.__path__)} == {*loadable.FORMS, "hits"}
+    from rectune.eval.loadable import FORMS
+
+    assert {module.name for module in pkgutil.iter_modules(metrics.__path__)} == {*FORMS, "hits"}
 
 
 @pytest.mark.parametrize(
@@ -159,5 +164,7 @@ def test_each_file_of_a_formula_has_a_form() -> None:
     ],
 )
 def test_what_a_metric_needs_is_said(name: str, inputs: dict, message: str, tmp_path: Path) -> None:
+    from rectune.eval.loadable import Loadable
+
     with pytest.raises(ValueError, match=message):
         Loadable(name, cache_dir=str(tmp_path)).compute(**inputs)
