@@ -256,12 +256,8 @@ def optional_file(folder: Path, *patterns: str) -> Path | None:
         return None
 
 
-DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    RuntimeError,
-)  # what the library says of a zip that it cannot unpack
+# What the library says of a zip that it cannot unpack.
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 
 
 def unzip(archive: Path, into: Path) -> Path:

@@ -292,9 +292,7 @@ def _picked(pieces: Iterator[pl.DataFrame], chosen: dict[str, str]) -> Iterator[
     for piece in pieces:
         picked = piece.select([pl.col(column).alias(key) for key, column in chosen.items()])
         texts = [c for c, kind in picked.schema.items() if kind == pl.String]
-        yield picked.with_columns(
-            pl.when(pl.col(c).str.strip_chars() == "").then(None).otherwise(pl.col(c)).alias(c) for c in texts
-        )
+        yield picked.with_columns(pl.when(pl.col(c) == "").then(None).otherwise(pl.col(c)).alias(c) for c in texts)
 
 
 def _without(

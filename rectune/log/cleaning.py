@@ -171,14 +171,24 @@ def _encoded(
             read.add(piece[column])
     if not rows:
         raise ValueError(f"{source}: the log is empty.")
-    for column, (count, first) in empty.items():
-        raise ValueError(f"{source}: `{column}` is empty in {count} rows, the first is data row {first}.")
+    _refuse_empty(empty, source)
     kinds = {"time": pl.Float64, "rating": pl.Float32}
-    (user, users), (item, items) = (known.stripped(np.concatenate(codes.pop(c))) for c, known in ids.items())
+    found = {c: known.stripped(np.concatenate(codes.pop(c))) for c, known in ids.items()}
+    for column, (of_rows, names) in found.items():
+        if len(blank := (names == "").arg_true()):
+            at = np.flatnonzero(of_rows == blank[0])
+            _refuse_empty({column: (len(at), int(at[0]) + 1)}, source)
+    (user, users), (item, items) = found.values()
     time, rating = (
         numbers[c].whole().cast(kinds[c]).to_numpy() if c in numbers else None for c in kinds
     )  # fmt: skip
     return _Events(user, item, time, rating), users, items
+
+
+def _refuse_empty(columns: dict[str, tuple[int, int]], source: str) -> None:
+    """Raise ValueError for the first column that is empty in some rows; of each: in how many, and the first of them."""
+    for column, (count, first) in columns.items():
+        raise ValueError(f"{source}: `{column}` is empty in {count} rows, the first is data row {first}.")
 
 
 def _in_order(events: _Events, source: str, notes: dict[str, Any]) -> int:

@@ -17,8 +17,8 @@ FEW = 128  # tokens of a row; of more its kernel is as fast, and of many faster
 @contextmanager
 def attention_in_float32() -> Iterator[None]:
     """For the time being, `sdpa` attention over at most 128 tokens multiplies in float32 where a model in half precision is in training mode on a CPU; its
-    output is of the model's type. In a LoRA step of SmolLM2 over 32 rows of 36 tokens the kernel's backward pass in bfloat16 took a quarter of the
-    time (torch 2.13; `benchmarks/cpu_attention.py`).
+    output is of the model's type. In a LoRA step of SmolLM2 over 32 rows of 36 tokens the kernel's backward pass in bfloat16 was a quarter of the
+    step (torch 2.13; `benchmarks/cpu_attention.py`).
     """
     library = ALL_ATTENTION_FUNCTIONS[SDPA]
 

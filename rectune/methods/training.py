@@ -262,10 +262,8 @@ class NowAndThen(TrainerCallback):  # type: ignore[misc]
         self._since = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        minutes, between = (
-            vars(args).get("save_minutes") or 0,
-            args.logging_strategy == "steps" and not control.should_log,
-        )
+        minutes = vars(args).get("save_minutes")
+        between = args.logging_strategy == "steps" and not control.should_log
         if args.save_strategy != "no" or not minutes or between or state.global_step >= state.max_steps:
             return
         if any(gather(time.monotonic() - self._since >= MINUTE * minutes)):

@@ -73,3 +73,11 @@ def test_items_of_2014_in_json_are_read_as_json(tmp_path: Path) -> None:
     (tmp_path / "meta_Soap.json").write_text("[1]")
     with pytest.raises(ValueError, match=r"meta_Soap.json:1: an item must be an object of fields"):
         quietly(amazon, path=tmp_path, year=2014)
+
+
+def test_a_user_of_white_space_is_none_in_every_layout(tmp_path: Path) -> None:
+    rows = [{"reviewerID": who, "asin": "a", "overall": 5.0, "unixReviewTime": 1} for who in ("u", " ", "")]
+    (tmp_path / "Soap_5.json").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "meta_Soap.json").write_text(json.dumps({"asin": "a", "title": "Tea"}))
+    with pytest.raises(ValueError, match=r"Soap_5.json: `user` is empty in 2 rows, the first is data row 2"):
+        quietly(amazon, path=tmp_path, year=2014, user_core=1, item_core=1)
