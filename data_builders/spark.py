@@ -311,13 +311,14 @@ class _Work:
         return ids
 
     def _tell_order(self, rows: Any, *, timed: bool) -> None:
-        """Warn of events that are older than the one before, and without times of rows that were sorted by item."""
+        """Warn of events that stand before the one that they follow in time, and without times of rows that were sorted by item."""
         from pyspark.sql import Window
 
         f = self.f
-        window = Window.partitionBy("user").orderBy(*ORDER)
+        window = Window.partitionBy("user").orderBy(*(["time"] if timed else []), *ORDER)
         if timed:
-            back = rows.select((f.lag("time").over(window) > f.col("time")).alias("back")).where("back").count()
+            place = f.struct(*ORDER)
+            back = rows.select((f.lag(place).over(window) > place).alias("back")).where("back").count()
             if back:
                 tell_backward(back, self.source, self.notes)
             return

@@ -114,8 +114,7 @@ def with_shown(log: Log, rows: Iterable[pl.DataFrame], *, source: str, time_form
             f"{source}: all of it was shown {'after the last' if events.time.min() > log.times.max() else 'before the first'} event of the log. Are times of "
             "both in one unit and one form?"
         )
-    by_time = _by_time(events.time)
-    events.keep(by_time[_by(events.user[by_time])])
+    events.keep(_by_user_and_time(events.user, events.time))
     notes = {"shown": len(events), "shown_of_others": everything - len(events)}
     return replace(log, notes={**log.notes, **notes}, shown=Shown(events.user, events.item, events.time, source))
 
@@ -192,31 +191,29 @@ def _refuse_empty(columns: dict[str, tuple[int, int]], source: str) -> None:
 
 
 def _in_order(events: _Events, source: str, notes: dict[str, Any]) -> int:
-    """Sort by user and time, each event once; how many events were older than the one before of the same user."""
-    order = _by(events.user)
+    """Sort by user and time, each event once; how many events stood before the one of the same user that they follow in time."""
     if events.time is None:
-        events.keep(order)
+        events.keep(_by(events.user))
         return 0
-    grouped, times = events.user[order], events.time[order]
-    back = _falls(grouped, times)
-    if back:
-        by_time = _by_time(events.time)
-        order = by_time[_by(events.user[by_time])]
-        grouped, times = events.user[order], events.time[order]
-    twice = _repeated(grouped, times, events.item[order])
+    order = _by_user_and_time(events.user, events.time)
+    events.keep(order)
+    twice = _repeated(events.user, events.time, events.item)
     notes["duplicate_events"] = len(twice)
     if len(twice):
         tell_twice(len(twice), source, notes)
-        if back:  # counted over the rows as they came, each event once
-            single = np.ones(len(order), dtype=bool)
-            single[order[twice]] = False
-            rows = _by(events.user)
-            rows = rows[single[rows]]
-            back = _falls(events.user[rows], events.time[rows])
-        order = np.delete(order, twice)
-    del grouped, times
-    events.keep(order)
-    return back
+        single = np.ones(len(order), dtype=bool)
+        single[twice] = False
+        events.keep(single)
+        order = order[single]
+    return _falls(events.user, order)
+
+
+def _by_user_and_time(users: NDArray[np.int32], times: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The positions in the order of user and time, equal ones as they stand."""
+    if (times[1:] >= times[:-1]).all():
+        return _by(users)
+    by_time = _by_time(times)
+    return by_time[_by(users[by_time])]
 
 
 def _by(codes: NDArray[Any]) -> NDArray[np.int64]:
@@ -239,9 +236,9 @@ def _by_time(times: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.argsort(times, kind="stable")
 
 
-def _falls(users: NDArray[np.int32], times: NDArray[np.float64]) -> int:
-    """How many events are older than the one before of the same user."""
-    return int(((times[1:] < times[:-1]) & (users[1:] == users[:-1])).sum())
+def _falls(users: NDArray[np.int32], values: NDArray[Any]) -> int:
+    """How often a value is less than the one before of the same user."""
+    return int(np.count_nonzero((values[1:] < values[:-1]) & (users[1:] == users[:-1])))
 
 
 def _repeated(users: NDArray[np.int32], times: NDArray[np.float64], items: NDArray[np.int32]) -> NDArray[np.int64]:
@@ -332,8 +329,11 @@ def tell_ids(
 
 
 def tell_backward(count: int, source: str, notes: dict[str, Any]) -> None:
-    """Warn of events that are older than the one before."""
-    warn(f"{source}: not in time order ({count} events are older than the one before); sorted by time.", notes)
+    """Warn of events that stand before the one that they follow in time."""
+    warn(
+        f"{source}: not in time order ({count} events stand before the one of their user that they follow in time); sorted by time.",
+        notes,
+    )
 
 
 def tell_sorted(kind: str, rising: int, longer: int, source: str, notes: dict[str, Any]) -> bool:

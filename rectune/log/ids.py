@@ -6,36 +6,37 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+Hashes = NDArray[np.uint64]
+SEEDS = (0, 1)  # of the hash that texts are sorted by, and of the one that tells two texts of one hash apart
+
 
 class Ids:
-    """Numbers for the texts of a column that comes in pieces, in the order in which they first appear."""
+    """Numbers for the texts of a column that comes in pieces, in the order in which they first appear.
+
+    Texts are told apart by their hashes, which are sorted: a table of texts is looked up at random places, and of millions of ids that costs several times as
+    much. Two texts that share the first hash are told apart by the second; of those the number of all but one comes after the numbers of its piece.
+    """
 
     def __init__(self) -> None:
-        self._known = pl.Categories.random("rectune")
-        self._table = pl.Series(
-            [], dtype=pl.Categorical(self._known)
-        )  # holds the texts in Polars, which drops them with their last column
+        self._hashes: Hashes = np.empty(0, dtype=np.uint64)  # of the known texts, in order, and their numbers
+        self._numbers = np.empty(0, dtype=np.int32)
+        self._seconds: Hashes = np.empty(0, dtype=np.uint64)  # the second hash, row = number
+        self._alike: dict[str, int] = {}  # texts whose first hash another one has
         self._names: list[pl.Series] = []
-        self._count = 0
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._seconds)
 
     def encode(self, column: pl.Series) -> NDArray[np.int32]:
         """The numbers of a piece, shape (rows,); texts without nulls. Raises ValueError for more than 2**31 - 1 different ids."""
-        codes = column.cast(pl.Categorical(self._known)).to_physical().to_numpy()
-        most = int(codes.max()) + 1 if len(codes) else 0
-        if most > np.iinfo(np.int32).max:
-            raise ValueError(f"more than {np.iinfo(np.int32).max:,} different ids.")
-        if most > self._count:
-            new = np.flatnonzero(codes >= self._count)
-            at = np.empty(most - self._count, dtype=np.int64)
-            at[codes[new][::-1] - self._count] = new[
-                ::-1
-            ]  # of repeated places the last that is written stays: the first row
-            self._names.append(column.gather(at))
-            self._count = most
-        return codes.view(np.int32) if codes.flags.c_contiguous else codes.astype(np.int32)
+        hashes, seconds = (hashed(column, seed) for seed in SEEDS)
+        order, of_sorted, starts = grouped(hashes)
+        numbers = self._numbered(of_sorted[starts], order[starts], column, seconds)
+        out = np.empty(len(column), dtype=np.int32)
+        out[order] = np.repeat(numbers, np.diff(np.append(starts, len(order))))
+        for row in np.flatnonzero(self._seconds[out] != seconds).tolist():
+            out[row] = self._number_of(column[row], seconds[row])
+        return out
 
     def stripped(self, codes: NDArray[np.int32]) -> tuple[NDArray[np.int32], pl.Series]:
         """All numbers and the texts, as they are without the white space around them: what differs in nothing else is one."""
@@ -49,3 +50,71 @@ class Ids:
     def names(self) -> pl.Series:
         """The texts, row = number."""
         return pl.concat(self._names) if self._names else pl.Series(dtype=pl.String)
+
+    def _numbered(
+        self, hashes: Hashes, first: NDArray[np.int64], column: pl.Series, seconds: Hashes
+    ) -> NDArray[np.int32]:
+        """Numbers of different hashes in order, `first` the row of each in the piece; those that are new become known."""
+        at = np.searchsorted(self._hashes, hashes)
+        known = np.zeros(len(hashes), dtype=bool)
+        inside = at < len(self._hashes)
+        known[inside] = self._hashes[at[inside]] == hashes[inside]
+        numbers = np.empty(len(hashes), dtype=np.int32)
+        numbers[known] = self._numbers[at[known]]
+        new = np.flatnonzero(~known)
+        new_by_row = new[np.argsort(first[new])]
+        numbers[new_by_row] = self._added(column.gather(first[new_by_row]), seconds[first[new_by_row]])
+        self._hashes = np.insert(self._hashes, at[new], hashes[new])
+        self._numbers = np.insert(self._numbers, at[new], numbers[new])
+        return numbers
+
+    def _number_of(self, text: str, second: np.uint64) -> int:
+        """The number of a text whose first hash another text has."""
+        if text not in self._alike:
+            self._alike[text] = int(self._added(pl.Series([text]), np.array([second]))[0])
+        return self._alike[text]
+
+    def _added(self, names: pl.Series, seconds: Hashes) -> NDArray[np.int32]:
+        """The numbers of texts that are new."""
+        begin, end = len(self), len(self) + len(names)
+        if end > np.iinfo(np.int32).max:
+            raise ValueError(f"more than {np.iinfo(np.int32).max:,} different ids.")
+        if len(names):
+            self._names.append(names)
+            self._seconds = np.append(self._seconds, seconds)
+        return np.arange(begin, end, dtype=np.int32)
+
+
+def hashed(column: pl.Series, seed: int) -> Hashes:
+    """The hash of each text of a column."""
+    return column.hash(seed).to_numpy()
+
+
+def grouped(hashes: Hashes) -> tuple[NDArray[np.int64], Hashes, NDArray[np.int64]]:
+    """The positions in the order of hashes, equal ones as they stand, the hashes in that order, and where each begins.
+
+    One sort of their upper bits beside the position; the few that share those bits alone are put in order after it.
+    """
+    bits = max(len(hashes).bit_length(), 1)
+    below = np.uint64((1 << bits) - 1)
+    keys = hashes & ~below
+    keys |= np.arange(len(hashes), dtype=np.uint64)
+    keys.sort()
+    order = (keys & below).view(np.int64)
+    keys >>= np.uint64(bits)
+    uppers = np.count_nonzero(keys[1:] != keys[:-1])
+    found = hashes[order]
+    starts = _edges(found)
+    if len(starts) > uppers + 1:
+        odd = keys[1:][(keys[1:] == keys[:-1]) & (found[1:] != found[:-1])]
+        rows = np.flatnonzero(np.isin(keys, odd))
+        some = order[rows]
+        order[rows] = some[np.lexsort((some, hashes[some]))]
+        found = hashes[order]
+        starts = _edges(found)
+    return order, found, starts
+
+
+def _edges(values: Hashes) -> NDArray[np.int64]:
+    """Where a value differs from the one before, the first one's place too."""
+    return np.flatnonzero(np.append(True, values[1:] != values[:-1])[: len(values)])

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from rectune.log.cleaning import k_core, make_log
-from rectune.log.ids import Ids
+from rectune.log.ids import Ids, grouped, hashed
 from rectune.log.log import Log, LogWarning
 
 
@@ -268,3 +268,35 @@ def test_ids_are_numbered_by_their_first_row(size: int) -> None:
     assert ids.names().to_list() == order
     assert len(ids) == len(order)
     assert [order[code] for code in codes] == words
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("kept", [0, 0b101, 0xF << 60], ids=["one hash for all", "four hashes", "sixteen hashes"])
+def test_texts_that_share_a_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch, size: int, kept: int) -> None:
+    def few(column: pl.Series, seed: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
+        return hashed(column, seed) & np.uint64(kept) if seed == 0 else hashed(column, seed)
+
+    monkeypatch.setattr("rectune.log.ids.hashed", few)
+    words = [f"w{i}" for i in np.random.default_rng(0).integers(0, 90, 1000)]
+    ids = Ids()
+    codes = np.concatenate([ids.encode(pl.Series(words[i : i + size])) for i in range(0, 1000, size)])
+    names = ids.names().to_list()
+    assert sorted(names) == sorted(set(words))
+    assert len(ids) == len(names)
+    assert [names[code] for code in codes] == words
+
+
+@pytest.mark.parametrize("shift", [0, 40, 58, 63], ids=lambda shift: f"shift {shift}")
+def test_hashes_are_grouped_as_a_stable_sort_does(shift: int) -> None:
+    """Shifted to the right, so that most differ in the lower bits alone, which hold the position while they are sorted."""
+    hashes = np.random.default_rng(0).integers(0, 2**63, 500).astype(np.uint64) >> np.uint64(shift)
+    order, found, starts = grouped(hashes)
+    assert order.tolist() == np.argsort(hashes, kind="stable").tolist()
+    assert found.tolist() == np.sort(hashes).tolist()
+    assert found[starts].tolist() == np.unique(hashes).tolist()
+
+
+def test_an_empty_piece_has_no_ids() -> None:
+    ids = Ids()
+    assert ids.encode(pl.Series([], dtype=pl.String)).tolist() == []
+    assert ids.names().to_list() == []
