@@ -291,8 +291,12 @@ def _picked(pieces: Iterator[pl.DataFrame], chosen: dict[str, str]) -> Iterator[
     """The columns by the names that a log has for them; an empty text is a value that is missing."""
     for piece in pieces:
         picked = piece.select([pl.col(column).alias(key) for key, column in chosen.items()])
-        texts = [c for c, kind in picked.schema.items() if kind == pl.String]
-        yield picked.with_columns(pl.when(pl.col(c) == "").then(None).otherwise(pl.col(c)).alias(c) for c in texts)
+        texts = [c for c, kind in picked.schema.items() if kind == pl.String and (picked[c] == "").any()]
+        if texts:
+            picked = picked.with_columns(
+                pl.when(pl.col(c) == "").then(None).otherwise(pl.col(c)).alias(c) for c in texts
+            )
+        yield picked
 
 
 def _without(

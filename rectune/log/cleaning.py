@@ -273,12 +273,18 @@ def _core(
     mine, theirs = np.bincount(users), np.bincount(items)
     kept: NDArray[np.bool_] | None = None
     while True:
-        bad = (mine < user_core)[users]
-        bad |= (theirs < item_core)[items]
+        sides = [
+            short[codes]
+            for counts, core, codes in ((mine, user_core, users), (theirs, item_core, items))
+            if (short := (counts > 0) & (counts < core)).any()
+        ]
+        if not sides:
+            return kept
+        bad = sides.pop()
+        for side in sides:
+            bad |= side
         if kept is not None:
             bad &= kept
-        if not bad.any():
-            return kept
         mine -= np.bincount(users[bad], minlength=len(mine))
         theirs -= np.bincount(items[bad], minlength=len(theirs))
         np.logical_not(bad, out=bad)

@@ -226,7 +226,7 @@ def user_bounds(log: Log) -> tuple[Ints, Ints]:
     counts = np.bincount(log.user_codes, minlength=log.n_users)
     end = np.cumsum(counts)
     kind = positions(log).dtype
-    return (end - counts).astype(kind)[log.user_codes], end.astype(kind)[log.user_codes]
+    return np.repeat((end - counts).astype(kind), counts), np.repeat(end.astype(kind), counts)
 
 
 def rows_of(log: Log, targets: Ints, first: Ints, max_history: int) -> Rows:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from rectune.log.log import Log
 from rectune.log.split import Split, check_log, positions, rows_of, user_bounds
 
@@ -13,22 +15,27 @@ def leave_one_out(log: Log, *, max_history: int = 20) -> Split:
     Raises ValueError when no user has three events.
     """
     check_log(log, max_history)
-    first, end = user_bounds(log)
+    first, _ = user_bounds(log)
     position = positions(log)
-    left = end - position  # events of the same user from here on, this one included
-    long = (end - first) >= 3
+    counts = np.bincount(log.user_codes, minlength=log.n_users)
+    end = np.cumsum(counts)
+    long = counts >= 3
     if not long.any():
         raise ValueError(f"{log.source}: no user has 3 events, so none can be held out. Use `by_time` or a longer log.")
-    train = ~long | (left > 2)
+    test, validation = end[long] - 1, end[long] - 2
+    train = np.ones(len(position), dtype=bool)
+    train[test] = train[validation] = False
+    follows = train.copy()
+    follows[(end - counts)[counts > 0]] = False
     return Split(
         log=log,
-        train=rows_of(log, position[train & (position > first)], first, max_history),
-        validation=rows_of(log, position[long & (left == 2)], first, max_history),
-        test=rows_of(log, position[long & (left == 1)], first, max_history),
+        train=rows_of(log, position[follows], first, max_history),
+        validation=rows_of(log, position[validation], first, max_history),
+        test=rows_of(log, position[test], first, max_history),
         train_events=position[train],
         notes={
             "rule": "leave_one_out",
             "max_history": max_history,
-            "users_only_in_training": int(log.n_users - (long & (left == 1)).sum()),
+            "users_only_in_training": log.n_users - len(test),
         },
     )
