@@ -30,7 +30,8 @@ from rectune.baselines.item_knn import item_knn
 from rectune.baselines.markov import markov
 from rectune.baselines.popularity import popularity
 from rectune.baselines.repeat_last import repeat_last
-from rectune.baselines.sasrec_network import SasRec, SasRecSettings
+from rectune.baselines.sasrec_network import SasRec
+from rectune.baselines.sasrec_settings import SasRecSettings
 from rectune.baselines.scoring import Scorer, discounted, list_rows
 from rectune.log.cleaning import make_log
 from rectune.log.split import Split

@@ -21,8 +21,8 @@ SHAPES = ((32, 24), (32, 36), (8, 128), (8, 192), (8, 224), (8, 256), (2, 1024))
 def layer(values: list[torch.Tensor], mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Gradients of the queries after both passes, multiplied in `dtype`."""
     query, key, value = (one.detach().requires_grad_() for one in values)
-    wide = (one.to(dtype) for one in (query, key, value))
-    functional.scaled_dot_product_attention(*wide, attn_mask=mask).to(query.dtype).float().square().sum().backward()
+    q, k, v = (one.to(dtype) for one in (query, key, value))
+    functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).to(query.dtype).float().square().sum().backward()
     assert query.grad is not None
     return query.grad
 

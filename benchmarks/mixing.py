@@ -27,7 +27,6 @@ from rectune.decoding.shelf import Shelf
 from rectune.log.split import evenly
 from rectune.methods.validation import hidden_while_choosing
 from rectune.run.run import Run, open_run
-from rectune.tasks.task_calls import rows_of
 
 Floats = NDArray[np.float64]
 WEIGHTS = (10, 20, 40, 60, 80, 120, 160, 240, 320, 640, 1280)
@@ -56,7 +55,7 @@ class Scored:
 
 def scored(run: Run, part: Any, most: int, beams: int) -> Scored:
     """Some rows of a part with their candidates."""
-    split, task = run["split"], rows_of(run.asked.ranked, run, part)
+    split, task = run["split"], run.rows_of(part)
     which = evenly(len(task), most)
     task, rows = task.take(which), getattr(split, part).take(which)
     hidden = hidden_while_choosing(task, split, rows) or [[] for _ in range(len(rows))]

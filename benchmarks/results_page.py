@@ -41,13 +41,10 @@ def page(recipe: str, entries: Sequence[Entry]) -> str:
     parts = []
     for group in groups_of(entries):
         first = group[0]
-        cell = ", ".join(
-            f"{key} {json.dumps(value)}" for key, value in first["changed"].items() if not first["variant"]
-        )
         if first.get("transcribed"):
             continue
         parts += [
-            f"## {first['variant'] or cell or 'as the recipe'}",
+            f"## {_called(first, entries) or 'as the recipe'}",
             "",
             *_table(group),
             "",
@@ -63,6 +60,16 @@ def page(recipe: str, entries: Sequence[Entry]) -> str:
     return "\n".join(parts).rstrip()
 
 
+def _called(entry: Entry, entries: Sequence[Entry], *, short: bool = False) -> str:
+    """The variant and the cell of an entry, in words; of a named variant the keys that tell its cells apart. `short` leaves out their sections."""
+    changed, variant = entry["changed"], entry["variant"]
+    if variant:
+        others = [other["changed"] for other in entries if other["variant"] == variant]
+        changed = {key: value for key, value in changed.items() if any(other.get(key) != value for other in others)}
+    cell = [f"{key.rpartition('.')[2] if short else key} {json.dumps(value)}" for key, value in changed.items()]
+    return ", ".join(filter(None, [variant, *cell]))
+
+
 def _table(group: Sequence[Entry]) -> list[str]:
     first = group[0]
     if first["kind"] == "items":
@@ -76,8 +83,8 @@ def _table(group: Sequence[Entry]) -> list[str]:
             cells = [_over([e["protocols"][t].get(row, {}).get(m) for e in group]) for t in titles for m in metrics]
             lines.append(f"| {_strong(row)} | {' | '.join(cells)} |")
         return lines
-    metrics = tuple(metric for metric in KINDS[first["kind"]][1] if metric in next(iter(first["table"].values())))
-    lines = _rows([entry["table"] for entry in group], metrics)
+    shown = tuple(metric for metric in KINDS[first["kind"]][1] if metric in next(iter(first["table"].values())))
+    lines = _rows([entry["table"] for entry in group], shown)
     if first.get("free"):
         said = f"Written freely after {first['free']['rows']:,} test rows (valid: exactly one candidate stands in the text):"
         tables = [entry["free"]["table"] for entry in group]
@@ -189,16 +196,17 @@ def overview(kind: str, published: dict[str, Any]) -> str:
     head += ["with the prior", "difference to the prior"] if items else []
     head += ["seeds", "minutes", "verdict", "published"]
     lines = [
-        _line(file.stem, group, published.get(file.stem, {}))
+        _line(file.stem, group, _called(group[0], entries, short=True), published.get(file.stem, {}))
         for file in sorted(results.FOLDER.glob("*.json"))
-        for group in groups_of(results.load(file.stem))
+        for entries in [results.load(file.stem)]
+        for group in groups_of(entries)
         if group[0]["kind"] == kind
     ]
     rows = [head, ["---"] * len(head), *sorted(lines, key=lambda cells: cells[0])]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
-def _line(recipe: str, group: Sequence[Entry], published: dict[str, Any]) -> list[str]:
+def _line(recipe: str, group: Sequence[Entry], called: str, published: dict[str, Any]) -> list[str]:
     first = group[0]
     against = [_against(entry) for entry in group]
     best = [one["best_baseline"] for one in against if one is not None]
@@ -208,8 +216,7 @@ def _line(recipe: str, group: Sequence[Entry], published: dict[str, Any]) -> lis
         if one is not None
     }
     verdict = words.pop() if len(words) == 1 else "not shown to differ"  # None where no interval was kept
-    cell = ", ".join(f"{key.rpartition('.')[2]} {json.dumps(value)}" for key, value in first["changed"].items())
-    name = f"[{recipe}](results/{recipe}.md)" + (f", {first['variant'] or cell}" if first["variant"] or cell else "")
+    name = f"[{recipe}](results/{recipe}.md)" + (f", {called}" if called else "")
     device = "GPU" if "NVIDIA" in first["device"] else "CPU"
     figures = [
         first["data"],

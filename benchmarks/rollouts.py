@@ -13,7 +13,7 @@ import argparse
 import platform
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -76,7 +76,7 @@ class Case:
             self.task.model, rollouts=rollouts, rewards=rewards, mixture=mixture, args=self.config, processing_class=run.encoder.tokenizer,
             train_dataset=lazy(mixture, prompts.features),
         )  # fmt: skip
-        self.trainer.meter = _Nothing()
+        self.trainer.meter = cast(Any, _Nothing())
         self.trainer.current_gradient_accumulation_steps = self.config.gradient_accumulation_steps
         self.trainer.create_optimizer()
         count = self.config.generation_batch_size // self.config.num_generations

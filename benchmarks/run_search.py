@@ -40,7 +40,8 @@ class Sample:
         from rectune.run.run import open_run
 
         line = open_run(folder, overrides)
-        ranker, test = line.models["tuned"], line.split.test
+        ranker: Any = line.models["tuned"]
+        test = line.split.test
         chosen = evenly(len(test), rows)
         prompts = ranker.prompts(line.rows, chosen)
         order = np.argsort([len(p) for p in prompts], kind="stable")
@@ -135,7 +136,7 @@ def end_to_end(folder: str, *, rows: int, pairs: int, overrides: Any = ()) -> No
     ours, theirs = run(ranker.engine.search), run(reference)
     figures = [sample.figures(ranking, k) for ranking in (ours, theirs)]
     label = f"ranking {sample.line.asked.recipe.name}, {len(sample.chosen):,} users, K={k}, {ranker.settings.scores}"
-    if np.abs(np.subtract(*figures)).max() > 1e-4:
+    if np.abs(np.subtract(figures[0], figures[1])).max() > 1e-4:
         say(f"{label}: GATE FAILED: recall@10, ndcg@10 and recall@{k} are {figures[0]} and {figures[1]}")
         return
     one, other, ratio = side_by_side(lambda: run(ranker.engine.search), lambda: run(reference), pairs)

@@ -132,7 +132,7 @@ def train(run: Run, *, steps: int, pairs: int) -> None:
                 seconds, loss = work(Path(folder))
             taken[name].append(sum(seconds[1:]))
             losses.append(loss)
-        off = float(np.abs(np.subtract(*losses) / losses[1]).max())
+        off = float(np.abs(np.subtract(losses[0], losses[1]) / losses[1]).max())
         if not off <= 0.01:
             say(f"training: GATE FAILED: losses are {losses[0]} and {losses[1]}")
             return

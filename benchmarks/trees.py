@@ -110,7 +110,7 @@ class Case:
 
     def tree(self) -> Iterator[dict[str, torch.Tensor]]:
         """`examples: tree`, groups of like length together."""
-        order = list(ByGroup(self.examples, self.batch, by_length=True))
+        order = list(ByGroup(self.examples, self.batch, seed=0, by_length=True))
         return self._batched(order, self.examples, TreeCollator(self.pad, None))
 
     def windows(self) -> Iterator[dict[str, torch.Tensor]]:
@@ -171,10 +171,10 @@ def compare(case: Case, *, pairs: int) -> None:
     say(
         "| form | tokens forwarded | CPU s | against by length | against TRL's packing and head |\n|---|---|---|---|---|"
     )
-    for name, seconds in taken.items():
-        row = [name, f"{tokens[name]:,}", f"{np.median(seconds):.2f}"]
+    for name, all_seconds in taken.items():
+        row = [name, f"{tokens[name]:,}", f"{np.median(all_seconds):.2f}"]
         for rival in (base, "TRL's packing and head"):
-            ratio = interval(np.array(taken[rival]) / np.array(seconds))
+            ratio = interval(np.array(taken[rival]) / np.array(all_seconds))
             row.append("" if rival == name or not (fine[name] and fine[rival]) else claim(ratio))
         say("| " + " | ".join(row) + " |")
 
