@@ -137,7 +137,7 @@ class _Training:
     def run_epoch(self) -> None:
         """Train an epoch, and look at the validation rows when it is time."""
         self.model.train()
-        for batch in _batches(self.sequences, self.settings.batch, self.draw):
+        for batch in shuffled_batches(self.sequences, self.settings.batch, self.draw):
             loss = self.loss(self.model, batch)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -241,7 +241,9 @@ def validation_ndcg(split: Split, model: SasRec, *, most: int = 2000) -> float:
     return total / len(rows)
 
 
-def _batches(sequences: list[NDArray[Any]], size: int, draw: np.random.Generator) -> Iterator[list[NDArray[Any]]]:
+def shuffled_batches(
+    sequences: list[NDArray[Any]], size: int, draw: np.random.Generator
+) -> Iterator[list[NDArray[Any]]]:
     """Shuffled batches of sequences of like length."""
     order = draw.permutation(len(sequences))
     lengths = np.array([len(sequences[i]) for i in order])
