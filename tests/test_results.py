@@ -78,6 +78,14 @@ def test_a_report_becomes_a_page_without_a_place_of_this_machine(
     assert "*worse*" in line or "*better*" in line or "*not shown to differ*" in line
     results.add([run], "in another way", "quickstart")
     assert len(results.load("quickstart")) == 3
+    assert "\n## in another way\n" in page
+    report["settings"]["data"]["sparsity"] = 0.5
+    (run / "report.json").write_text(json.dumps(report))
+    results.add([run], "in another way", "quickstart")
+    pages = results_page.pages()  # cells of one variant are told apart by what differs between them
+    told = re.findall(r"^## (in another way.*)$", pages[kept / "quickstart.md"], re.M)
+    assert sorted(told) == ["in another way", "in another way, data.sparsity 0.5"]
+    assert ", in another way, sparsity 0.5 |" in pages[results.README]
     report["settings"]["vectors"], report["settings"]["split"] = None, {**report["settings"]["split"], "shots": 3}
     assert results.entry_of(report, "", "quickstart")["changed"]["vectors"] is None
     report["settings"]["index"] = None  # a section that was left out is told as such, not key by key
