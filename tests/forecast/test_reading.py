@@ -10,7 +10,7 @@ import yaml
 from rectune.data_builders.reader import rows_in
 
 from rectune.cli import main
-from rectune.forecast.reading import AN_EVENT, LIBRARIES
+from rectune.forecast.reading import A_TEXT, AN_EVENT, LIBRARIES
 from tests.data_builders.test_pieces import made
 
 
@@ -43,7 +43,7 @@ def test_the_plan_states_the_peak(tmp_path: Path, capsys: pytest.CaptureFixture[
     }
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(settings))
     assert main(["plan", str(tmp_path / "r.yaml")]) == 0
-    peak = (LIBRARIES + 5000 * AN_EVENT) / 2**30
+    peak = (LIBRARIES + 5000 * (AN_EVENT + A_TEXT)) / 2**30
     assert f"the log: 5,000 rows, read with about {peak:.2f} GB of memory at its peak" in capsys.readouterr().out
     assert main(["plan", str(tmp_path / "r.yaml"), "--data.path", str(tmp_path / "none.parquet")]) == 0
     assert "the log:" not in capsys.readouterr().out
