@@ -18,14 +18,15 @@ class Ids:
     """
 
     def __init__(self) -> None:
-        self._hashes: Hashes = np.empty(0, dtype=np.uint64)  # of the known texts, in order, and their numbers
-        self._numbers = np.empty(0, dtype=np.int32)
-        self._seconds: Hashes = np.empty(0, dtype=np.uint64)  # the second hash, row = number
+        # First hashes in order and their numbers, in parts of which each is more than twice the next: a small piece is put into a small part
+        self._known: list[tuple[Hashes, NDArray[np.int32]]] = []
+        self._seconds: Hashes = np.empty(0, dtype=np.uint64)  # the second hash, row = number, and room for more
+        self._count = 0
         self._alike: dict[str, int] = {}  # texts whose first hash another one has
         self._names: list[pl.Series] = []
 
     def __len__(self) -> int:
-        return len(self._seconds)
+        return self._count
 
     def encode(self, column: pl.Series) -> NDArray[np.int32]:
         """The numbers of a piece, shape (rows,); texts without nulls. Raises ValueError for more than 2**31 - 1 different ids."""
@@ -55,17 +56,20 @@ class Ids:
         self, hashes: Hashes, first: NDArray[np.int64], column: pl.Series, seconds: Hashes
     ) -> NDArray[np.int32]:
         """Numbers of different hashes in order, `first` the row of each in the piece; those that are new become known."""
-        at = np.searchsorted(self._hashes, hashes)
-        known = np.zeros(len(hashes), dtype=bool)
-        inside = at < len(self._hashes)
-        known[inside] = self._hashes[at[inside]] == hashes[inside]
-        numbers = np.empty(len(hashes), dtype=np.int32)
-        numbers[known] = self._numbers[at[known]]
-        new = np.flatnonzero(~known)
-        new_by_row = new[np.argsort(first[new])]
-        numbers[new_by_row] = self._added(column.gather(first[new_by_row]), seconds[first[new_by_row]])
-        self._hashes = np.insert(self._hashes, at[new], hashes[new])
-        self._numbers = np.insert(self._numbers, at[new], numbers[new])
+        numbers = np.full(len(hashes), -1, dtype=np.int32)
+        for known, of_known in self._known:
+            at = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+            there = known[at] == hashes
+            numbers[there] = of_known[at[there]]
+        new = np.flatnonzero(numbers < 0)
+        if len(new):
+            new_by_row = new[np.argsort(first[new])]
+            numbers[new_by_row] = self._added(column.gather(first[new_by_row]), seconds[first[new_by_row]])
+            self._known.append((hashes[new], numbers[new]))
+        while len(self._known) > 1 and len(self._known[-2][0]) <= 2 * len(self._known[-1][0]):
+            (large, of_large), (small, of_small) = self._known[-2:]
+            at = np.searchsorted(large, small)
+            self._known[-2:] = [(np.insert(large, at, small), np.insert(of_large, at, of_small))]
         return numbers
 
     def _number_of(self, text: str, second: np.uint64) -> int:
@@ -79,9 +83,11 @@ class Ids:
         begin, end = len(self), len(self) + len(names)
         if end > np.iinfo(np.int32).max:
             raise ValueError(f"more than {np.iinfo(np.int32).max:,} different ids.")
-        if len(names):
-            self._names.append(names)
-            self._seconds = np.append(self._seconds, seconds)
+        if end > len(self._seconds):
+            self._seconds = np.append(self._seconds, np.empty(end, dtype=np.uint64))
+        self._seconds[begin:end] = seconds
+        self._names.append(names)
+        self._count = end
         return np.arange(begin, end, dtype=np.int32)
 
 
