@@ -221,12 +221,18 @@ def positions(log: Log) -> Ints:
     return np.arange(count, dtype=np.int32 if count <= np.iinfo(np.int32).max else np.int64)
 
 
-def user_bounds(log: Log) -> tuple[Ints, Ints]:
-    """For each event the position of its user's first event, and one past the last; shapes (events,)."""
+def user_ranges(log: Log) -> tuple[Ints, Ints]:
+    """For each user the position of the first event, and one past the last; shapes (users,)."""
     counts = np.bincount(log.user_codes, minlength=log.n_users)
     end = np.cumsum(counts)
-    kind = positions(log).dtype
-    return np.repeat((end - counts).astype(kind), counts), np.repeat(end.astype(kind), counts)
+    return end - counts, end
+
+
+def user_bounds(log: Log) -> tuple[Ints, Ints]:
+    """For each event the position of its user's first event, and one past the last; shapes (events,)."""
+    first, end = user_ranges(log)
+    kind, counts = positions(log).dtype, end - first
+    return np.repeat(first.astype(kind), counts), np.repeat(end.astype(kind), counts)
 
 
 def rows_of(log: Log, targets: Ints, first: Ints, max_history: int) -> Rows:

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from rectune.log.split import Split
+from rectune.log.split import Split, user_ranges
 from rectune.recipe.box import Box, Held
 from rectune.runtime.seeded import seeded
 
@@ -45,15 +45,13 @@ def candidates_box(count: int, seed: int) -> Box:
 def draw(split: Split, count: int, seed: int) -> Candidates:
     """Of each test row the target and `count` other items, or all that its user never touched where these are fewer."""
     log, test = split.log, split.test
-    order = np.argsort(log.user_codes, kind="stable")
-    ends = np.cumsum(np.bincount(log.user_codes, minlength=log.n_users))
+    begins, ends = user_ranges(log)
     targets = split.targets(test)
     found = []
     for i in range(len(test)):
-        end = ends[test.user[i]]
-        begin = ends[test.user[i] - 1] if test.user[i] else 0
+        begin, end = begins[test.user[i]], ends[test.user[i]]
         free = np.ones(log.n_items, dtype=bool)
-        free[log.item_codes[order[begin:end]]] = False
+        free[log.item_codes[begin:end]] = False
         free[targets[i]] = False
         known = np.flatnonzero(free)
         drawn = seeded(seed, "candidates", int(test.row[i])).choice(known, min(count, len(known)), replace=False)

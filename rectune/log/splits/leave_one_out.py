@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rectune.log.log import Log
-from rectune.log.split import Split, check_log, positions, rows_of, user_bounds
+from rectune.log.split import Split, check_log, positions, rows_of, user_bounds, user_ranges
 
 
 def leave_one_out(log: Log, *, max_history: int = 20) -> Split:
@@ -17,16 +17,15 @@ def leave_one_out(log: Log, *, max_history: int = 20) -> Split:
     check_log(log, max_history)
     first, _ = user_bounds(log)
     position = positions(log)
-    counts = np.bincount(log.user_codes, minlength=log.n_users)
-    end = np.cumsum(counts)
-    long = counts >= 3
+    begin, end = user_ranges(log)
+    long = end - begin >= 3
     if not long.any():
         raise ValueError(f"{log.source}: no user has 3 events, so none can be held out. Use `by_time` or a longer log.")
     test, validation = end[long] - 1, end[long] - 2
     train = np.ones(len(position), dtype=bool)
     train[test] = train[validation] = False
     follows = train.copy()
-    follows[(end - counts)[counts > 0]] = False
+    follows[begin[end > begin]] = False
     return Split(
         log=log,
         train=rows_of(log, position[follows], first, max_history),
