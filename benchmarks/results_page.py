@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rectune.eval.ranking import MIXED, PRIOR, TUNED, UNTUNED
+from rectune.eval.ranking import MIXED, ORACLE, PRIOR, TUNED, UNTUNED
 from rectune.eval.sentences import interval, number, signed, word_of
 
 from benchmarks import results
@@ -208,40 +208,52 @@ def overview(kind: str, published: dict[str, Any]) -> str:
 
 def _line(recipe: str, group: Sequence[Entry], called: str, published: dict[str, Any]) -> list[str]:
     first = group[0]
-    against = [_against(entry) for entry in group]
-    best = [one["best_baseline"] for one in against if one is not None]
-    words = {
-        word_of(one["differences"][one["best_baseline"]], lower_is_better=one.get("lower_is_better", False))
-        for one in against
-        if one is not None
-    }
-    verdict = words.pop() if len(words) == 1 else "not shown to differ"  # None where no interval was kept
+    against = [one for one in map(_against, group) if one is not None]
+    best = _best_of_all(against, group)
+    verdict = _word([(one["differences"].get(best), one.get("lower_is_better", False)) for one in against])
     name = f"[{recipe}](results/{recipe}.md)" + (f", {called}" if called else "")
     device = "GPU" if "NVIDIA" in first["device"] else "CPU"
     figures = [
         first["data"],
         name,
         _both(group, TUNED),
-        f"{best[0]}: {_both(group, best[0])}",
-        _difference(against[0], best[0]),
+        f"{best}: {_both(group, best)}",
+        _difference(against[0], best),
     ]
     if first["kind"] == "items":
         mixed = _against(first, "mixed_against")
         figures += [_both(group, MIXED) if mixed else "", _difference(mixed, PRIOR) if mixed else ""]
         if mixed:
-            word = word_of(mixed["differences"][PRIOR])
+            mixes = [one for one in (_against(entry, "mixed_against") for entry in group) if one is not None]
+            word = _word([(one["differences"].get(PRIOR), False) for one in mixes])
             verdict = "; ".join(filter(None, [verdict, f"with the prior {word}"]))
     told = f"{published['figures']} ({published['source']}; {published['certainty']})" if published else ""
+    if published.get("protocol") in first.get("protocols", {}):
+        told += f"; ours by that protocol {_both(group, TUNED, published['protocol'])}"
     minutes = [first["minutes"][key] for key in ("all", "training") if key in first["minutes"]]
     took = f"{minutes[0]:g} ({device}{'' if 'all' in first['minutes'] else ', training'})" if minutes else "–"
     said = f"*{verdict}*" if verdict else "–"
     return [*figures, ", ".join(str(e["seed"]) for e in group), took, said, told]
 
 
-def _both(group: Sequence[Entry], row: str) -> str:
+def _best_of_all(against: Sequence[dict[str, Any]], group: Sequence[Entry]) -> str:
+    """The row without a language model that is best on the mean of all seeds: that each seed's own best may be another one."""
+    named = [name for name in against[0]["differences"] if name not in (UNTUNED, MIXED, ORACLE)]
+    metric, sign = against[0]["metric"], -1.0 if against[0].get("lower_is_better", False) else 1.0
+    tables = [entry["protocols"][HIDDEN] if "protocols" in entry else entry["table"] for entry in group]
+    return max(named, key=lambda name: sign * statistics.mean(_mean_of(table[name][metric]) for table in tables))
+
+
+def _word(differences: Sequence[tuple[Any, bool]]) -> str | None:
+    """What the intervals of all seeds say together; None where none was kept. (difference or None, whether lower is better) of each seed."""
+    words = {None if triple is None else word_of(triple, lower_is_better=lower) for triple, lower in differences}
+    return words.pop() if len(words) == 1 else "not shown to differ"
+
+
+def _both(group: Sequence[Entry], row: str, protocol: str = HIDDEN) -> str:
     if group[0]["kind"] == "items":
         return ", ".join(
-            number(statistics.mean(_mean_of(e["protocols"][HIDDEN][row][m]) for e in group))
+            number(statistics.mean(_mean_of(e["protocols"][protocol][row][m]) for e in group))
             for m in _best_metrics(group[0])
         )
     metric = KINDS[group[0]["kind"]][1][0]

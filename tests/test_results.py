@@ -100,6 +100,35 @@ def test_a_report_becomes_a_page_without_a_place_of_this_machine(
         results.entry_of(report, "", "quickstart")
 
 
+def test_over_several_seeds_the_best_row_is_that_of_the_mean_and_the_verdict_of_all(kept: Path) -> None:
+    entries = [
+        {
+            "variant": "", "seed": seed, "changed": {}, "kind": "likes", "data": "rows", "device": "cpu", "minutes": {}, "transcribed": True,
+            "table": {"steady": {"auc": 0.7}, "lucky": {"auc": lucky}, "tuned model": {"auc": 0.6}, "untuned model": {"auc": 0.9}},
+            "tuned_against": {
+                "metric": "auc", "best_baseline": best,
+                "differences": {"steady": [-0.1, -0.2, high], "lucky": [0.6 - lucky, -0.3, -0.1], "untuned model": [-0.3, -0.4, -0.2]},
+            },
+        }
+        for seed, lucky, best, high in ((0, 0.71, "lucky", -0.05), (1, 0.3, "steady", 0.01))
+    ]  # fmt: skip
+    kept.mkdir()
+    (kept / "one.json").write_text(json.dumps(entries))
+    line = results_page.overview("likes", {}).splitlines()[-1]
+    assert "| .6000 | steady: .7000 | -.1000 [-.2000, -.0500] | 0, 1 | – | *not shown to differ* |" in line
+    entries[1]["tuned_against"]["differences"]["steady"][2] = -0.01
+    (kept / "one.json").write_text(json.dumps(entries))
+    assert "*worse*" in results_page.overview("likes", {})
+
+
+def test_a_figure_that_was_published_by_another_protocol_stands_beside_ours_by_that_one() -> None:
+    line = next(
+        line for line in results.README.read_text(encoding="utf-8").splitlines() if "[tiger-beauty-cpu](r" in line
+    )
+    assert "ours by that protocol .0554, .0281" in line
+    assert ".0554, .0281" in (results.FOLDER / "tiger-beauty-cpu.md").read_text(encoding="utf-8")
+
+
 def test_a_page_without_its_marks_is_refused() -> None:
     with pytest.raises(ValueError, match="has no part between"):
         results_page.replaced("nothing", "items", "made")
