@@ -123,3 +123,11 @@ def test_accelerate_configurations_are_of_accelerates_form() -> None:
         for file in files:
             known: Any = set(ClusterConfig.__dataclass_fields__)
             assert set(yaml.safe_load(file.read_text())) <= known
+
+
+def test_the_overview_says_where_the_data_of_every_recipe_is_published() -> None:
+    section = (Path(__file__).parents[1] / "recipes" / "README.md").read_text(encoding="utf-8")
+    section = section.partition("\n## Data\n")[2].partition("\n## ")[0]
+    folders = {load_recipe(str(file)).settings["data"].get("path") for file in RECIPES} - {None}
+    assert len(folders) > 5
+    assert not [name for name in folders if f"| {name} |" not in section]
