@@ -41,7 +41,8 @@ from rectune.baselines.scoring import (
 )
 from rectune.decoding.ranking import Ranking, target_ranks
 from rectune.log.split import Split, evenly
-from rectune.recipe.calls import HOMES, named
+from rectune.recipe.calls import named
+from rectune.recipe.homes import HOMES
 from rectune.run.judged import HIDDEN, SAMPLED, SHOWN, Evidence, Report, earlier_run, judge
 from rectune.run.sasrec_box import NAME as SASREC
 from rectune.runtime.room import Room

@@ -35,7 +35,7 @@ def ls(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
 
 
 def _ls_home(section: str) -> None:
-    from rectune.recipe.calls import HOMES, offered
+    from rectune.recipe.homes import HOMES, offered
     from rectune.runtime.near import near
 
     if section not in HOMES:

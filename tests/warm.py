@@ -33,8 +33,8 @@ def warm() -> None:
     import rectune.methods.grpo
     import rectune.methods.s_dpo
     import rectune.run.train
-    from rectune.recipe.calls import HOMES, offered
     from rectune.recipe.fingerprints import code_of
+    from rectune.recipe.homes import HOMES, offered
 
     code_of(rectune.commands, rectune.methods.grpo, rectune.methods.s_dpo, rectune.run.train)
     for home in HOMES.values():

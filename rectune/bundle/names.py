@@ -7,8 +7,9 @@ import types
 from pathlib import Path
 from typing import Any
 
-from rectune.recipe.calls import HOMES, Call, defaults_of, named, offered
+from rectune.recipe.calls import Call, defaults_of, named
 from rectune.recipe.checking import check_keywords
+from rectune.recipe.homes import HOMES, offered
 from rectune.runtime.near import near, shown
 
 

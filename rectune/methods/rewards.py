@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from rectune.baselines.prior import Score
 from rectune.log.split import Split
-from rectune.recipe.calls import HOMES, named
+from rectune.recipe.calls import named
+from rectune.recipe.homes import HOMES
 from rectune.vectors.item_vectors import ItemVectors
 
 Reward = NDArray[np.floating]

@@ -14,7 +14,6 @@ from rectune.indexing.added import Added
 from rectune.methods.contract import Method
 from rectune.prompts.template import Template
 from rectune.recipe.calls import (
-    HOMES,
     Call,
     bind,
     check_vectors,
@@ -25,6 +24,7 @@ from rectune.recipe.calls import (
     unless,
 )
 from rectune.recipe.checking import check_keywords
+from rectune.recipe.homes import HOMES
 from rectune.recipe.load import Recipe
 from rectune.run.earlier import Earlier, read_earlier
 from rectune.run.judged import Judge, judge_of

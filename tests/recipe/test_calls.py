@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from rectune.cli import main
-from rectune.recipe.calls import HOMES, MOVED, home_of, offered, resolve_call
+from rectune.recipe.calls import resolve_call
 from rectune.recipe.fingerprints import name_of
+from rectune.recipe.homes import HOMES, MOVED, home_of, offered
 from rectune.recipe.load import Recipe, bundled, load_recipe
 from rectune.run.run import open_recipe
 

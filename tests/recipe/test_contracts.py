@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import pytest
 
 from rectune.cli import main
-from rectune.recipe.calls import HOMES
 from rectune.recipe.contracts import Takes, contract_at
+from rectune.recipe.homes import HOMES
 
 
 @pytest.mark.parametrize("key", HOMES)
