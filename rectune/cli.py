@@ -145,6 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="SECTION",
         help="data, split, vectors, index, tasks, tasks.history, tasks.writer, stages, stages.rewards, rank.prior, eval, eval.oracle",
     )
+    ls.add_argument("name", nargs="?", metavar="NAME", help="one of its names: what it does, and its keys")
     init = _command(group, "init", commands.init, "write a commented recipe for a log of your own")
     init.add_argument("log", help="a log: .csv, .tsv, .parquet, .jsonl, plain or .gz, or a folder of such files")
     init.add_argument(

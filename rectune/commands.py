@@ -6,9 +6,12 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rectune.runtime.text_files import read_lines, read_text
+
+if TYPE_CHECKING:
+    from rectune.recipe.homes import Offer
 
 DOES_NOT_FIT = 3  # the exit code of `rectune plan`; 1 is an error and 2 argparse's
 LEAKS = 3  # the exit code of `rectune check`
@@ -19,7 +22,7 @@ def ls(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
     from rectune.recipe.load import bundled, read_yaml
 
     if args.home is not None:
-        _ls_home(args.home)
+        _ls_home(args.home, args.name)
         return
     print("recipes (rectune show NAME, rectune train NAME)")
     for folder in bundled("recipes"):
@@ -34,13 +37,16 @@ def ls(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
             print(f"  {file.name}")
 
 
-def _ls_home(section: str) -> None:
+def _ls_home(section: str, name: str | None) -> None:
     from rectune.recipe.homes import HOMES, offered
     from rectune.runtime.near import near
 
     if section not in HOMES:
         raise ValueError(f"`rectune ls {section}`: no section of that name is made of callables.{near(section, HOMES)}")
     names = offered(HOMES[section])
+    if name is not None:
+        _ls_name(section, name, names)
+        return
     width = max(map(len, names))
     home = HOMES[section]
     call = "{}" if home.plain else "{{call: {}, …}}"
@@ -50,8 +56,9 @@ def _ls_home(section: str) -> None:
         else "a function of your own: " + call.format("'module:function'")
     )
     print(f"{section}: {call.format('NAME')} in a recipe, or {own}")
-    for name, sentence in names.items():
-        print(f"  {name:<{width}}  {sentence}")
+    for one, offer in names.items():
+        print(f"  {one:<{width}}  {offer.sentence}")
+    print(f"rectune ls {section} NAME tells what one of them does and which keys it takes")
     if home.needs:
         also = f", and may define {', '.join(home.may_define)}" if home.may_define else ""
         print(f"one of your own is a module that defines {', '.join(home.needs)}{also}")
@@ -59,6 +66,23 @@ def _ls_home(section: str) -> None:
         begins = f"is called with ({takes})" if takes.first else "is called with its keys"
         may = f", and is given {' and '.join(home.may)} where it has such a parameter" if home.may else ""
         print(f"a function of your own {begins}{may}")
+
+
+def _ls_name(section: str, name: str, names: dict[str, Offer]) -> None:
+    from rectune.recipe.calls import keys_of
+    from rectune.runtime.near import near
+
+    if name not in names:
+        raise ValueError(f"`rectune ls {section} {name}`: there is no such name.{near(name, names)}")
+    offer = names[name]
+    print(offer.says)
+    if section == "stages":
+        print("\nIts keys are in docs/keys.md.")
+    elif offer.keys:
+        width = max(map(len, offer.keys))
+        print("\nkeys, and what they are where the recipe does not say")
+        for key, default in keys_of(section, name).items():
+            print(f"  {key:<{width}}  {default or 'has to be given'}")
 
 
 def init(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:

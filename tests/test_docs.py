@@ -17,6 +17,8 @@ from unittest.mock import patch
 import pytest
 
 from rectune.cli import build_parser, main
+from rectune.recipe.calls import keys_of
+from rectune.recipe.homes import HOMES, offered
 from tests.runs import forked, free_port
 
 ROOT = Path(__file__).parents[1]
@@ -205,7 +207,7 @@ def templates_page() -> str:
 
 
 def keys_page() -> str:
-    """docs/keys.md: every key of the sections `model` and `stages`, and what becomes of it."""
+    """docs/keys.md: every key of the sections `model` and `stages`, what becomes of it, and the keys of all that other sections name."""
     import dataclasses
 
     from trl import ModelConfig
@@ -249,10 +251,10 @@ def keys_page() -> str:
         )
 
     parts = [
-        "# Keys of `model` and `stages`",
+        "# Keys",
         "",
-        "Both sections take the keys of library classes and a few of our own. This page is made from the classes and from what the code says of",
-        "each key; a test keeps it complete.",
+        "The sections `model` and `stages` take the keys of library classes and a few of our own; the others those of [what they name](#what-a-section-names).",
+        "This page is made from the classes and from what the code says of each key; a test keeps it complete.",
         "",
         "## `model`",
         "",
@@ -289,8 +291,23 @@ def keys_page() -> str:
         "| key | methods | why |",
         "|---|---|---|",
         *(f"| `{name}` | {methods(name)} | {why} |" for name, why in REFUSED.items()),
+        "",
+        "## What a section names",
+        "",
+        "`rectune ls SECTION NAME` prints the same. A key without a default has to be given.",
+        *(line for section, home in HOMES.items() if not home.needs and not home.plain for line in _names(section)),
     ]
     return "\n".join(parts) + "\n"
+
+
+def _names(section: str) -> list[str]:
+    """The names of a section, what they do, and their keys with defaults."""
+    rows = []
+    for name, offer in offered(HOMES[section]).items():
+        told = keys_of(section, name)
+        keys = ", ".join(f"`{key}: {default}`" if default else f"`{key}`" for key, default in told.items())
+        rows.append(f"| `{name}` | {' '.join(offer.says.split())} | {keys} |")
+    return ["", f"### `{section}`", "", "| name | what it does | keys |", "|---|---|---|", *rows]
 
 
 def test_the_templates_page_is_what_the_templates_render() -> None:

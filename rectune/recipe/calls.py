@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
@@ -37,6 +38,27 @@ def named(name: str, home: Home | None, where: str) -> Any:
     if home is not None:
         home.check(found, where)
     return found
+
+
+def keys_of(section: str, name: str) -> dict[str, str]:
+    """The keys that a short name takes and their defaults as a recipe writes them ('' where one has to be given); what a default is called in the
+    code is looked up in the function itself."""
+    home = HOMES[section]
+    keys = dict(offered(home)[name].keys)
+    named_in_code = {key for key, default in keys.items() if default and not _literal(default)}
+    if named_in_code:
+        found = defaults_of(named(name, home, section))
+        for key in named_in_code:
+            keys[key] = getattr(found[key], "__name__", None) or repr(found[key])
+    return {key: "null" if default == "None" else default for key, default in keys.items()}
+
+
+def _literal(text: str) -> bool:
+    try:
+        ast.literal_eval(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _imported(name: str, home: Home | None, where: str) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from rectune.cli import main
-from rectune.recipe.calls import resolve_call
+from rectune.recipe.calls import keys_of, resolve_call
 from rectune.recipe.fingerprints import name_of
 from rectune.recipe.homes import HOMES, MOVED, home_of, offered
 from rectune.recipe.load import Recipe, bundled, load_recipe
@@ -34,7 +36,7 @@ def test_a_short_name_is_its_dotted_name(key: str, name: str) -> None:
     found = resolved(key, name)
     assert found is resolved(key, home.full(name))
     assert name_of(found) == home.full(name)
-    assert offered(home)[name].endswith(".")
+    assert offered(home)[name].sentence.endswith(".")
     home.check(found, "here")
 
 
@@ -181,13 +183,41 @@ def test_ls_lists_a_home(capsys: pytest.CaptureFixture[str]) -> None:
         "  leave_one_out  Hold out the last event of each user for the test and the one before it for validation."
         in lines
     )
-    assert len(lines) == 7
+    assert len(lines) == 8
     main(["ls", "vectors"])
     assert "averaged over the tokens (LC-Rec, sec. 3.2)." in capsys.readouterr().out
     assert main(["ls", "splits"]) == 1
     assert capsys.readouterr().err.strip() == (
         "error: `rectune ls splits`: no section of that name is made of callables. Did you mean `split`?"
     )
+
+
+def test_ls_tells_what_a_name_does_and_its_keys(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ls", "tasks", "like_or_dislike"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("From liked and disliked items, does the user like the target?")
+    assert "whether its rating is above `like_above`" in text
+    assert text.endswith("  like_above  3.0\n  history     window\n")
+    main(["ls", "eval", "choices"])
+    assert re.search(r"^  ease_items +\d+$", capsys.readouterr().out, re.M)  # not what the code calls it
+    main(["ls", "data", "lc_rec"])
+    assert re.search(r"^  path +has to be given$", capsys.readouterr().out, re.M)
+    main(["ls", "stages", "sft"])
+    assert capsys.readouterr().out.endswith("\nIts keys are in docs/keys.md.\n")
+    assert main(["ls", "split", "by_tme"]) == 1
+    assert "there is no such name. Did you mean `by_time`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("key", "name"), EVERY, ids=lambda part: str(part))
+def test_the_keys_of_a_name_are_those_that_its_function_takes(key: str, name: str) -> None:
+    told, home = keys_of(key, name), HOMES[key]
+    if home.needs:
+        assert not told
+        return
+    parameters = inspect.signature(resolved(key, name)).parameters
+    assert set(parameters) - set(told) == set(parameters) & {*home.first, *home.may} - {"seed", "history"}
+    for one, default in told.items():
+        assert (default == "") == (parameters[one].default is inspect.Parameter.empty)
 
 
 def test_listing_a_home_imports_nothing_heavy() -> None:
@@ -207,7 +237,7 @@ def test_a_file_put_into_a_home_is_a_name(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(rectune.indexing, "__path__", [str(file.parent), *rectune.indexing.__path__])
     offered.cache_clear()
     try:
-        assert offered(HOMES["index"]) == {"mine": "Names of my own."}
+        assert {name: offer.sentence for name, offer in offered(HOMES["index"]).items()} == {"mine": "Names of my own."}
         monkeypatch.setitem(sys.modules, "rectune.indexing.mine", importlib.import_module("rectune.indexing.titles"))
     finally:
         offered.cache_clear()
