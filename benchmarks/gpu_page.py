@@ -112,7 +112,8 @@ def page(kept: Path) -> str:
 HEAD = """# On a GPU
 
 What `python benchmarks/gpu.py` measured; `python benchmarks/gpu_page.py` makes this page from `benchmarks/measured`, so no figure here is typed.
-On your own card the same command takes about a quarter of an hour and writes its figures to `runs/gpu`; a machine without a network gets
+On your own card the same command takes about a quarter of an hour, 90 s a section (`--seconds`), and writes its figures to `runs/gpu`; sections 3, 6 and 8 below took
+several calls, and 6 and 8 need `--inputs`. A machine without a network gets
 what it needs from `python benchmarks/gpu_pack.py` ([how](../benchmarks/README.md#gpupy)). Weights are random in sections 2 to 5 and 7: they measure time and
 memory, and a score there means nothing. What a recipe needs on a card that you do not have is asked of the planner:
 
@@ -152,7 +153,7 @@ def _section(name: str, about: dict[str, Any] | None) -> str:
     if about["failed"]:
         parts += [
             "",
-            "Failed: "
+            "Failed at that commit, and not measured since: "
             + "; ".join(f"{row}: {why.partition('. ')[0].rstrip('.')[:200]}" for row, why in about["failed"].items())
             + ".",
         ]
@@ -245,7 +246,8 @@ def _planner(rows: dict[str, Any]) -> str:
         ("most rows that ran", _of("largest_rows"), "{}"), ("fewest that did not", _of("failed_rows"), "{}"),
         ("planned of these", lambda r: 100 * r["planned_rows"] / r["largest_rows"], "{:.0f} %"),
     ]  # fmt: skip
-    corrected = dict.fromkeys(row["corrected"] for row in rows.values() if "corrected" in row)
+    told = dict.fromkeys(row["corrected"] for row in rows.values() if "corrected" in row)
+    corrected = [words for words in told if not any(other != words and words in other for other in told)]
     notes = "".join(
         f"\n\nCaps with a fraction were measured under whole ones and corrected: {words}." for words in corrected
     )

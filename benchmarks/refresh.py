@@ -94,7 +94,7 @@ def run() -> int:
         "| | training, min | before, R@10, N@10 | after | NDCG@10 on rows of the earlier run |\n|---|---|---|---|---|"
     )
     for more in args.more:
-        print(line_of(f"gone on from, {more} epochs", args.out / f"refreshed-{more}"))
+        print(line_of(f"gone on from, {more} epoch{'s' if int(more) != 1 else ''}", args.out / f"refreshed-{more}"))
     print(line_of(f"anew, {args.epochs} epochs", args.out / "anew"))
     return 0
 

@@ -169,7 +169,7 @@ def test_the_page_shows_a_cards_own_figures(tmp_path: Path) -> None:
     text = gpu_page.page(tmp_path / "kept")
     assert "| Qwen3-0.6B, LoRA, rectune | 12,346 | 0.500 | 10 | 25.0 % | 2.00 | – | – |" in text
     assert "2026-01-02, commit abc" in text
-    assert "Failed: x: it broke." in text
+    assert "Failed at that commit, and not measured since: x: it broke." in text
     assert "Not reached within the section's time: y." in text
     assert text.count("Not measured") == len(SECTIONS) - 1
     (tmp_path / "rates.json").write_text(json.dumps({**about, "section": "rates", "card": {**card, "name": "Other"}}))
