@@ -1,6 +1,6 @@
 """SASRec at public strength: configurations tried on validation rows, and the best of them on the test rows.
 
-    python -m benchmarks.sasrec RECIPE OUT [--data.path PATH] [--seeds 0] [--only NAME …] [--test NAME …] [--device cpu]
+    python -m benchmarks.sasrec RECIPE OUT [--data.path PATH] [--seeds 0] [--only NAME …] [--test NAME …] [--device cpu] [--epochs N]
     python -m benchmarks.sasrec RECIPE OUT --only "sampled, initial" --vectors "[{call: hidden_states, text: [title], model: PATH}]"
 
 Each configuration is trained once, in OUT/NAME/SEED, and gone on with after an interruption. Figures are NDCG@10 and Recall@10 over the whole
@@ -14,6 +14,7 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=list(CONFIGURATIONS), default=list(CONFIGURATIONS), metavar="NAME")
     parser.add_argument("--test", nargs="+", default=[], metavar="NAME")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--epochs", type=int, help="at most so many, however many the configuration says")
     args, rest = parser.parse_known_args()
     own = [("output_dir", str(args.out / "line"))]
     if any(CONFIGURATIONS[name].vectors for name in args.only):
@@ -79,7 +81,7 @@ def main() -> int:
                 assert line.vectors is not None
                 vectors = line.vectors.joined()
         found = [
-            _trained(name, split, vectors, args.out, int(seed), args.device, test=name in args.test)
+            _trained(name, _capped(name, args.epochs), split, vectors, args.out, int(seed), args.device, args.test)
             for seed in args.seeds.split(",")
         ]
         told = [name, "; ".join(f"{about['epochs_trained']}, {about['best_epoch']}" for about in found)]
@@ -89,10 +91,14 @@ def main() -> int:
     return 0
 
 
-def _trained(
-    name: str, split: Split, vectors: Any, out: Path, seed: int, device: str, *, test: bool
-) -> dict[str, Any]:  # fmt: skip
+def _capped(name: str, epochs: int | None) -> SasRecSettings:
     settings = CONFIGURATIONS[name]
+    return settings if epochs is None else replace(settings, epochs=min(epochs, settings.epochs))
+
+
+def _trained(
+    name: str, settings: SasRecSettings, split: Split, vectors: Any, out: Path, seed: int, device: str, tested: Sequence[str]
+) -> dict[str, Any]:  # fmt: skip
     place = out / "".join(c if c.isalnum() else "-" for c in name) / str(seed)
     place.mkdir(parents=True, exist_ok=True)
     written = place / "figures.json"
@@ -105,7 +111,7 @@ def _trained(
     figures = {**json.loads(written.read_text()), **model.about, "settings": asdict(settings)}
     if VALIDATION not in figures:
         figures[VALIDATION] = _figures(model, split, split.validation)[0]
-    if test and HIDDEN not in figures:
+    if name in tested and HIDDEN not in figures:
         figures[HIDDEN], figures[SHOWN] = _figures(model, split, split.test)
     written.write_text(json.dumps(figures))
     return figures
