@@ -90,10 +90,11 @@ def table(
             raise ValueError(
                 f"{source}: `layout: sequences` reads lines 'USER ITEM ITEM …' and has no use for {', '.join(f'`data.{key}`' for key in given)}. Leave it out."
             )
-        users, sequences = _sequences(path, encoding, separator, missing or [])
-        return from_sequences(
+        users, sequences, left_out = _sequences(path, encoding, separator, missing or [])
+        made = from_sequences(
             users, sequences, shelf, source=source, user_core=user_core, item_core=item_core, repeats=repeats
         )
+        return _noting(made, left_out)
     chosen = {"user": user, "item": item, "time": time, "rating": rating}
     dropped = [0]
 
@@ -111,11 +112,17 @@ def table(
         rows(where, "data.where"), shelf, source=source, user_core=user_core, item_core=item_core, repeats=repeats,
         time_format=time_format,
     )  # fmt: skip
-    made.notes.update({"rows_without_user_or_item": dropped[0]} if dropped[0] else {})
+    made = _noting(made, dropped[0])
     if shown is None:
         return made
     told = f"{source}, rows of `data.shown`"
     return with_shown(made, rows(shown, "data.shown", without="rating"), source=told, time_format=time_format)
+
+
+def _noting(made: Log, left_out: int) -> Log:
+    """The log, with how many of its events were left out as one of `missing`."""
+    made.notes.update({"rows_without_user_or_item": left_out} if left_out else {})
+    return made
 
 
 def size_of(
@@ -135,12 +142,14 @@ def _called(path: Path | list[Path] | None, dataset: str | None) -> str:
 
 def _sequences(
     path: Path | list[Path] | None, encoding: str, separator: str | None, missing: Sequence[str]
-) -> tuple[list[str], list[list[str]]]:
-    """Users and their items of lines 'USER ITEM ITEM …', without the words that are `missing`. Raises ValueError naming file and line."""
+) -> tuple[list[str], list[list[str]], int]:
+    """Users and their items of lines 'USER ITEM ITEM …', without the words that are `missing`, and how many events these were. Raises ValueError
+    naming file and line."""
     if path is None:
         raise ValueError("`data`: `layout: sequences` reads text files; give `path`.")
     users: list[str] = []
     sequences: list[list[str]] = []
+    events = 0
     for file in files_of_text(path):
         for number, line in lines_of(read_text(file, encoding=encoding)):
             fields = [field.strip() for field in (line.split() if separator is None else line.split(separator))]
@@ -149,12 +158,16 @@ def _sequences(
                 continue
             if len(fields) < 2:
                 raise ValueError(f"{file.name}:{number}: a line must be 'USER ITEM ITEM …', got {line.strip()[:60]!r}.")
+            events += len(fields) - 1
             if fields[0] not in missing:
                 users.append(fields[0])
                 sequences.append([field for field in fields[1:] if field not in missing])
-    if not users:
+    if not events:
         raise ValueError(f"{_called(path, None)}: the file is empty.")
-    return users, sequences
+    kept = sum(map(len, sequences))
+    if not kept:
+        raise ValueError(f"{_called(path, None)}: every event has one of `data.missing` as user or item.")
+    return users, sequences, events - kept
 
 
 def files_of_text(path: Path | list[Path]) -> list[Path]:

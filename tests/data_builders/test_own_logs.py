@@ -471,7 +471,14 @@ def test_padding_of_sequences_is_left_out_by_its_word(tmp_path: Path) -> None:
     text = "ann 1 2 3 0 0\nbob 2 3 0 0 0\n"
     log = log_of(tmp_path, text, name="set.txt", layout="sequences", missing=["0"])
     assert sorted(log.items["item_id"]) == ["1", "2", "3"]
-    assert len(log_of(tmp_path, text, name="set.txt", layout="sequences").items) == 4
+    assert log.notes["rows_without_user_or_item"] == 5
+    as_it_is = log_of(tmp_path, text, name="set.txt", layout="sequences")
+    assert len(as_it_is.items) == 4
+    assert "rows_without_user_or_item" not in as_it_is.notes
+    without_bob = log_of(tmp_path, text, name="set.txt", layout="sequences", missing=["bob"])
+    assert without_bob.notes["rows_without_user_or_item"] == 5
+    with pytest.raises(ValueError, match="every event has one of `data.missing` as user or item"):
+        log_of(tmp_path, text, name="set.txt", layout="sequences", missing=["ann", "bob"])
 
 
 @pytest.mark.parametrize("keys", [{"where": {"x": "y"}}, {"time": "when"}, {"rating": "r"}, {"columns": ["q"]}])
