@@ -477,7 +477,7 @@ def test_padding_of_sequences_is_left_out_by_its_word(tmp_path: Path) -> None:
     assert "rows_without_user_or_item" not in as_it_is.notes
     without_bob = log_of(tmp_path, text, name="set.txt", layout="sequences", missing=["bob"])
     assert without_bob.notes["rows_without_user_or_item"] == 5
-    with pytest.raises(ValueError, match="every event has one of `data.missing` as user or item"):
+    with pytest.raises(ValueError, match=r"every event has one of `data\.missing` as user or item"):
         log_of(tmp_path, text, name="set.txt", layout="sequences", missing=["ann", "bob"])
 
 
