@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 from rectune.eval.ranking import MIXED, ORACLE, PRIOR, TUNED, UNTUNED
-from rectune.eval.sentences import interval, number, signed, word_of
+from rectune.eval.sentences import compared, interval, number, signed, word_of
 
 from benchmarks import results
 from benchmarks.results import Entry
@@ -210,7 +210,7 @@ def _line(recipe: str, group: Sequence[Entry], called: str, published: dict[str,
     first = group[0]
     against = [one for one in map(_against, group) if one is not None]
     best = _best_of_all(against, group)
-    verdict = _word([(one["differences"].get(best), one.get("lower_is_better", False)) for one in against])
+    verdict = _word(against, best)
     name = f"[{recipe}](results/{recipe}.md)" + (f", {called}" if called else "")
     device = "GPU" if "NVIDIA" in first["device"] else "CPU"
     figures = [
@@ -221,12 +221,10 @@ def _line(recipe: str, group: Sequence[Entry], called: str, published: dict[str,
         _difference(against[0], best),
     ]
     if first["kind"] == "items":
-        mixed = _against(first, "mixed_against")
-        figures += [_both(group, MIXED) if mixed else "", _difference(mixed, PRIOR) if mixed else ""]
+        mixed = [one for one in (_against(entry, "mixed_against") for entry in group) if one is not None]
+        figures += [_both(group, MIXED) if mixed else "", _difference(mixed[0], PRIOR) if mixed else ""]
         if mixed:
-            mixes = [one for one in (_against(entry, "mixed_against") for entry in group) if one is not None]
-            word = _word([(one["differences"].get(PRIOR), False) for one in mixes])
-            verdict = "; ".join(filter(None, [verdict, f"with the prior {word}"]))
+            verdict = "; ".join(filter(None, [verdict, f"with the prior {_word(mixed, PRIOR)}"]))
     told = f"{published['figures']} ({published['source']}; {published['certainty']})" if published else ""
     if published.get("protocol") in first.get("protocols", {}):
         told += f"; ours by that protocol {_both(group, TUNED, published['protocol'])}"
@@ -237,16 +235,16 @@ def _line(recipe: str, group: Sequence[Entry], called: str, published: dict[str,
 
 
 def _best_of_all(against: Sequence[dict[str, Any]], group: Sequence[Entry]) -> str:
-    """The row without a language model that is best on the mean of all seeds: that each seed's own best may be another one."""
+    """The row without a language model that is best on the mean of all seeds; a single seed's best may be another one."""
     named = [name for name in against[0]["differences"] if name not in (UNTUNED, MIXED, ORACLE)]
     metric, sign = against[0]["metric"], -1.0 if against[0].get("lower_is_better", False) else 1.0
     tables = [entry["protocols"][HIDDEN] if "protocols" in entry else entry["table"] for entry in group]
     return max(named, key=lambda name: sign * statistics.mean(_mean_of(table[name][metric]) for table in tables))
 
 
-def _word(differences: Sequence[tuple[Any, bool]]) -> str | None:
-    """What the intervals of all seeds say together; None where none was kept. (difference or None, whether lower is better) of each seed."""
-    words = {None if triple is None else word_of(triple, lower_is_better=lower) for triple, lower in differences}
+def _word(against: Sequence[dict[str, Any]], other: str) -> str | None:
+    """What the intervals of all seeds say together of the difference to a row; None where no interval was kept."""
+    words = {None if one["differences"].get(other) is None else compared(one, other) for one in against}
     return words.pop() if len(words) == 1 else "not shown to differ"
 
 

@@ -6,12 +6,9 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rectune.runtime.text_files import read_lines, read_text
-
-if TYPE_CHECKING:
-    from rectune.recipe.homes import Offer
 
 DOES_NOT_FIT = 3  # the exit code of `rectune plan`; 1 is an error and 2 argparse's
 LEAKS = 3  # the exit code of `rectune check`
@@ -38,7 +35,7 @@ def ls(args: argparse.Namespace, overrides: list[tuple[str, str]]) -> None:
 
 
 def _ls_home(section: str, name: str | None) -> None:
-    from rectune.recipe.homes import HOMES, offered
+    from rectune.recipe.homes import HOMES, first_sentence, offered
     from rectune.runtime.near import near
 
     if section not in HOMES:
@@ -56,8 +53,8 @@ def _ls_home(section: str, name: str | None) -> None:
         else "a function of your own: " + call.format("'module:function'")
     )
     print(f"{section}: {call.format('NAME')} in a recipe, or {own}")
-    for one, offer in names.items():
-        print(f"  {one:<{width}}  {offer.sentence}")
+    for one, says in names.items():
+        print(f"  {one:<{width}}  {first_sentence(says)}")
     print(f"rectune ls {section} NAME tells what one of them does and which keys it takes")
     if home.needs:
         also = f", and may define {', '.join(home.may_define)}" if home.may_define else ""
@@ -68,20 +65,19 @@ def _ls_home(section: str, name: str | None) -> None:
         print(f"a function of your own {begins}{may}")
 
 
-def _ls_name(section: str, name: str, names: dict[str, Offer]) -> None:
+def _ls_name(section: str, name: str, names: dict[str, str]) -> None:
     from rectune.recipe.calls import keys_of
     from rectune.runtime.near import near
 
     if name not in names:
         raise ValueError(f"`rectune ls {section} {name}`: there is no such name.{near(name, names)}")
-    offer = names[name]
-    print(offer.says)
+    print(names[name])
     if section == "stages":
         print("\nIts keys are in docs/keys.md.")
-    elif offer.keys:
-        width = max(map(len, offer.keys))
+    elif keys := keys_of(section, name):
+        width = max(map(len, keys))
         print("\nkeys, and what they are where the recipe does not say")
-        for key, default in keys_of(section, name).items():
+        for key, default in keys.items():
             print(f"  {key:<{width}}  {default or 'has to be given'}")
 
 

@@ -303,10 +303,10 @@ def keys_page() -> str:
 def _names(section: str) -> list[str]:
     """The names of a section, what they do, and their keys with defaults."""
     rows = []
-    for name, offer in offered(HOMES[section]).items():
+    for name, says in offered(HOMES[section]).items():
         told = keys_of(section, name)
         keys = ", ".join(f"`{key}: {default}`" if default else f"`{key}`" for key, default in told.items())
-        rows.append(f"| `{name}` | {' '.join(offer.says.split())} | {keys} |")
+        rows.append(f"| `{name}` | {' '.join(says.split())} | {keys} |")
     return ["", f"### `{section}`", "", "| name | what it does | keys |", "|---|---|---|", *rows]
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import inspect
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from typing import Any
 
 from rectune.recipe.checking import check_keywords, keywords_of
 from rectune.recipe.fingerprints import name_of
-from rectune.recipe.homes import HOMES, MOVED, Home, home_of, offered
+from rectune.recipe.homes import HOMES, MOVED, SETTABLE, Home, home_of, offered
 from rectune.recipe.load import Recipe
 from rectune.runtime.files import inputs
 from rectune.runtime.near import near, shown
@@ -41,24 +41,16 @@ def named(name: str, home: Home | None, where: str) -> Any:
 
 
 def keys_of(section: str, name: str) -> dict[str, str]:
-    """The keys that a short name takes and their defaults as a recipe writes them ('' where one has to be given); what a default is called in the
-    code is looked up in the function itself."""
+    """The keys that a short name takes and their defaults as a recipe writes them ('' where one has to be given); none where modules are named."""
     home = HOMES[section]
-    keys = dict(offered(home)[name].keys)
-    named_in_code = {key for key, default in keys.items() if default and not _literal(default)}
-    if named_in_code:
-        found = defaults_of(named(name, home, section))
-        for key in named_in_code:
-            keys[key] = getattr(found[key], "__name__", None) or repr(found[key])
-    return {key: "null" if default == "None" else default for key, default in keys.items()}
+    if home.needs:
+        return {}
+    known = keywords_of(named(name, home, section), (*home.first, *(set(home.may) - SETTABLE)))
+    return {key: "" if one.default is one.empty else _written(one.default) for key, one in known.items()}
 
 
-def _literal(text: str) -> bool:
-    try:
-        ast.literal_eval(text)
-    except ValueError:
-        return False
-    return True
+def _written(value: Any) -> str:
+    return value.__name__ if callable(value) else json.dumps(value, ensure_ascii=False)
 
 
 def _imported(name: str, home: Home | None, where: str) -> Any:

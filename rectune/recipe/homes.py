@@ -108,38 +108,24 @@ def home_of(key: str) -> Home | None:
     return None
 
 
-@dataclass(frozen=True)
-class Offer:
-    """A short name: what it says of itself, and the keys that it takes with their defaults as they are written ('' where one has to be given)."""
-
-    says: str
-    keys: dict[str, str]
-
-    @property
-    def sentence(self) -> str:
-        """The first sentence of it."""
-        text = " ".join(self.says.split())
-        return re.split(r"\.\s+(?=[A-Z`])", text, maxsplit=1)[0].rstrip(".") + "." if text else ""  # not at "sec. 3.2"
-
-
 @cache
-def offered(home: Home) -> dict[str, Offer]:
-    """The short names of a home; nothing is imported."""
-    found: dict[str, Offer] = {}
+def offered(home: Home) -> dict[str, str]:
+    """The short names of a home with what each says of itself; nothing is imported."""
+    found: dict[str, str] = {}
     for file in _files(home.place):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         defined = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
         if home.whole:
-            found |= {name: _offer(node, home) for name, node in defined.items() if _offers(node, home)}
+            found |= {name: (ast.get_docstring(node) or "") for name, node in defined.items() if _offers(node, home)}
         elif home.needs:
             handed = {
                 alias.asname or alias.name for n in tree.body if isinstance(n, ast.ImportFrom) for alias in n.names
             }
             whole = all(name in defined or name in handed for name in home.needs)
-            found |= {file.stem: _offer(tree, home)} if whole and set(home.needs) & set(defined) else {}
+            found |= {file.stem: (ast.get_docstring(tree) or "")} if whole and set(home.needs) & set(defined) else {}
         else:
             node = defined.get(home.attribute or file.stem)
-            found |= {file.stem: _offer(node, home)} if node is not None and _offers(node, home) else {}
+            found |= {file.stem: (ast.get_docstring(node) or "")} if node is not None and _offers(node, home) else {}
     return found
 
 
@@ -161,15 +147,7 @@ def _offers(node: ast.AST, home: Home) -> bool:
     return home.call is not None and node.returns is not None and ast.unparse(node.returns) == home.call.returns
 
 
-def _offer(node: Any, home: Home) -> Offer:
-    """What a function or a module offers; a module's keys are read by what it defines."""
-    says, keys = ast.get_docstring(node) or "", {}
-    if isinstance(node, ast.FunctionDef):
-        places = [*node.args.posonlyargs, *node.args.args]
-        defaults = [None] * (len(places) - len(node.args.defaults)) + list(node.args.defaults)
-        named = [*zip(places, defaults, strict=True), *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
-        given = {*home.first, *(set(home.may) - SETTABLE)}
-        keys = {
-            one.arg: "" if default is None else ast.unparse(default) for one, default in named if one.arg not in given
-        }
-    return Offer(says, keys)
+def first_sentence(text: str) -> str:
+    """The first sentence of a docstring."""
+    text = " ".join(text.split())
+    return re.split(r"\.\s+(?=[A-Z`])", text, maxsplit=1)[0].rstrip(".") + "." if text else ""  # not at "sec. 3.2"

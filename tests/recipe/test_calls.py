@@ -15,7 +15,7 @@ import pytest
 from rectune.cli import main
 from rectune.recipe.calls import keys_of, resolve_call
 from rectune.recipe.fingerprints import name_of
-from rectune.recipe.homes import HOMES, MOVED, home_of, offered
+from rectune.recipe.homes import HOMES, MOVED, first_sentence, home_of, offered
 from rectune.recipe.load import Recipe, bundled, load_recipe
 from rectune.run.run import open_recipe
 
@@ -36,7 +36,7 @@ def test_a_short_name_is_its_dotted_name(key: str, name: str) -> None:
     found = resolved(key, name)
     assert found is resolved(key, home.full(name))
     assert name_of(found) == home.full(name)
-    assert offered(home)[name].sentence.endswith(".")
+    assert first_sentence(offered(home)[name]).endswith(".")
     home.check(found, "here")
 
 
@@ -237,7 +237,7 @@ def test_a_file_put_into_a_home_is_a_name(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(rectune.indexing, "__path__", [str(file.parent), *rectune.indexing.__path__])
     offered.cache_clear()
     try:
-        assert {name: offer.sentence for name, offer in offered(HOMES["index"]).items()} == {"mine": "Names of my own."}
+        assert offered(HOMES["index"]) == {"mine": "Names of my own."}
         monkeypatch.setitem(sys.modules, "rectune.indexing.mine", importlib.import_module("rectune.indexing.titles"))
     finally:
         offered.cache_clear()
